@@ -1,0 +1,104 @@
+//! Every way a packet can end, with its number and name.
+//!
+//! Owns the vocabulary of counters, metric labels and log lines for packets. A number is written once and never
+//! used again: tables of an older program may still be pinned, and dashboards outlive releases.
+
+/// Defines an outcome enum together with its name table, so that neither can be forgotten.
+macro_rules! outcomes {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $number:literal => $label:literal,)+ }) => {
+        $(#[$meta])*
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant = $number,)+ }
+
+        impl $name {
+            /// Every variant, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The stable name used as metric label, in logs and in JSON.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $label,)+ }
+            }
+
+            /// The variant's counter: an index below [`SLOTS`].
+            #[inline(always)]
+            #[must_use]
+            pub const fn slot(self) -> u32 {
+                self as u32
+            }
+        }
+    };
+}
+
+/// Counter slots: room for every outcome there is and will be in this ABI version.
+pub const SLOTS: u32 = 128;
+
+outcomes! {
+    /// Why a packet was handed to the kernel's network stack.
+    PassReason {
+        /// Not IPv4 or IPv6: ARP, LLDP and the like are never filtered.
+        NotIp = 0 => "not_ip",
+        /// The source is under an allow rule; nothing else was looked at.
+        Allowed = 1 => "allowed",
+        /// No rule, block or limit spoke against it.
+        Clean = 2 => "clean",
+        /// The program has no settings yet, or was told to let everything through.
+        Bypass = 3 => "bypass",
+    }
+}
+
+outcomes! {
+    /// Why a packet was dropped.
+    DropReason {
+        /// The source is under an operator's deny rule.
+        Denied = 32 => "denied",
+        /// The source is blocked for a time, most often because of its requests.
+        Blocked = 33 => "blocked",
+        /// The source opens connections faster than the SYN limit lets it.
+        SynLimit = 34 => "syn_limit",
+        /// The frame ends inside a header it announces.
+        Truncated = 48 => "truncated",
+        /// A header carries a version or length that can not be.
+        BadHeader = 49 => "bad_header",
+        /// The IPv6 source is an IPv4-mapped address, which never appears on a wire (RFC 4291, 2.5.5.2).
+        MappedSource = 50 => "mapped_source",
+        /// More IPv6 extension headers than any stack sends.
+        TooManyHeaders = 51 => "too_many_headers",
+    }
+}
+
+/// What the policy decided about a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Hand it to the network stack.
+    Pass(PassReason),
+    /// Discard it.
+    Drop(DropReason),
+}
+
+impl Verdict {
+    /// The counter this verdict belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        match self {
+            Self::Pass(reason) => reason.slot(),
+            Self::Drop(reason) => reason.slot(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_distinct_and_in_range() {
+        let mut seen = [false; SLOTS as usize];
+        let slots = PassReason::ALL.iter().map(|r| r.slot()).chain(DropReason::ALL.iter().map(|r| r.slot()));
+        for slot in slots {
+            assert!(!core::mem::replace(&mut seen[slot as usize], true), "slot {slot} is used twice");
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The validated configuration. Owns the meaning of every setting; knows nothing of YAML or of what is built from it.
+//!
+//! Every value here has been checked: names resolve, numbers are in range, files were readable. Two models that
+//! are equal configure the same gateway, so a reload can leave alone whatever did not change.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub listen: Vec<Listener>,
+    pub admin: Admin,
+    /// Networks whose forwarding headers are believed, and which are never blocked. Empty by default.
+    pub trusted_proxies: Vec<IpNet>,
+    pub xdp: Xdp,
+    pub strikes: Strikes,
+    pub limits: Limits,
+    pub upstreams: Vec<Upstream>,
+    pub routes: Vec<Route>,
+    pub log: Log,
+    /// Where commands are remembered across restarts.
+    pub state_dir: PathBuf,
+    /// Request-serving threads; each has its own sockets, pools and event loop.
+    pub workers: NonZeroU32,
+}
+
+/// One address that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub address: SocketAddr,
+    pub tls: Option<Tls>,
+}
+
+/// TLS of a listener: certificates chosen by server name; the first is the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate chain and its key, as files in PEM form. `check` has seen that they parse and belong together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// Where operators and collectors reach the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Unix socket of the command line.
+    pub socket: PathBuf,
+    /// Address of `/metrics`, `/healthz` and `/readyz`; `None` turns them off.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// How the program is attached to interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic; which one it got is reported.
+    Auto,
+    Native,
+    Generic,
+    /// No kernel program: rules and blocks are kept by the proxy alone.
+    None,
+}
+
+/// The packet half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xdp {
+    pub mode: XdpMode,
+    /// Interface names, without duplicates. Empty only with [`XdpMode::None`].
+    pub interfaces: Vec<String>,
+    pub allow: Vec<IpNet>,
+    /// Inline entries and the contents of list files, in the order given.
+    pub deny: Vec<IpNet>,
+    pub syn_limit: Option<SynLimit>,
+    pub capacity: Capacity,
+    /// Directory on bpffs under which everything is pinned, below a directory named for the ABI version.
+    pub pin_dir: PathBuf,
+    /// One log line of a drop in this time on each processor; `None` for no lines.
+    pub log_drops_every: Option<Duration>,
+}
+
+/// Rate of new TCP connections for one source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynLimit {
+    pub rate: Rate,
+    pub burst: NonZeroU32,
+    /// Bits of an IPv6 address that make one source, 32 to 128.
+    pub ipv6_prefix: u8,
+}
+
+/// So many in so long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    pub count: NonZeroU32,
+    pub per: Duration,
+}
+
+/// Sizes of the kernel tables, in entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    pub deny_addresses: u32,
+    /// For each family.
+    pub deny_prefixes: u32,
+    pub allow_addresses: u32,
+    /// For each family.
+    pub allow_prefixes: u32,
+    pub blocks: u32,
+}
+
+/// When misbehaviour becomes a block. `block: None` counts strikes and never blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strikes {
+    pub block: Option<BlockPolicy>,
+    /// Strikes that a reject costs, by reject code; codes not named cost their default (`Reject::default_strikes`).
+    pub scores: BTreeMap<String, u32>,
+}
+
+/// Strikes to block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPolicy {
+    /// Strikes that lead to a block, 1 to 1,000.
+    pub after: NonZeroU32,
+    /// Time in which they must fall.
+    pub within: Duration,
+    /// Length of the first block.
+    pub lasts: Duration,
+    /// Factor on the length of each further block of the same source, in hundredths (`4x` is 400).
+    pub escalate_percent: u32,
+    /// Longest block.
+    pub at_most: Duration,
+}
+
+/// Deadlines and sizes that hold for every request. All are on by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub tls_handshake: Duration,
+    /// From the first byte waited for to the end of the request's header; also how long a connection may idle.
+    pub request_header: Duration,
+    /// Longest pause between two pieces of a body, in either direction.
+    pub body_progress: Duration,
+    /// From picking an endpoint to a usable connection.
+    pub connect: Duration,
+    /// From the request sent to the response's header.
+    pub response_header: Duration,
+    /// From SIGTERM to the end of the last request.
+    pub drain: Duration,
+    /// How long an idle upstream connection is kept.
+    pub upstream_idle: Duration,
+    /// Bytes of a request's header, all lines together.
+    pub header_bytes: u32,
+    /// Number of header lines.
+    pub header_count: u32,
+    /// Bytes of the request target.
+    pub uri_bytes: u32,
+    /// Bytes of a request's body; `None` for no cap.
+    pub body_bytes: Option<u64>,
+    /// Streams at once on one HTTP/2 connection.
+    pub streams: u32,
+    /// Client connections at once.
+    pub connections: u32,
+    /// Client connections at once from one address.
+    pub connections_per_client: u32,
+    /// Idle connections kept for one endpoint by one worker.
+    pub upstream_idle_connections: u32,
+}
+
+/// Log output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// A filter as `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
+    pub format: LogFormat,
+    /// One line for each request.
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A named service. Inline upstreams get the name of their route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub name: String,
+    pub balance: Balance,
+    /// At least one.
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, in proportion to the weights.
+    RoundRobin,
+    /// The less loaded of two picked at random, by weight.
+    LeastRequests,
+}
+
+/// One address of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Host name or address as written, without brackets.
+    pub host: String,
+    pub port: u16,
+    /// HTTPS to this endpoint, verified against the system's roots.
+    pub tls: bool,
+    /// Share of requests, 1 to 65,535.
+    pub weight: NonZeroU32,
+}
+
+/// Index into [`Config::upstreams`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UpstreamId(pub usize);
+
+/// One way a request can go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Metric label and log field: the `name` given, else host and path as written.
+    pub name: String,
+    pub host: HostMatch,
+    pub path: PathMatch,
+    pub auth: Option<Auth>,
+    pub request: HeaderEdit,
+    pub response: HeaderEdit,
+    pub upstream: UpstreamId,
+    /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route.
+    pub body_bytes: Option<u64>,
+    pub response_header: Option<Duration>,
+    /// Where the route stands, for messages: `file:line`.
+    pub source: String,
+}
+
+/// Host names are lower case and without a port. Most specific first.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostMatch {
+    Exact(String),
+    /// `*.example.com`, stored without `*.`; matches any number of labels in front.
+    Suffix(String),
+    Any,
+}
+
+/// A path pattern, split at its slashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PathMatch {
+    /// As written: `/v1/orders/**`, `/users/{id}`, `/health`.
+    pub pattern: String,
+    pub segments: Vec<Segment>,
+    /// Ends in `/**`: covers the path itself and everything below it.
+    pub prefix: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Segment {
+    Literal(String),
+    /// `{name}`: exactly one non-empty segment.
+    Capture(String),
+}
+
+/// Who may call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    ApiKey(ApiKeyAuth),
+}
+
+/// Callers known by a secret in a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeyAuth {
+    /// Lower-case header name; the header is removed before the request goes on.
+    pub header: http::HeaderName,
+    /// SHA-256 of each key, with the name of its holder. Shared, as there may be 100,000.
+    pub keys: Arc<BTreeMap<[u8; 32], String>>,
+}
+
+/// Header lines to change. Removal first, then set, then add.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdit {
+    pub remove: Vec<http::HeaderName>,
+    pub set: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub add: Vec<(http::HeaderName, http::HeaderValue)>,
+}
+
+impl HeaderEdit {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    }
+}
+
+impl Config {
+    /// Whether the forwarding headers of a connection from `ip` are believed.
+    #[must_use]
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+}

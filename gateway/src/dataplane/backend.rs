@@ -1,0 +1,131 @@
+//! What the rest of the gateway asks of the tables, whoever keeps them. Knows no aya, no plan, no policy.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use gateway_common::outcome::SLOTS;
+use gateway_common::tables::{Counter, Rule, Settings};
+use ipnet::IpNet;
+
+/// One of the three lists. Full-length networks live in its hash, others in the trie of their family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum List {
+    Allow,
+    Deny,
+    /// Single addresses only.
+    Block,
+}
+
+impl List {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Block => "block",
+        }
+    }
+}
+
+/// What the tables hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    pub settings: Settings,
+    pub allow: BTreeMap<IpNet, Rule>,
+    pub deny: BTreeMap<IpNet, Rule>,
+    pub block: BTreeMap<IpNet, Rule>,
+}
+
+impl Image {
+    #[must_use]
+    pub fn list(&self, list: List) -> &BTreeMap<IpNet, Rule> {
+        match list {
+            List::Allow => &self.allow,
+            List::Deny => &self.deny,
+            List::Block => &self.block,
+        }
+    }
+
+    pub fn list_mut(&mut self, list: List) -> &mut BTreeMap<IpNet, Rule> {
+        match list {
+            List::Allow => &mut self.allow,
+            List::Deny => &mut self.deny,
+            List::Block => &mut self.block,
+        }
+    }
+}
+
+/// One step from the enforced state to the desired one. Applying it twice is applying it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Insert or replace. `rule.hits` is what the entry starts from.
+    Put { list: List, net: IpNet, rule: Rule },
+    /// Remove; not an error if it is gone.
+    Remove { list: List, net: IpNet },
+    /// Switch to these settings at once.
+    Settings(Settings),
+}
+
+/// Entries that speak of one address: in each list the one in the hash and the longest prefix in the trie.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub settings: Settings,
+    pub allow_addr: Option<Rule>,
+    pub allow_net: Option<Rule>,
+    pub deny_addr: Option<Rule>,
+    pub deny_net: Option<Rule>,
+    pub block: Option<Rule>,
+}
+
+/// Packets and bytes of every outcome, summed over processors, by slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters(pub Vec<Counter>);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(vec![Counter::default(); SLOTS as usize])
+    }
+}
+
+impl Counters {
+    /// The counter of one slot; zero for a slot out of range.
+    #[must_use]
+    pub fn get(&self, slot: u32) -> Counter {
+        self.0.get(slot as usize).copied().unwrap_or_default()
+    }
+}
+
+/// Why the tables could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the {list} table is full: {capacity} entries; raise xdp.capacity in the configuration")]
+    Full { list: &'static str, capacity: u32 },
+    #[error("nothing is pinned under {dir}: no gateway has been started there")]
+    NotPinned { dir: String },
+    #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first")]
+    Foreign { interface: String, program: String, id: u32 },
+    #[error("no interface is named {interface}")]
+    NoInterface { interface: String },
+    #[error("{operation}: {source}{hint}")]
+    Os { operation: String, hint: String, source: std::io::Error },
+    #[error("{operation}: {detail}")]
+    Load { operation: String, detail: String },
+}
+
+/// A keeper of the tables. One owner, one writer.
+pub trait Backend: Send {
+    /// Everything that is there. Costs a system call for each entry in the kernel.
+    fn enforced(&mut self) -> Result<Image, Error>;
+
+    /// The settings in force.
+    fn settings(&mut self) -> Result<Settings, Error>;
+
+    /// Applies the changes in order. Goes on after a failure, and returns the index and reason of each.
+    fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)>;
+
+    /// What the program would find for one address.
+    fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error>;
+
+    /// Counters since the tables were made.
+    fn counters(&mut self) -> Result<Counters, Error>;
+}

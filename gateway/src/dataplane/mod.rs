@@ -1,0 +1,7 @@
+//! The kernel's tables as a desired state that one task enforces.
+//!
+//! `kernel` alone knows aya; `memory` stands in for the kernel where there is none; `plan` computes what must change.
+
+pub mod backend;
+
+pub use backend::{Backend, Change, Counters, Error, Found, Image, List};

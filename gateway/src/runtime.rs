@@ -1,0 +1,1 @@
+//! A configuration compiled for serving: immutable, swapped whole.

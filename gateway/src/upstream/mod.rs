@@ -1,0 +1,1 @@
+//! Named services and the connections to them.
