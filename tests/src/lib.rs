@@ -1,1 +1,5 @@
 //! What the tests share.
+
+pub mod gateway;
+pub mod net;
+pub mod origin;

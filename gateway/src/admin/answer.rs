@@ -1,0 +1,59 @@
+//! Answers requests on an engine: the same code in the daemon and in a command that runs without one.
+
+use super::api::{Answer, Explained, Failure, FailureKind, FullStatus, Outcome, Request};
+use crate::dataplane::engine::Refusal;
+use crate::dataplane::{Engine, List};
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let kind = match refusal {
+            Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
+            Refusal::Store(_) | Refusal::ReadOnly | Refusal::Tables(_) => FailureKind::Failed,
+        };
+        Self { kind, message: refusal.to_string() }
+    }
+}
+
+impl From<crate::dataplane::Error> for Failure {
+    fn from(error: crate::dataplane::Error) -> Self {
+        Self { kind: FailureKind::Failed, message: error.to_string() }
+    }
+}
+
+/// Answers what the engine alone can answer. What only a running gateway knows is left empty.
+pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
+    Ok(match request {
+        Request::AddRules(order) => Answer::Added(engine.add_rules(order)?),
+        Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
+        Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
+        Request::ListRules { list } => {
+            Answer::Entries { entries: engine.entries(list.into())?, forwarded: Vec::new() }
+        }
+        Request::ListBlocks => Answer::Entries { entries: engine.entries(List::Block)?, forwarded: Vec::new() },
+        Request::Unblock { addrs } => Answer::Unblocked(engine.unblock(&addrs)),
+        Request::Explain { addr, operators } => Answer::Explained(Explained {
+            packets: engine.explain(addr, &operators)?,
+            strikes: None,
+            refused_when_forwarded: false,
+        }),
+        Request::Status => Answer::Status(FullStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            packets: engine.status()?,
+            proxy: None,
+        }),
+        Request::Reload => {
+            return Err(Failure {
+                kind: FailureKind::Failed,
+                message: "no gateway is running: there is nothing to reload".to_owned(),
+            });
+        }
+    })
+}
+
+impl Request {
+    /// Whether answering may change something, and so needs the right to write.
+    #[must_use]
+    pub fn writes(&self) -> bool {
+        !matches!(self, Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status)
+    }
+}

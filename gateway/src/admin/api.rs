@@ -1,0 +1,114 @@
+//! The contract of server and command line. Owns the wire types; knows nothing of how they are answered.
+//!
+//! One JSON document a line in each direction, one answer to each request. Fields are only ever added.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+pub use crate::dataplane::engine::{
+    AddRules, Added, CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Removed, Status, Unblocked,
+};
+pub use crate::dataplane::store::RuleList;
+
+/// Longest request or answer, in bytes: a list of 1,000,000 networks fits.
+pub const LONGEST: usize = 256 << 20;
+
+/// What an operator can ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    AddRules(AddRules),
+    RemoveRules { list: RuleList, nets: Vec<IpNet> },
+    FlushRules { list: RuleList },
+    ListRules { list: RuleList },
+    ListBlocks,
+    Unblock { addrs: Vec<IpAddr> },
+    Explain { addr: IpAddr, operators: Vec<IpAddr> },
+    Status,
+    Reload,
+}
+
+/// What comes back when it could be answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    Added(Added),
+    Removed(Removed),
+    Entries { entries: Vec<EntryRow>, forwarded: Vec<ForwardedBlock> },
+    Unblocked(Unblocked),
+    Explained(Explained),
+    Status(FullStatus),
+    Reloaded { changed: bool },
+}
+
+/// A client known through a trusted proxy's header, refused at layer 7.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardedBlock {
+    pub addr: IpAddr,
+    pub left_ms: u64,
+}
+
+/// One address explained: the packet half, and what only a running gateway knows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explained {
+    #[serde(flatten)]
+    pub packets: Explanation,
+    /// Strikes that count now, and how many lead to a block. Absent without a running gateway.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub strikes: Option<Standing>,
+    /// Whether this address, named by a trusted proxy, is refused at layer 7.
+    #[serde(default)]
+    pub refused_when_forwarded: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    pub strikes: u32,
+    pub block_after: u32,
+}
+
+/// The gateway at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FullStatus {
+    pub version: String,
+    #[serde(flatten)]
+    pub packets: Status,
+    /// Absent without a running gateway.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub proxy: Option<ProxyStatus>,
+}
+
+/// The request half at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    pub pid: u32,
+    pub uptime_s: u64,
+    pub config: String,
+    pub listeners: Vec<String>,
+    pub routes: usize,
+    pub connections: usize,
+    pub draining: bool,
+}
+
+/// Why it could not be answered.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    pub kind: FailureKind,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// It was tried and did not work.
+    Failed,
+    /// The order was refused to keep someone from being locked out.
+    Refused,
+    /// The order itself is wrong.
+    BadInput,
+}
+
+/// One line on the wire.
+pub type Outcome = Result<Answer, Failure>;

@@ -1,0 +1,97 @@
+//! The daemon's end of the admin socket. Owns the socket file and its permissions; answers come from a function.
+//!
+//! Only root and the socket's group reach it: the file is made with mode 0660.
+
+use std::future::Future;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::api::{Failure, FailureKind, LONGEST, Outcome, Request};
+
+/// The bound socket. The file is removed when it is dropped.
+#[derive(Debug)]
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+impl AdminSocket {
+    /// Binds the socket, replacing the file of a gateway that is gone. Needs a tokio runtime.
+    pub fn bind(path: &Path) -> std::io::Result<Self> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::AddrInUse,
+                "another gateway answers on this socket",
+            ));
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+        Ok(Self { listener, path: path.to_owned() })
+    }
+
+    /// Serves until the future is dropped. Each connection is a task on the local set.
+    pub async fn serve<F, A>(&self, answer: F)
+    where
+        F: Fn(Request) -> A + 'static,
+        A: Future<Output = Outcome> + 'static,
+    {
+        let answer = Rc::new(answer);
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let answer = Rc::clone(&answer);
+                    tokio::task::spawn_local(async move {
+                        if let Err(error) = converse(stream, &*answer).await {
+                            tracing::debug!(target: "gateway::admin", %error, "a connection ended early");
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(target: "gateway::admin", %error, "the admin socket can not accept");
+                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn converse<A: Future<Output = Outcome>>(
+    stream: UnixStream,
+    answer: &impl Fn(Request) -> A,
+) -> std::io::Result<()> {
+    let (read, mut write) = stream.into_split();
+    let mut read = BufReader::new(read);
+    loop {
+        let mut line = Vec::new();
+        if (&mut read).take(LONGEST as u64).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        let outcome = match serde_json::from_slice(&line) {
+            Ok(request) => answer(request).await,
+            Err(error) => Err(Failure {
+                kind: FailureKind::BadInput,
+                message: format!("the request can not be read: {error}"),
+            }),
+        };
+        let mut text = serde_json::to_vec(&outcome)?;
+        text.push(b'\n');
+        write.write_all(&text).await?;
+    }
+}

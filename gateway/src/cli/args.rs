@@ -1,0 +1,202 @@
+//! What can be typed. Owns the words, their help and examples; gives them no meaning.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use ipnet::IpNet;
+
+const EXITS: &str = "\
+Exit codes:
+  0  done
+  1  failed, or only partly done
+  2  wrong usage, configuration or input; nothing was changed
+  3  refused, since it would lock someone out (--force overrides); nothing was changed
+  4  another XDP program holds the interface; nothing was changed
+  5  remembered, but not enforced: no gateway is attached
+
+Every command works with and without a running gateway; with none, it works on what is pinned in the kernel.";
+
+/// An edge gateway: packets filtered in the kernel, requests proxied above, one memory of who misbehaves.
+#[derive(Debug, Parser)]
+#[command(name = "gateway", version, after_help = EXITS, max_term_width = 110)]
+pub struct Args {
+    /// The configuration file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/gateway/gateway.yaml")]
+    pub config: PathBuf,
+
+    /// The running gateway's admin socket, instead of the one that the configuration names.
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+
+    /// Print JSON instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until told to stop. The packet filter stays in the kernel when the gateway ends, by whatever cause.
+    #[command(after_help = "\
+Examples:
+  gateway run --config /etc/gateway/gateway.yaml
+  gateway run --config demo.yaml --ephemeral     take the packet filter away again at the end
+
+Signals: SIGTERM and SIGINT stop after the open requests have ended; SIGHUP reloads the configuration.")]
+    Run {
+        /// Detach the program and remove all pins when the gateway is told to stop.
+        #[arg(long)]
+        ephemeral: bool,
+    },
+
+    /// Read the configuration and report every fault in it. Changes nothing.
+    #[command(after_help = "Example:\n  gateway check --config /etc/gateway/gateway.yaml")]
+    Check,
+
+    /// Sources whose packets are dropped.
+    #[command(after_help = "\
+Examples:
+  gateway deny add 203.0.113.7 --ttl 10m --reason 'scanner'
+  gateway deny add 198.51.100.0/24 2001:db8:bad::/48
+  gateway deny del 203.0.113.7
+  gateway deny import drop.txt        one network a line; `-` reads standard input
+  gateway deny export > backup.txt    what `import` reads again")]
+    Deny {
+        #[command(subcommand)]
+        command: RuleCommand,
+    },
+
+    /// Sources whose packets always pass. Allow wins over deny and block.
+    #[command(after_help = "\
+Examples:
+  gateway allow add 10.0.0.0/8 --reason 'office'
+  gateway allow list --json")]
+    Allow {
+        #[command(subcommand)]
+        command: AllowCommand,
+    },
+
+    /// Sources denied for a time because of what they did.
+    #[command(after_help = "\
+Examples:
+  gateway block list
+  gateway block del 203.0.113.7")]
+    Block {
+        #[command(subcommand)]
+        command: BlockCommand,
+    },
+
+    /// What is attached, listed and counted; desired beside enforced.
+    Status,
+
+    /// Say what happens to an address or a request, and why.
+    #[command(after_help = "\
+Examples:
+  gateway explain 203.0.113.7
+  gateway explain https://api.example.com/v1/orders/7 --method POST")]
+    Explain {
+        /// An IP address or a URL.
+        #[arg(value_name = "ADDR|URL")]
+        what: String,
+        /// The request's method.
+        #[arg(long, default_value = "GET")]
+        method: String,
+    },
+
+    /// Have the running gateway read its configuration again. A faulty one changes nothing.
+    Reload,
+
+    /// Take the packet filter out of the kernel: program, tables and pins. Commanded rules stay remembered on disk.
+    Detach,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum RuleCommand {
+    /// Add networks, in force at once and remembered across restarts.
+    Add(AddArgs),
+    /// Remove networks that were added by command.
+    #[command(alias = "delete", alias = "remove")]
+    Del {
+        #[arg(required = true, value_name = "CIDR", value_parser = network)]
+        nets: Vec<IpNet>,
+    },
+    /// Show every entry: from where it came, how long it lasts, how often it was met.
+    List,
+    /// Add networks from a file: one a line, `#` and `;` start a comment, `until=SECONDS` ends a line's entry.
+    Import {
+        /// A file, or `-` for standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        how: HowArgs,
+    },
+    /// Print the commanded entries in the form that `import` reads.
+    Export,
+    /// Remove every entry that was added by command.
+    Flush,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum AllowCommand {
+    /// Add networks, in force at once and remembered across restarts.
+    Add(AddArgs),
+    /// Remove networks that were added by command.
+    #[command(alias = "delete", alias = "remove")]
+    Del {
+        #[arg(required = true, value_name = "CIDR", value_parser = network)]
+        nets: Vec<IpNet>,
+    },
+    /// Show every entry: from where it came, how long it lasts, how often it was met.
+    List,
+}
+
+impl From<AllowCommand> for RuleCommand {
+    fn from(command: AllowCommand) -> Self {
+        match command {
+            AllowCommand::Add(args) => Self::Add(args),
+            AllowCommand::Del { nets } => Self::Del { nets },
+            AllowCommand::List => Self::List,
+        }
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct AddArgs {
+    #[arg(required = true, value_name = "CIDR", value_parser = network)]
+    pub nets: Vec<IpNet>,
+    #[command(flatten)]
+    pub how: HowArgs,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct HowArgs {
+    /// End the entry after this time, such as 90s, 10m, 2h or 7d. Without it the entry stays.
+    #[arg(long, value_name = "TIME", value_parser = crate::config::units::duration)]
+    pub ttl: Option<Duration>,
+    /// Why, for those who ask later.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Deny even this host's own addresses, SSH clients and trusted proxies.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum BlockCommand {
+    /// Show every block: why, how long it lasts, how often it was met.
+    List,
+    /// Lift blocks.
+    #[command(alias = "delete", alias = "remove")]
+    Del {
+        #[arg(required = true, value_name = "ADDR")]
+        addrs: Vec<IpAddr>,
+    },
+}
+
+/// A network or single address, without host bits. IPv4-mapped addresses are taken as IPv4.
+fn network(text: &str) -> Result<IpNet, String> {
+    crate::config::units::network(text).map_err(|fault| fault.to_string())
+}

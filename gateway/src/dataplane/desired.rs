@@ -1,0 +1,260 @@
+//! What should be in force: the configuration's lists, what operators commanded, and the blocks.
+//!
+//! Owns where each entry came from, why, and until when; turns all of it into the one [`Image`] the tables should
+//! show. Does no I/O and reads no clock.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
+use ipnet::IpNet;
+
+use super::backend::{Image, List};
+use crate::config::model::Xdp;
+
+/// Why an entry is there and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub origin: Origin,
+    /// `CLOCK_BOOTTIME` in nanoseconds, or [`NEVER`].
+    pub deadline_ns: u64,
+    /// Free text of whoever made it.
+    pub reason: Option<String>,
+    /// For a strike, the number of the reject that tipped the scale.
+    pub detail: u32,
+}
+
+impl Entry {
+    fn live(&self, boot_ns: u64) -> bool {
+        self.deadline_ns == NEVER || boot_ns < self.deadline_ns
+    }
+
+    fn rule(&self) -> Rule {
+        Rule { deadline_ns: self.deadline_ns, hits: 0, origin: self.origin as u32, detail: self.detail }
+    }
+}
+
+/// The desired state of the tables.
+#[derive(Clone, Debug, Default)]
+pub struct Desired {
+    limits: Limits,
+    config_allow: Vec<IpNet>,
+    config_deny: Vec<IpNet>,
+    allow: BTreeMap<IpNet, Entry>,
+    deny: BTreeMap<IpNet, Entry>,
+    block: BTreeMap<IpNet, Entry>,
+}
+
+/// The part of the settings that the configuration decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Limits {
+    syn_interval_ns: u64,
+    syn_tolerance_ns: u64,
+    syn_v6_prefix: u32,
+    log_interval_ns: u64,
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Limits {
+    fn of(xdp: &Xdp) -> Self {
+        let mut limits = Self { log_interval_ns: xdp.log_drops_every.map_or(0, nanos), ..Self::default() };
+        if let Some(syn) = xdp.syn_limit {
+            let interval = nanos(syn.rate.per) / u64::from(syn.rate.count.get());
+            limits.syn_interval_ns = interval.max(1);
+            limits.syn_tolerance_ns = limits.syn_interval_ns.saturating_mul(u64::from(syn.burst.get()) - 1);
+            limits.syn_v6_prefix = u32::from(syn.ipv6_prefix);
+        }
+        limits
+    }
+}
+
+impl Desired {
+    /// Takes over the configuration's lists and limits; commands and blocks stay.
+    pub fn configure(&mut self, xdp: &Xdp) {
+        self.limits = Limits::of(xdp);
+        self.config_allow.clone_from(&xdp.allow);
+        self.config_deny.clone_from(&xdp.deny);
+    }
+
+    /// Whether the configuration itself lists `net`.
+    #[must_use]
+    pub fn in_config(&self, list: List, net: &IpNet) -> bool {
+        self.config_list(list).contains(net)
+    }
+
+    /// Entries made at run time: commands in the rule lists, blocks in the block list.
+    #[must_use]
+    pub fn entries(&self, list: List) -> &BTreeMap<IpNet, Entry> {
+        match list {
+            List::Allow => &self.allow,
+            List::Deny => &self.deny,
+            List::Block => &self.block,
+        }
+    }
+
+    fn entries_mut(&mut self, list: List) -> &mut BTreeMap<IpNet, Entry> {
+        match list {
+            List::Allow => &mut self.allow,
+            List::Deny => &mut self.deny,
+            List::Block => &mut self.block,
+        }
+    }
+
+    fn config_list(&self, list: List) -> &[IpNet] {
+        match list {
+            List::Allow => &self.config_allow,
+            List::Deny => &self.config_deny,
+            List::Block => &[],
+        }
+    }
+
+    /// Adds an entry, or replaces the one that was made at run time for the same network.
+    pub fn put(&mut self, list: List, net: IpNet, entry: Entry) {
+        self.entries_mut(list).insert(net, entry);
+    }
+
+    /// Removes a run-time entry; `None` if there was none.
+    pub fn remove(&mut self, list: List, net: &IpNet) -> Option<Entry> {
+        self.entries_mut(list).remove(net)
+    }
+
+    /// Forgets what has ended. Returns how many entries.
+    pub fn expire(&mut self, boot_ns: u64) -> usize {
+        let before = self.allow.len() + self.deny.len() + self.block.len();
+        for list in [List::Allow, List::Deny, List::Block] {
+            self.entries_mut(list).retain(|_, entry| entry.live(boot_ns));
+        }
+        before - (self.allow.len() + self.deny.len() + self.block.len())
+    }
+
+    /// Every entry of `list` that is in force, wherever it came from, with the network it is written for.
+    pub fn all(&self, list: List, boot_ns: u64) -> impl Iterator<Item = (IpNet, Entry)> {
+        let config = self.config_list(list).iter().map(|net| {
+            (*net, Entry { origin: Origin::Config, deadline_ns: NEVER, reason: None, detail: 0 })
+        });
+        let commands = self.entries(list).iter().filter(move |(_, entry)| entry.live(boot_ns));
+        config.chain(commands.map(|(net, entry)| (*net, entry.clone())))
+    }
+
+    /// The live entries of `list` that cover `addr`, the longest prefix first.
+    #[must_use]
+    pub fn covering(&self, list: List, addr: IpAddr, boot_ns: u64) -> Vec<(IpNet, Entry)> {
+        let mut found: Vec<_> = self.all(list, boot_ns).filter(|(net, _)| net.contains(&addr)).collect();
+        found.sort_by_key(|(net, entry)| (std::cmp::Reverse(net.prefix_len()), entry.origin));
+        found
+    }
+
+    /// The tables as they should be at `boot_ns`.
+    #[must_use]
+    pub fn image(&self, boot_ns: u64) -> Image {
+        let mut image = Image::default();
+        for list in [List::Allow, List::Deny, List::Block] {
+            let rules = image.list_mut(list);
+            for (net, entry) in self.entries(list) {
+                if entry.live(boot_ns) {
+                    rules.insert(*net, entry.rule());
+                }
+            }
+            // A network that is both configured and commanded is there for good: the configuration has no end.
+            for net in self.config_list(list) {
+                let rule = Rule { origin: Origin::Config as u32, ..Rule::default() };
+                rules.insert(*net, rule);
+            }
+            outlast_covers(rules);
+        }
+        image.settings = self.settings();
+        image
+    }
+
+    /// The keeper's own parts are left empty: the limiter's key, and which tables have entries.
+    fn settings(&self) -> Settings {
+        let limits = self.limits;
+        let mut features = 0;
+        if limits.syn_interval_ns > 0 {
+            features |= feature::SYN_LIMIT;
+        }
+        if limits.log_interval_ns > 0 {
+            features |= feature::LOG_DROPS;
+        }
+        Settings {
+            features,
+            ready: 1,
+            syn_interval_ns: limits.syn_interval_ns,
+            syn_tolerance_ns: limits.syn_tolerance_ns,
+            syn_v6_prefix: limits.syn_v6_prefix,
+            log_interval_ns: limits.log_interval_ns,
+            ..Settings::default()
+        }
+    }
+}
+
+/// Gives each prefix the latest deadline among those that cover it in its list.
+///
+/// The kernel's trie returns only the longest match. Were a short-lived /24 put inside a lasting /8, the /24 would
+/// go on hiding the /8 after its end, and the sources in it would pass.
+fn outlast_covers(rules: &mut BTreeMap<IpNet, Rule>) {
+    let later = |a: u64, b: u64| if a == NEVER || b == NEVER { NEVER } else { a.max(b) };
+    // In the map's order a network stands before all that it covers.
+    let mut open: Vec<(IpNet, u64)> = Vec::new();
+    for (net, rule) in rules.iter_mut() {
+        if net.prefix_len() == net.max_prefix_len() {
+            continue; // In the hash, where an ended entry falls through to the trie.
+        }
+        while open.last().is_some_and(|(cover, _)| !cover.contains(net)) {
+            open.pop();
+        }
+        if let Some((_, deadline)) = open.last() {
+            rule.deadline_ns = later(rule.deadline_ns, *deadline);
+        }
+        open.push((*net, rule.deadline_ns));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a network")
+    }
+
+    fn entry(deadline_ns: u64) -> Entry {
+        Entry { origin: Origin::Command, deadline_ns, reason: None, detail: 0 }
+    }
+
+    #[test]
+    fn a_short_lived_prefix_does_not_end_the_cover_it_hides() {
+        let mut desired = Desired::default();
+        desired.put(List::Deny, net("10.0.0.0/8"), entry(NEVER));
+        desired.put(List::Deny, net("10.1.0.0/16"), entry(100));
+        desired.put(List::Deny, net("10.1.2.0/24"), entry(50));
+        desired.put(List::Deny, net("11.0.0.0/8"), entry(70));
+        desired.put(List::Deny, net("11.1.0.0/16"), entry(60));
+        let deny = desired.image(1).deny;
+        assert_eq!(deny[&net("10.1.0.0/16")].deadline_ns, NEVER);
+        assert_eq!(deny[&net("10.1.2.0/24")].deadline_ns, NEVER);
+        assert_eq!(deny[&net("11.1.0.0/16")].deadline_ns, 70);
+    }
+
+    #[test]
+    fn single_addresses_keep_their_own_deadline() {
+        let mut desired = Desired::default();
+        desired.put(List::Deny, net("10.0.0.0/8"), entry(NEVER));
+        desired.put(List::Deny, net("10.1.2.3/32"), entry(50));
+        assert_eq!(desired.image(1).deny[&net("10.1.2.3/32")].deadline_ns, 50);
+    }
+
+    #[test]
+    fn what_has_ended_is_neither_shown_nor_kept() {
+        let mut desired = Desired::default();
+        desired.put(List::Block, net("192.0.2.1/32"), entry(50));
+        assert_eq!(desired.image(49).block.len(), 1);
+        assert!(desired.image(50).block.is_empty());
+        assert_eq!(desired.expire(50), 1);
+        assert!(desired.entries(List::Block).is_empty());
+    }
+}

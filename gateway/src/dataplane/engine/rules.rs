@@ -1,0 +1,171 @@
+//! Operators' rules: adding, removing, flushing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use gateway_common::tables::{NEVER, Origin};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Engine, List, Refusal};
+use crate::dataplane::desired::{Desired, Entry};
+use crate::dataplane::protected::protects;
+use crate::dataplane::store::RuleList;
+
+/// Beyond this many networks the system calls' success is taken as proof instead of a second look.
+const READ_BACK_AT_MOST: usize = 1_000;
+
+/// An order to add rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddRules {
+    pub list: RuleList,
+    pub nets: Vec<IpNet>,
+    /// `None` for no end.
+    pub ttl: Option<Duration>,
+    pub reason: Option<String>,
+    /// Deny even what is protected.
+    pub force: bool,
+    /// Addresses the operator works from, as far as his shell knows.
+    pub operators: Vec<IpAddr>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    pub added: usize,
+    /// Whether a gateway is there to enforce the rules; if not they are remembered for its next start.
+    pub enforced: bool,
+    /// Rules that the tables did not take. They are remembered and tried again.
+    pub failures: Vec<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// What came of a removal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    pub removed: usize,
+    pub enforced: bool,
+    pub failures: Vec<String>,
+    /// Networks that were not there, each with a hint.
+    pub missing: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+impl Engine {
+    /// Adds rules, remembers them on disk, enforces them and looks whether they are there.
+    ///
+    /// All or nothing as far as refusals go: if one network is protected, nothing changes.
+    pub fn add_rules(&mut self, order: AddRules) -> Result<Added, Refusal> {
+        let now = (self.world.clock)();
+        if order.list == RuleList::Deny && !order.force {
+            let host = (self.world.host)();
+            for net in &order.nets {
+                if let Some(why) = protects(&host, &order.operators, &self.proxies, net) {
+                    return Err(Refusal::Protected { net: *net, why });
+                }
+            }
+        }
+        let deadline_ns = order.ttl.map_or(NEVER, |ttl| now.after(ttl));
+        let mut desired = self.desired.clone();
+        for net in &order.nets {
+            let reason = order.reason.clone();
+            desired.put(order.list.into(), *net, Entry { origin: Origin::Command, deadline_ns, reason, detail: 0 });
+        }
+        self.save(&desired, now)?;
+        self.desired = desired;
+        let mut notes = self.notes_on_added(&order, now.boot_ns);
+        let Applied { mut failures, .. } = self.enforce(now);
+        failures.extend(self.not_found(order.list.into(), &order.nets, now.boot_ns)?);
+        failures.dedup();
+        if order.list == RuleList::Allow {
+            notes.extend(self.lift_blocks_under(&order.nets, now));
+        }
+        Ok(Added { added: order.nets.len(), enforced: self.enforces(), failures, notes })
+    }
+
+    /// Removes commanded rules; those of the configuration stay and are named.
+    pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
+        let now = (self.world.clock)();
+        let mut desired = self.desired.clone();
+        let mut outcome = Removed { enforced: self.enforces(), ..Removed::default() };
+        for net in nets {
+            let configured = desired.in_config(list.into(), net);
+            if desired.remove(list.into(), net).is_some() {
+                outcome.removed += 1;
+                if configured {
+                    outcome.notes.push(format!("{net} is also in the configuration, and stays in force"));
+                }
+            } else if configured {
+                outcome.missing.push(format!("{net} comes from the configuration: take it out there and reload"));
+            } else {
+                outcome.missing.push(missing_hint(&desired, list.into(), net, now.boot_ns));
+            }
+        }
+        if outcome.removed > 0 {
+            self.save(&desired, now)?;
+            self.desired = desired;
+            outcome.failures = self.enforce(now).failures;
+        }
+        Ok(outcome)
+    }
+
+    /// Removes every commanded rule of a list.
+    pub fn flush_rules(&mut self, list: RuleList) -> Result<Removed, Refusal> {
+        let nets: Vec<IpNet> = self.desired.entries(list.into()).keys().copied().collect();
+        let mut outcome = self.remove_rules(list, &nets)?;
+        let now = (self.world.clock)();
+        let kept = self.desired.all(list.into(), now.boot_ns).count();
+        if kept > 0 {
+            outcome.notes = vec![format!("{kept} rules of the configuration stay in force")];
+        }
+        Ok(outcome)
+    }
+
+    fn notes_on_added(&self, order: &AddRules, boot_ns: u64) -> Vec<String> {
+        if order.list != RuleList::Deny {
+            return Vec::new();
+        }
+        let allows: Vec<(IpNet, Entry)> = self.desired.all(List::Allow, boot_ns).collect();
+        let mut notes = Vec::new();
+        for net in &order.nets {
+            if let Some((allow, _)) = allows.iter().find(|(allow, _)| allow.contains(net)) {
+                notes.push(format!(
+                    "{net} is under the allow rule {allow}: allow wins, so this deny has no effect on traffic"
+                ));
+            } else if let Some((allow, _)) = allows.iter().find(|(allow, _)| net.contains(allow)) {
+                notes.push(format!("{allow} inside {net} is under an allow rule and stays allowed"));
+            }
+        }
+        notes
+    }
+
+    /// Looks the rules up again; names those that the tables do not show.
+    fn not_found(&mut self, list: List, nets: &[IpNet], boot_ns: u64) -> Result<Vec<String>, Refusal> {
+        let Some(tables) = &mut self.tables else {
+            return Ok(Vec::new());
+        };
+        let mut missing = Vec::new();
+        for net in nets.iter().take(READ_BACK_AT_MOST) {
+            let found = tables.lookup(net.network())?;
+            let (single, prefix) = match list {
+                List::Allow => (found.allow_addr, found.allow_net),
+                List::Deny => (found.deny_addr, found.deny_net),
+                List::Block => (found.block, None),
+            };
+            let rule = if net.prefix_len() == net.max_prefix_len() { single } else { prefix };
+            if !rule.is_some_and(|rule| rule.live(boot_ns)) {
+                missing.push(format!("{} {net}: not in force", list.name()));
+            }
+        }
+        Ok(missing)
+    }
+}
+
+fn missing_hint(desired: &Desired, list: List, net: &IpNet, boot_ns: u64) -> String {
+    let cover = desired.all(list, boot_ns).find(|(other, _)| other.contains(net));
+    match cover {
+        Some((cover, _)) => format!("{net} is not in the list itself; it is covered by {cover}"),
+        None => format!("{net} is not in the list"),
+    }
+}

@@ -1,0 +1,236 @@
+//! What the engine tells: lists, one address explained, status. The types are those the command line receives.
+
+use std::net::IpAddr;
+
+use gateway_common::outcome::{DropReason, PassReason, Verdict};
+use gateway_common::tables::{NEVER, Origin};
+use gateway_ebpf::packet::{Packet, Transport};
+use gateway_ebpf::policy::decide;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, List, Refusal};
+use crate::dataplane::FoundAt;
+use crate::dataplane::backend::{Error, Found};
+use crate::dataplane::clock::Now;
+use crate::dataplane::desired::Entry;
+use crate::dataplane::protected::protects;
+
+/// One entry of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EntryRow {
+    pub net: IpNet,
+    /// `config`, `command`, `feed` or `strike`.
+    pub origin: String,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Number of the reject behind a strike; 0 for none.
+    pub detail: u32,
+    /// Milliseconds left; absent for no end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub left_ms: Option<u64>,
+    /// End as milliseconds since 1970; absent for no end.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub until_ms: Option<u64>,
+    /// Packets that met the entry.
+    pub hits: u64,
+    /// Whether the tables show it.
+    pub enforced: bool,
+}
+
+/// What happens to packets of one address, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    pub addr: IpAddr,
+    /// `pass` or `drop`, for a new connection; what the program's own policy says of what is in the tables.
+    pub verdict: String,
+    /// The outcome's name: `clean`, `allowed`, `denied`, `blocked`, `bypass`.
+    pub outcome: String,
+    /// Whether tables are there that enforce this.
+    pub enforced: bool,
+    pub allow: Vec<EntryRow>,
+    pub deny: Vec<EntryRow>,
+    pub block: Vec<EntryRow>,
+    /// Why the address can not be denied or blocked by accident.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub protected: Option<String>,
+}
+
+/// Desired and enforced length of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRow {
+    pub list: String,
+    pub desired: usize,
+    pub enforced: usize,
+}
+
+/// How one interface is filtered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceRow {
+    pub interface: String,
+    /// `native` or `generic`.
+    pub mode: String,
+    pub program_id: u32,
+    /// Why it is not the mode that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub note: Option<String>,
+}
+
+/// Packets and bytes of one outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    /// `pass` or `drop`.
+    pub verdict: String,
+    pub reason: String,
+    pub packets: u64,
+    pub bytes: u64,
+}
+
+/// The packet half at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Whether tables are there that enforce anything.
+    pub enforced: bool,
+    pub interfaces: Vec<InterfaceRow>,
+    pub lists: Vec<ListRow>,
+    pub counters: Vec<CounterRow>,
+    /// Changes that failed when last tried.
+    pub failures: Vec<String>,
+    /// Block orders lost because the queue was full.
+    pub dropped_orders: u64,
+}
+
+fn origin_name(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Config => "config",
+        Origin::Command => "command",
+        Origin::Feed => "feed",
+        Origin::Strike => "strike",
+    }
+}
+
+fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRow {
+    let timed = entry.deadline_ns != NEVER;
+    EntryRow {
+        net,
+        origin: origin_name(entry.origin).to_owned(),
+        reason: entry.reason,
+        detail: entry.detail,
+        left_ms: timed.then(|| entry.deadline_ns.saturating_sub(now.boot_ns) / 1_000_000),
+        until_ms: timed.then(|| now.wall_of_boot(entry.deadline_ns)),
+        hits,
+        enforced,
+    }
+}
+
+/// What the program would do with a SYN from `addr`.
+fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
+    let packet = Packet::Ip { source: addr.into(), transport: Transport::Other };
+    decide(&packet, &FoundAt { found, now_ns: now.boot_ns }).verdict
+}
+
+impl Engine {
+    /// Every entry of a list that is in force, with its hits as the tables show them now.
+    pub fn entries(&mut self, list: List) -> Result<Vec<EntryRow>, Refusal> {
+        let now = (self.world.clock)();
+        if let Some(tables) = &mut self.tables {
+            self.enforced = tables.enforced()?;
+        }
+        let there = self.enforced.list(list);
+        let mut rows: Vec<EntryRow> = self
+            .desired
+            .all(list, now.boot_ns)
+            .map(|(net, entry)| {
+                let found = there.get(&net);
+                row(net, entry, found.map_or(0, |rule| rule.hits), found.is_some(), now)
+            })
+            .collect();
+        rows.sort_by_key(|row| row.net);
+        Ok(rows)
+    }
+
+    /// What happens to a new connection from `addr`, decided by the kernel program's own policy on what the tables
+    /// hold, with the entries that speak of it.
+    pub fn explain(&mut self, addr: IpAddr, operators: &[IpAddr]) -> Result<Explanation, Error> {
+        let now = (self.world.clock)();
+        let addr = addr.to_canonical();
+        let found = match &mut self.tables {
+            Some(tables) => Some(tables.lookup(addr)?),
+            None => None,
+        };
+        let verdict = found.as_ref().map_or(Verdict::Pass(PassReason::Bypass), |found| decide_new_connection(found, addr, now));
+        let (verdict, outcome) = match verdict {
+            Verdict::Pass(reason) => ("pass", reason.name()),
+            Verdict::Drop(reason) => ("drop", reason.name()),
+        };
+        let host = (self.world.host)();
+        let protected = protects(&host, operators, &self.proxies, &IpNet::from(addr)).map(|why| why.to_string());
+        let found = found.unwrap_or_default();
+        Ok(Explanation {
+            addr,
+            verdict: verdict.to_owned(),
+            outcome: outcome.to_owned(),
+            enforced: self.enforces(),
+            allow: self.rows_for(List::Allow, addr, &found, now),
+            deny: self.rows_for(List::Deny, addr, &found, now),
+            block: self.rows_for(List::Block, addr, &found, now),
+            protected,
+        })
+    }
+
+    fn rows_for(&self, list: List, addr: IpAddr, found: &Found, now: Now) -> Vec<EntryRow> {
+        let (single, mut prefix) = match list {
+            List::Allow => (found.allow_addr, found.allow_net),
+            List::Deny => (found.deny_addr, found.deny_net),
+            List::Block => (found.block, None),
+        };
+        let entries = self.desired.covering(list, addr, now.boot_ns);
+        entries
+            .into_iter()
+            .map(|(net, entry)| {
+                // The trie shows the longest prefix only; those behind it are there, but not met.
+                let full = net.prefix_len() == net.max_prefix_len();
+                let rule = if full { single } else { prefix.take() };
+                row(net, entry, rule.map_or(0, |rule| rule.hits), rule.is_some() || self.enforced.list(list).contains_key(&net), now)
+            })
+            .collect()
+    }
+
+    /// The packet half at a glance, read back from the tables.
+    pub fn status(&mut self) -> Result<Status, Error> {
+        let now = (self.world.clock)();
+        let (mut interfaces, mut counters) = (Vec::new(), Vec::new());
+        if let Some(tables) = &mut self.tables {
+            self.enforced = tables.enforced()?;
+            interfaces = tables.interfaces();
+            let counts = tables.counters()?;
+            let passes = PassReason::ALL.iter().map(|reason| ("pass", reason.name(), reason.slot()));
+            let drops = DropReason::ALL.iter().map(|reason| ("drop", reason.name(), reason.slot()));
+            counters = passes
+                .chain(drops)
+                .map(|(verdict, reason, slot)| CounterRow {
+                    verdict: verdict.to_owned(),
+                    reason: reason.to_owned(),
+                    packets: counts.get(slot).packets,
+                    bytes: counts.get(slot).bytes,
+                })
+                .collect();
+        }
+        let desired = self.desired.image(now.boot_ns);
+        let lists = [List::Allow, List::Deny, List::Block]
+            .map(|list| ListRow {
+                list: list.name().to_owned(),
+                desired: desired.list(list).len(),
+                enforced: self.enforced.list(list).values().filter(|rule| rule.live(now.boot_ns)).count(),
+            })
+            .to_vec();
+        Ok(Status {
+            enforced: self.enforces(),
+            interfaces,
+            lists,
+            counters,
+            failures: self.failures.clone(),
+            dropped_orders: self.dropped_orders,
+        })
+    }
+}
