@@ -44,7 +44,8 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
 }
 
-/// A certificate chain and its key, as files in PEM form. `check` has seen that they parse and belong together.
+/// A certificate chain and its key, as files in PEM form. `check` has seen that they parse and belong together. The
+/// model holds the names, not the contents: who loads them again looks for changes by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     pub cert: PathBuf,
@@ -77,8 +78,10 @@ pub struct Xdp {
     pub mode: XdpMode,
     /// Interface names, without duplicates. Empty only with [`XdpMode::None`].
     pub interfaces: Vec<String>,
+    /// Inline entries and the contents of list files, in the order given, without duplicates and within
+    /// [`Capacity`]. Never an IPv4-mapped network: that is held as the IPv4 network it means.
     pub allow: Vec<IpNet>,
-    /// Inline entries and the contents of list files, in the order given.
+    /// As `allow`. Addresses under an allow entry may be among them; they have no effect.
     pub deny: Vec<IpNet>,
     pub syn_limit: Option<SynLimit>,
     pub capacity: Capacity,
@@ -234,14 +237,16 @@ pub struct Route {
     pub request: HeaderEdit,
     pub response: HeaderEdit,
     pub upstream: UpstreamId,
-    /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route.
+    pub rate_limit: Option<RateLimit>,
+    /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,
     pub response_header: Option<Duration>,
     /// Where the route stands, for messages: `file:line`.
     pub source: String,
 }
 
-/// Host names are lower case and without a port. Most specific first.
+/// Host names are lower case and without a port or a final dot; IPv6 addresses stand in brackets, in canonical form.
+/// Most specific first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HostMatch {
     Exact(String),
@@ -250,7 +255,9 @@ pub enum HostMatch {
     Any,
 }
 
-/// A path pattern, split at its slashes.
+/// A path pattern, split at its slashes. `/` alone has no segments.
+///
+/// Literals hold only characters that a path carries unescaped (RFC 3986, 3.3), so that a pattern has one spelling.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PathMatch {
     /// As written: `/v1/orders/**`, `/users/{id}`, `/health`.
@@ -271,6 +278,28 @@ pub enum Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     ApiKey(ApiKeyAuth),
+    /// Configured in a way that this version can check the form of and can not enforce. Every request on the route
+    /// is refused (401): to let them pass would be to drop the protection that the operator asked for.
+    Unavailable {
+        /// What is not there yet, such as `jwt`.
+        what: &'static str,
+    },
+}
+
+/// How often one caller may use a route. Read and checked; not enforced by this version, and warned about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    pub rate: Rate,
+    /// Requests at once.
+    pub burst: NonZeroU32,
+    pub by: RateKey,
+}
+
+/// What makes one caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RateKey {
+    /// The client's address, as a trusted proxy names it or else that of the socket.
+    ClientIp,
 }
 
 /// Callers known by a secret in a header.

@@ -1,0 +1,187 @@
+//! `listen` and `admin`: where the gateway itself can be reached.
+//!
+//! Certificates are read and tried here, so that a bad one is a fault of the configuration and not of the first client.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls::{Error, InconsistentKeys};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::files;
+use crate::config::decode::{Field, Table, Walk, or_off};
+use crate::config::defaults;
+use crate::config::fault::{Wrong, quote};
+use crate::config::model::{Admin, Certificate, Listener, Tls};
+
+/// Longest certificate chain or key taken, in bytes.
+const MOST_PEM: usize = 1 << 20;
+/// Longest name of a Unix socket, in bytes (`sun_path` less its final zero).
+const MOST_SOCKET_PATH: usize = 107;
+
+pub(super) fn listeners(walk: &mut Walk, top: &mut Table<'_>) -> Vec<Listener> {
+    let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
+    let mut listeners = Vec::new();
+    for item in top.list(walk, "listen") {
+        let read = walk.table(&item, |walk, table| {
+            let field = table.require(walk, "address", "such as address: 0.0.0.0:8080");
+            let tls = table.get(walk, "tls").and_then(|field| tls(walk, &field));
+            let address = field.and_then(|field| {
+                let address = walk.value(&field, socket_address)?;
+                if let Some(place) = taken.get(&address) {
+                    walk.fault(
+                        &field,
+                        Wrong::new(format!("{address} is already listened on, at {place}")),
+                    );
+                } else if address.port() != 0 {
+                    taken.insert(address, field.place());
+                }
+                Some(address)
+            });
+            Some(Listener {
+                address: address?,
+                tls,
+            })
+        });
+        listeners.extend(read.flatten());
+    }
+    listeners
+}
+
+pub(super) fn admin(walk: &mut Walk, top: &mut Table<'_>, listeners: &[Listener]) -> Admin {
+    let standard = defaults::admin();
+    let read = top.get(walk, "admin").and_then(|field| {
+        walk.table(&field, |walk, table| {
+            let socket = table.value_or(walk, "socket", standard.socket.clone(), socket_path);
+            let metrics = table.get(walk, "metrics").map(|field| {
+                let metrics = walk.value(&field, or_off(socket_address)).flatten();
+                if metrics.is_some_and(|at| at.port() != 0 && listeners.iter().any(|one| one.address == at)) {
+                    let wrong = Wrong::new("clients are listened for at the same address");
+                    walk.fault(&field, wrong.hint("metrics need an address or port of their own"));
+                }
+                metrics
+            });
+            Admin {
+                socket,
+                metrics: metrics.unwrap_or(standard.metrics),
+            }
+        })
+    });
+    read.unwrap_or(standard)
+}
+
+/// An address and port. An IPv4-mapped address is the IPv4 one.
+fn socket_address(text: &str) -> Result<SocketAddr, Wrong> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address.ip().to_canonical(), address.port())),
+        Err(_) => {
+            let wrong = Wrong::new(format!("{} is not an address and port", quote(text)));
+            Err(wrong.hint("write 0.0.0.0:8080, or \"[::]:8080\" in quotes; names are not looked up here"))
+        }
+    }
+}
+
+fn socket_path(text: &str) -> Result<PathBuf, Wrong> {
+    if text.len() > MOST_SOCKET_PATH {
+        let wrong = Wrong::new(format!("the path is {} bytes long", text.len()));
+        return Err(wrong.hint(format!("a socket's path has at most {MOST_SOCKET_PATH}")));
+    }
+    files::absolute(text)
+}
+
+fn tls(walk: &mut Walk, field: &Field<'_>) -> Option<Tls> {
+    walk.table(field, |walk, table| {
+        let list = table.require(
+            walk,
+            "certificates",
+            "such as certificates: [{cert: a.crt, key: a.key}]",
+        )?;
+        let items = walk.list(&list);
+        if items.is_empty() {
+            walk.fault(&list, Wrong::new("TLS needs at least one certificate"));
+        }
+        let mut certificates = Vec::new();
+        for item in items {
+            let Some(certificate) = certificate(walk, &item) else {
+                continue;
+            };
+            if certificates.contains(&certificate) {
+                walk.fault(&item, Wrong::new("this certificate is given twice"));
+            }
+            certificates.push(certificate);
+        }
+        Some(Tls { certificates })
+    })?
+}
+
+fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certificate> {
+    walk.table(item, |walk, table| {
+        let cert = table.require(walk, "cert", "the chain as a PEM file");
+        let key = table.require(walk, "key", "the private key as a PEM file");
+        let (cert, key) = (cert?, key?);
+        let chain = pem_file(walk, &cert, chain);
+        let secret = pem_file(walk, &key, private_key);
+        let ((cert_path, chain), (key_path, secret)) = (chain?, secret?);
+        if let Err(error) = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()) {
+            match error {
+                Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    let shown = quote(&cert_path.to_string_lossy());
+                    walk.fault(
+                        &key,
+                        Wrong::new(format!("the key does not belong to the certificate {shown}")),
+                    );
+                }
+                Error::InvalidCertificate(_) => {
+                    walk.fault(
+                        &cert,
+                        Wrong::new(format!("the certificate can not be used: {error}")),
+                    );
+                }
+                _ => walk.fault(&key, Wrong::new(format!("the key can not be used: {error}"))),
+            }
+        }
+        Some(Certificate {
+            cert: cert_path,
+            key: key_path,
+        })
+    })?
+}
+
+fn pem_file<T>(
+    walk: &mut Walk,
+    field: &Field<'_>,
+    read: impl FnOnce(&[u8], &Path) -> Result<T, Wrong>,
+) -> Option<(PathBuf, T)> {
+    let path = files::named(walk, field)?;
+    match files::read(&path, MOST_PEM).and_then(|pem| read(&pem, &path)) {
+        Ok(content) => Some((path, content)),
+        Err(wrong) => {
+            walk.fault(field, wrong);
+            None
+        }
+    }
+}
+
+fn chain(pem: &[u8], path: &Path) -> Result<Vec<CertificateDer<'static>>, Wrong> {
+    let shown = quote(&path.to_string_lossy());
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        Ok(_) => {
+            Err(Wrong::new(format!("{shown} holds no certificate"))
+                .hint("it begins -----BEGIN CERTIFICATE-----"))
+        }
+        Err(_) => Err(Wrong::new(format!("{shown} is not PEM"))),
+    }
+}
+
+/// The library's own messages quote the file, so they are not passed on.
+fn private_key(pem: &[u8], path: &Path) -> Result<PrivateKeyDer<'static>, Wrong> {
+    PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+        let wrong = Wrong::new(format!("{} holds no private key", quote(&path.to_string_lossy())));
+        wrong.hint("an unencrypted key in PEM, such as -----BEGIN PRIVATE KEY-----")
+    })
+}

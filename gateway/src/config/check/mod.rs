@@ -1,0 +1,111 @@
+//! From the raw tree to the model: what every setting means and what it may be.
+//!
+//! Owns the keys and their ranges, a file for each part of the configuration. Goes on after a fault with the default in
+//! its place, so that one report holds them all; the model is only handed out if there was none.
+
+mod auth;
+pub(super) mod files;
+mod headers;
+mod limits;
+mod listen;
+mod lists;
+mod patterns;
+mod routes;
+pub(super) mod strikes;
+mod upstreams;
+mod xdp;
+
+use std::num::NonZeroU32;
+
+use tracing_subscriber::EnvFilter;
+
+use super::decode::{Field, Table, Walk, choice, number, truth};
+use super::defaults;
+use super::fault::{Wrong, quote};
+use super::model::{Config, Log, LogFormat};
+use super::raw::Value;
+
+/// Reads a whole configuration. `None` if the top is not even a mapping.
+pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
+    if root.node.value == Value::Null {
+        walk.fault(
+            root,
+            Wrong::new("the configuration is empty").hint("config/minimal.yaml is a start"),
+        );
+        return None;
+    }
+    walk.table(root, |walk, top| {
+        let listen = listen::listeners(walk, top);
+        let admin = listen::admin(walk, top, &listen);
+        let trusted_proxies = lists::networks(walk, top, "trusted_proxies");
+        let xdp = xdp::xdp(walk, top);
+        let strikes = strikes::strikes(walk, top);
+        let limits = limits::limits(walk, top);
+        let mut upstreams = upstreams::named(walk, top);
+        let routes = routes::routes(walk, top, &mut upstreams);
+        if !listen.is_empty() && routes.is_empty() && !top.has("routes") {
+            let wrong = Wrong::new("there are listeners and no routes: every request will be refused");
+            walk.warn(&top.field, wrong.hint("add routes"));
+        }
+        if listen.is_empty() && !routes.is_empty() {
+            let wrong = Wrong::new("there are routes and no listeners: no request can arrive");
+            walk.warn(&top.field, wrong.hint("add listen"));
+        }
+        Config {
+            listen,
+            admin,
+            trusted_proxies,
+            xdp,
+            strikes,
+            limits,
+            upstreams: upstreams.finish(walk),
+            routes,
+            log: log(walk, top),
+            state_dir: top.value_or(walk, "state_dir", defaults::STATE_DIR.into(), files::absolute),
+            workers: top
+                .value(walk, "workers", number(1..=1024))
+                .and_then(NonZeroU32::new)
+                .unwrap_or_else(defaults::workers),
+        }
+    })
+}
+
+fn log(walk: &mut Walk, top: &mut Table<'_>) -> Log {
+    let standard = defaults::log();
+    let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
+    let read = top.get(walk, "log").and_then(|field| {
+        walk.table(&field, |walk, table| Log {
+            level: table.value_or(walk, "level", standard.level.clone(), level),
+            format: table.value_or(walk, "format", standard.format, choice(&formats)),
+            access: table.value_or(walk, "access", standard.access, truth),
+        })
+    });
+    read.unwrap_or(standard)
+}
+
+/// A filter that `tracing` will take later.
+fn level(text: &str) -> Result<String, Wrong> {
+    let refuse = || {
+        Wrong::new(format!("{} is not a log filter", quote(text)))
+            .hint("write error, warn, info, debug or trace, or such as info,gateway=debug")
+    };
+    if text.len() > 1024 {
+        return Err(refuse());
+    }
+    EnvFilter::builder()
+        .parse(text)
+        .map(|_| text.to_owned())
+        .map_err(|_| refuse())
+}
+
+/// A name that people and metrics use: printable ASCII without blanks or quotes.
+fn label(most: usize) -> impl Fn(&str) -> Result<String, Wrong> {
+    move |text| {
+        let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\'' | b'\\' | b'`');
+        if !text.is_empty() && text.len() <= most && text.bytes().all(fits) {
+            return Ok(text.to_owned());
+        }
+        let hint = format!("1 to {most} letters, digits and signs, no blanks and no quotes");
+        Err(Wrong::new(format!("{} is not a name", quote(text))).hint(hint))
+    }
+}

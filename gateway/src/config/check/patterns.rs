@@ -1,0 +1,157 @@
+//! What a route matches: host and path patterns.
+//!
+//! A pattern has exactly one spelling, because a second one is a way around a rule: no escapes, no empty or dot
+//! segments, no upper-case hosts. Whether two patterns match the same requests is then a comparison.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::config::fault::{Wrong, quote};
+use crate::config::model::{HostMatch, PathMatch, Segment};
+
+/// Longest path pattern, in bytes.
+const MOST_PATH: usize = 1024;
+/// Most segments of a path pattern.
+const MOST_SEGMENTS: usize = 64;
+
+/// `api.example.com`, `*.example.com`, `192.0.2.1` or `[2001:db8::1]`.
+pub(super) fn host(text: &str) -> Result<HostMatch, Wrong> {
+    let refuse = || Wrong::new(format!("{} is not a host", quote(text)));
+    if text == "*" {
+        return Err(refuse().hint("leave host out to match any"));
+    }
+    if let Some(suffix) = text.strip_prefix("*.") {
+        if suffix.parse::<Ipv4Addr>().is_ok() {
+            return Err(refuse().hint("an address has no names in front"));
+        }
+        return dns_name(suffix).map(HostMatch::Suffix);
+    }
+    if text.contains('*') {
+        return Err(refuse().hint("* stands only in front, as in *.example.com"));
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    if let Ok(ip) = bare.parse::<Ipv6Addr>() {
+        return Ok(HostMatch::Exact(format!("[{ip}]")));
+    }
+    if let Ok(ip) = text.parse::<Ipv4Addr>() {
+        return Ok(HostMatch::Exact(ip.to_string()));
+    }
+    if text.contains(':') {
+        return Err(refuse().hint("a host carries no port here: a route holds on every listener"));
+    }
+    dns_name(text).map(HostMatch::Exact)
+}
+
+/// A DNS name, in lower case. Underscores are taken, as container networks use them.
+pub(super) fn dns_name(text: &str) -> Result<String, Wrong> {
+    let refuse = || Wrong::new(format!("{} is not a host name", quote(text)));
+    if !text.is_ascii() {
+        return Err(refuse().hint("write the xn-- form that clients send"));
+    }
+    if text.ends_with('.') {
+        return Err(refuse().hint("leave the final dot out"));
+    }
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+    };
+    if text.len() > 253 || !text.split('.').all(fits) {
+        return Err(refuse().hint("labels of letters, digits and hyphens, with dots between"));
+    }
+    let last = text.rsplit('.').next().unwrap_or_default();
+    if last.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(refuse().hint("it looks like an IPv4 address and is none"));
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// `/health`, `/users/{id}`, `/v1/orders/**`.
+pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
+    let refuse = || Wrong::new(format!("{} is not a path pattern", quote(text)));
+    let Some(rest) = text.strip_prefix('/') else {
+        return Err(refuse().hint("it begins with /"));
+    };
+    if text.len() > MOST_PATH {
+        return Err(refuse().hint(format!("at most {MOST_PATH} bytes")));
+    }
+    let (rest, prefix) = match rest.strip_suffix("**") {
+        None => (rest, false),
+        Some("") => ("", true),
+        Some(rest) => match rest.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() => (rest, true),
+            Some(_) => return Err(refuse().hint("no segment may be empty")),
+            None => return Err(refuse().hint("** stands only as a whole segment at the end, as in /v1/**")),
+        },
+    };
+    let mut names = BTreeSet::new();
+    let mut segments = Vec::new();
+    for part in rest.split('/').filter(|_| !rest.is_empty()) {
+        let segment = segment(part).map_err(|hint| refuse().hint(hint))?;
+        if let Segment::Capture(name) = &segment {
+            if !names.insert(name.clone()) {
+                return Err(refuse().hint(format!("{{{name}}} is there twice")));
+            }
+        }
+        segments.push(segment);
+    }
+    if segments.len() > MOST_SEGMENTS {
+        return Err(refuse().hint(format!("at most {MOST_SEGMENTS} segments")));
+    }
+    Ok(PathMatch {
+        pattern: text.to_owned(),
+        segments,
+        prefix,
+    })
+}
+
+fn segment(text: &str) -> Result<Segment, &'static str> {
+    if text.is_empty() {
+        return Err("no segment may be empty, and none may follow a final /; /** matches all below");
+    }
+    if let Some(name) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
+        let first = name
+            .bytes()
+            .next()
+            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_');
+        if first && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Ok(Segment::Capture(name.to_owned()));
+        }
+        return Err("a capture is named with letters, digits and underscores, as in {user_id}");
+    }
+    if text == "." || text == ".." {
+        return Err(
+            "no segment may be . or ..: such requests are brought into one form before routes are looked at",
+        );
+    }
+    for c in text.chars() {
+        match c {
+            '{' | '}' => return Err("a capture is a whole segment, as in /users/{id}/posts"),
+            '*' => return Err("* stands only as /** at the end; one segment of any text is a {capture}"),
+            '%' => return Err("write the character itself, not its %-escape"),
+            '?' | '#' => return Err("a route matches the path alone, not the query"),
+            c if c.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(c) => {}
+            _ => return Err("only characters that a path carries unescaped (RFC 3986, 3.3)"),
+        }
+    }
+    Ok(Segment::Literal(text.to_owned()))
+}
+
+/// What a pair of patterns matches: equal for two routes exactly if they match the same requests.
+pub(super) fn reach(host: &HostMatch, path: &PathMatch) -> impl Ord + use<> {
+    let segment = |segment: &Segment| match segment {
+        Segment::Literal(text) => Some(text.clone()),
+        Segment::Capture(_) => None,
+    };
+    (
+        host.clone(),
+        path.segments.iter().map(segment).collect::<Vec<_>>(),
+        path.prefix,
+    )
+}

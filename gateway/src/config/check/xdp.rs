@@ -1,0 +1,241 @@
+//! `xdp`: interfaces, lists, the SYN limit and the sizes of the kernel tables.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::files;
+use super::lists::{Listed, listed};
+use crate::config::decode::{Field, Table, Walk, choice, number, or_off, within};
+use crate::config::defaults;
+use crate::config::fault::{Wrong, quote};
+use crate::config::model::{Capacity, SynLimit, Xdp, XdpMode};
+use crate::config::units;
+
+const MODES: [(&str, XdpMode); 4] = [
+    ("auto", XdpMode::Auto),
+    ("native", XdpMode::Native),
+    ("generic", XdpMode::Generic),
+    ("none", XdpMode::None),
+];
+
+/// Most entries of one kernel table. More is memory that the machine is unlikely to have.
+const MOST_ENTRIES: u32 = 1 << 24;
+/// Longest time in which a whole burst may come back, so that the limiter's clock arithmetic stays far from its ends.
+const MOST_REFILL: Duration = Duration::from_secs(3600);
+const NO_INTERFACES: &str =
+    "name them, such as interfaces: [eth0], or set mode: none to run without the kernel";
+
+const NO_XDP: &str = "such as xdp: {interfaces: [eth0]}, or xdp: {mode: none} to run without the kernel";
+
+pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
+    let off = Xdp {
+        mode: XdpMode::Auto,
+        interfaces: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        syn_limit: None,
+        capacity: defaults::capacity(),
+        pin_dir: defaults::PIN_DIR.into(),
+        log_drops_every: Some(defaults::LOG_DROPS_EVERY),
+    };
+    if !top.has("xdp") {
+        walk.fault(&top.field, Wrong::new("key \"xdp\" is missing").hint(NO_XDP));
+    }
+    let Some(field) = top.get(walk, "xdp") else {
+        return off;
+    };
+    let read = walk.table(&field, |walk, table| {
+        let mode = table.value_or(walk, "mode", off.mode, choice(&MODES));
+        let interfaces = interfaces(walk, table, mode);
+        let allow = listed(walk, table, "allow");
+        let deny = listed(walk, table, "deny");
+        let capacity = table
+            .get(walk, "capacity")
+            .and_then(|field| walk.table(&field, sizes))
+            .unwrap_or(off.capacity);
+        fits(
+            walk,
+            &allow,
+            "allow",
+            capacity.allow_addresses,
+            capacity.allow_prefixes,
+        );
+        fits(
+            walk,
+            &deny,
+            "deny",
+            capacity.deny_addresses,
+            capacity.deny_prefixes,
+        );
+        warn_of_everything(
+            walk,
+            &allow,
+            "every packet passes unseen, and nobody is ever denied or blocked",
+        );
+        warn_of_everything(walk, &deny, "nothing gets through but what is allowed");
+        warn_without_effect(walk, &deny, &allow);
+        let every = within(
+            Duration::from_millis(1)..=Duration::from_secs(3600),
+            units::duration,
+            units::show_duration,
+        );
+        Xdp {
+            mode,
+            interfaces,
+            allow: allow.nets,
+            deny: deny.nets,
+            syn_limit: table
+                .get(walk, "syn_limit")
+                .and_then(|field| syn_limit(walk, &field)),
+            capacity,
+            pin_dir: table.value_or(walk, "pin_dir", off.pin_dir.clone(), files::absolute),
+            log_drops_every: table.value_or(walk, "log_drops_every", off.log_drops_every, or_off(every)),
+        }
+    });
+    read.unwrap_or(off)
+}
+
+fn interfaces(walk: &mut Walk, table: &mut Table<'_>, mode: XdpMode) -> Vec<String> {
+    let Some(field) = table.get(walk, "interfaces") else {
+        if mode != XdpMode::None && !table.has("interfaces") {
+            walk.fault(
+                &table.field,
+                Wrong::new("key \"interfaces\" is missing").hint(NO_INTERFACES),
+            );
+        }
+        return Vec::new();
+    };
+    let mut names = Vec::new();
+    for item in walk.list(&field) {
+        let Some(name) = walk.value(&item, interface) else {
+            continue;
+        };
+        if names.contains(&name) {
+            walk.fault(
+                &item,
+                Wrong::new(format!("interface {} is given twice", quote(&name))),
+            );
+        }
+        names.push(name);
+    }
+    let given = matches!(&field.node.value, crate::config::raw::Value::List(items) if !items.is_empty());
+    if mode == XdpMode::None && given {
+        walk.warn(
+            &field,
+            Wrong::new("mode is none: no program is attached to these interfaces"),
+        );
+    } else if mode != XdpMode::None && !given {
+        walk.fault(
+            &field,
+            Wrong::new("there are no interfaces to filter").hint(NO_INTERFACES),
+        );
+    }
+    names
+}
+
+/// A name as the kernel takes it (`dev_valid_name`): up to 15 bytes, no slash, colon or blank.
+fn interface(text: &str) -> Result<String, Wrong> {
+    let bad = |b: u8| !b.is_ascii_graphic() || matches!(b, b'/' | b':');
+    if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.bytes().any(bad) {
+        let wrong = Wrong::new(format!("{} can not be the name of an interface", quote(text)));
+        return Err(wrong.hint("`ip link` lists the names"));
+    }
+    Ok(text.to_owned())
+}
+
+fn syn_limit(walk: &mut Walk, field: &Field<'_>) -> Option<SynLimit> {
+    walk.table(field, |walk, table| {
+        let rate = table.require(walk, "rate", "new connections of one source, such as rate: 50/s");
+        let rate = rate.and_then(|field| walk.value(&field, units::rate));
+        let burst = table
+            .value(walk, "burst", number(1..=1_000_000))
+            .and_then(NonZeroU32::new);
+        let prefix = table.value_or(
+            walk,
+            "ipv6_prefix",
+            u32::from(defaults::SYN_IPV6_PREFIX),
+            number(32..=128),
+        );
+        let rate = rate?;
+        let burst = burst.unwrap_or(rate.count);
+        if rate.per.saturating_mul(burst.get()) / rate.count.get() > MOST_REFILL {
+            let wrong = Wrong::new(format!(
+                "a burst of {burst} comes back only after more than an hour"
+            ));
+            walk.fault(&table.field, wrong.hint("raise the rate or lower the burst"));
+        }
+        Some(SynLimit {
+            rate,
+            burst,
+            ipv6_prefix: u8::try_from(prefix).unwrap_or(128),
+        })
+    })?
+}
+
+fn sizes(walk: &mut Walk, table: &mut Table<'_>) -> Capacity {
+    let standard = defaults::capacity();
+    let mut size = |key, default| table.value_or(walk, key, default, number(1..=MOST_ENTRIES));
+    Capacity {
+        deny_addresses: size("deny_addresses", standard.deny_addresses),
+        deny_prefixes: size("deny_prefixes", standard.deny_prefixes),
+        allow_addresses: size("allow_addresses", standard.allow_addresses),
+        allow_prefixes: size("allow_prefixes", standard.allow_prefixes),
+        blocks: size("blocks", standard.blocks),
+    }
+}
+
+/// A list that can not be enforced whole is not enforced in part: it is a fault.
+fn fits(walk: &mut Walk, list: &Listed<'_>, name: &str, addresses: u32, prefixes: u32) {
+    let (mut single, mut v4, mut v6) = (0, 0, 0);
+    for net in &list.nets {
+        match net {
+            _ if net.prefix_len() == net.max_prefix_len() => single += 1,
+            IpNet::V4(_) => v4 += 1,
+            IpNet::V6(_) => v6 += 1,
+        }
+    }
+    let Some(last) = list.parts.last() else { return };
+    let counts = [
+        ("addresses", single, addresses),
+        ("prefixes", v4, prefixes),
+        ("prefixes", v6, prefixes),
+    ];
+    for (what, count, room) in counts {
+        if count > room as usize {
+            let wrong = Wrong::new(format!("{count} {what} do not fit into a table of {room}"));
+            walk.fault(
+                &last.field,
+                wrong.hint(format!("raise xdp.capacity.{name}_{what}")),
+            );
+        }
+    }
+}
+
+fn warn_of_everything(walk: &mut Walk, list: &Listed<'_>, so: &str) {
+    for part in &list.parts {
+        if let Some(net) = list.nets[part.range.clone()]
+            .iter()
+            .find(|net| units::is_everything(net))
+        {
+            walk.warn(&part.field, Wrong::new(format!("{net} is every address: {so}")));
+        }
+    }
+}
+
+fn warn_without_effect(walk: &mut Walk, deny: &Listed<'_>, allow: &Listed<'_>) {
+    let covered = deny.under(allow);
+    for part in &deny.parts {
+        let mut under = part.range.clone().filter(|index| covered(*index));
+        let Some(first) = under.next() else { continue };
+        let net = units::plain(deny.nets[first]);
+        let message = match under.count() {
+            0 => format!("{net} has no effect: it is under an allow entry, and allow comes first"),
+            n => format!(
+                "{net} and {n} more have no effect: they are under allow entries, and allow comes first"
+            ),
+        };
+        walk.warn(&part.field, Wrong::new(message));
+    }
+}

@@ -1,0 +1,97 @@
+//! What holds where the configuration is silent. The one home of these numbers; `config/gateway.yaml` shows them, and a
+//! test compares the two.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use gateway_common::tables::capacity;
+
+use super::model::{Admin, BlockPolicy, Capacity, Limits, Log, LogFormat};
+
+/// Where `gateway` looks for its configuration unless told otherwise.
+pub const CONFIG_FILE: &str = "/etc/gateway/gateway.yaml";
+pub const ADMIN_SOCKET: &str = "/run/gateway/admin.sock";
+/// Loopback: metrics name routes and upstreams, which is nobody else's business unless the operator says so.
+pub const METRICS: &str = "127.0.0.1:9901";
+pub const PIN_DIR: &str = "/sys/fs/bpf/gateway";
+pub const STATE_DIR: &str = "/var/lib/gateway";
+pub const API_KEY_HEADER: &str = "x-api-key";
+pub const LOG_LEVEL: &str = "info";
+/// Bits: one subscriber's line, or one rented machine.
+pub const SYN_IPV6_PREFIX: u8 = 64;
+pub const LOG_DROPS_EVERY: Duration = Duration::from_secs(1);
+
+const MIB: u64 = 1 << 20;
+
+/// The deadlines and sizes. Generous to a slow honest client, finite for everyone.
+#[must_use]
+pub fn limits() -> Limits {
+    Limits {
+        tls_handshake: Duration::from_secs(5),
+        request_header: Duration::from_secs(10),
+        body_progress: Duration::from_secs(30),
+        connect: Duration::from_secs(3),
+        response_header: Duration::from_secs(60),
+        drain: Duration::from_secs(30),
+        upstream_idle: Duration::from_secs(60),
+        header_bytes: 32 << 10,
+        header_count: 100,
+        uri_bytes: 8 << 10,
+        body_bytes: Some(16 * MIB),
+        streams: 100,
+        connections: 10_000,
+        connections_per_client: 1_000,
+        upstream_idle_connections: 64,
+    }
+}
+
+/// What a `block:` mapping means where it leaves something out. Without that mapping nothing is ever blocked.
+#[must_use]
+pub fn block() -> BlockPolicy {
+    BlockPolicy {
+        after: NonZeroU32::new(20).unwrap_or(NonZeroU32::MIN),
+        within: Duration::from_secs(60),
+        lasts: Duration::from_secs(600),
+        escalate_percent: 200,
+        at_most: Duration::from_secs(86_400),
+    }
+}
+
+/// Sizes of the kernel tables: a hash entry is only paid for when it is used, save for its bucket.
+#[must_use]
+pub fn capacity() -> Capacity {
+    Capacity {
+        deny_addresses: capacity::DENY_ADDRESSES,
+        deny_prefixes: capacity::DENY_PREFIXES,
+        allow_addresses: capacity::ALLOW_ADDRESSES,
+        allow_prefixes: capacity::ALLOW_PREFIXES,
+        blocks: capacity::BLOCKS,
+    }
+}
+
+#[must_use]
+pub fn admin() -> Admin {
+    Admin {
+        socket: ADMIN_SOCKET.into(),
+        metrics: METRICS.parse().ok(),
+    }
+}
+
+#[must_use]
+pub fn log() -> Log {
+    Log {
+        level: LOG_LEVEL.to_owned(),
+        format: LogFormat::Text,
+        access: true,
+    }
+}
+
+/// One for each processor that this process may use.
+#[must_use]
+pub fn workers() -> NonZeroU32 {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(processors)
+        .ok()
+        .and_then(NonZeroU32::new)
+        .unwrap_or(NonZeroU32::MIN)
+}

@@ -1,0 +1,319 @@
+//! YAML text to a small tree that remembers where everything stood. The only user of the YAML parser.
+//!
+//! Owns what is accepted as YAML at all. Knows no setting. A tree of our own, instead of deserialising into structs,
+//! because a struct stops at its first fault and forgets the lines; we want every fault, each with its place.
+//!
+//! The subset is deliberately small: one document of mappings, lists and scalars with text as keys. Anchors, aliases
+//! and tags are refused, so text can not grow while it is read, and what is written is what is meant.
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span};
+
+use super::fault::{Wrong, quote};
+
+/// Longest text taken, in bytes: room for the 100,000 keys of a large key file several times over.
+pub const MOST_BYTES: usize = 64 << 20;
+/// Deepest nesting; the deepest setting there is stands at 8.
+const MOST_DEPTH: usize = 32;
+/// Most values in one text, so that memory is bounded by something closer to it than bytes.
+const MOST_NODES: usize = 2_000_000;
+/// Most faults of form that are gathered; from then on the text is most likely not meant to be this kind of YAML.
+const MOST_FAULTS: usize = 20;
+
+/// Where something stands: line and column in characters, both from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Pos {
+    pub line: u32,
+    pub column: u32,
+}
+
+impl From<Marker> for Pos {
+    fn from(mark: Marker) -> Self {
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self {
+            line: small(mark.line()).max(1),
+            column: small(mark.col()).saturating_add(1),
+        }
+    }
+}
+
+/// One value and its place.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Node {
+    pub pos: Pos,
+    pub value: Value,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// Any other scalar, with or without quotes. What it means is the setting's to say.
+    Text(String),
+    List(Vec<Node>),
+    /// In the order written; a key may be there twice.
+    Map(Vec<Entry>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub pos: Pos,
+    pub value: Node,
+}
+
+/// A fault of form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FormFault {
+    pub pos: Pos,
+    pub wrong: Wrong,
+}
+
+/// Reads one document. An empty text is [`Value::Null`].
+///
+/// # Errors
+/// Text that is not YAML gives one fault, as nothing after it can be trusted; features of YAML that are not taken
+/// give one fault each.
+pub fn parse(text: &str) -> Result<Node, Vec<FormFault>> {
+    if text.len() > MOST_BYTES {
+        let wrong = Wrong::new(format!("the text is longer than {} MiB", MOST_BYTES >> 20));
+        return Err(vec![FormFault {
+            pos: Pos { line: 1, column: 1 },
+            wrong,
+        }]);
+    }
+    let mut builder = Builder::default();
+    let mut parser = Parser::new_from_str(text);
+    loop {
+        match parser.next_event() {
+            None | Some(Ok((Event::StreamEnd, _))) => break,
+            Some(Ok((event, span))) => {
+                if builder.take(event, span).is_err() {
+                    break;
+                }
+            }
+            Some(Err(error)) => {
+                builder.faults.push(syntax(text, &error));
+                break;
+            }
+        }
+    }
+    if !builder.faults.is_empty() {
+        return Err(builder.faults);
+    }
+    Ok(builder.root.unwrap_or(Node {
+        pos: Pos { line: 1, column: 1 },
+        value: Value::Null,
+    }))
+}
+
+/// The parser's own complaint, with advice for the two mistakes that these files invite.
+fn syntax(text: &str, error: &ScanError) -> FormFault {
+    let pos = Pos::from(*error.marker());
+    let line = text.lines().nth(pos.line as usize - 1).unwrap_or_default();
+    let wrong = Wrong::new(format!("not valid YAML: {}", error.info()));
+    let wrong = if error.info().contains("anchor") {
+        wrong.hint("text that begins with * or & must stand in quotes, such as \"*.example.com\"")
+    } else if line.contains('\t') {
+        wrong.hint("indent with spaces, not tabs")
+    } else if line.matches('{').count() > 1 {
+        wrong.hint("inside { } a path with {captures} must stand in quotes")
+    } else {
+        wrong
+    };
+    FormFault { pos, wrong }
+}
+
+/// A collection that is still open.
+struct Open {
+    pos: Pos,
+    what: Collection,
+}
+
+enum Collection {
+    List(Vec<Node>),
+    Map {
+        entries: Vec<Entry>,
+        key: Option<(String, Pos)>,
+    },
+}
+
+#[derive(Default)]
+struct Builder {
+    open: Vec<Open>,
+    root: Option<Node>,
+    nodes: usize,
+    faults: Vec<FormFault>,
+}
+
+/// Reading on would cost more than it tells.
+struct Stop;
+
+impl Builder {
+    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Stop> {
+        let pos = Pos::from(span.start);
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.refuse_extras(pos, anchor, tag.is_some())?;
+                let plain = style == ScalarStyle::Plain;
+                let value = match text.as_ref() {
+                    "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
+                    _ => Value::Text(text.into_owned()),
+                };
+                self.put(Node { pos, value })
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.refuse_extras(pos, anchor, tag.is_some())?;
+                self.begin(pos, Collection::List(Vec::new()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.refuse_extras(pos, anchor, tag.is_some())?;
+                self.begin(
+                    pos,
+                    Collection::Map {
+                        entries: Vec::new(),
+                        key: None,
+                    },
+                )
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open {
+                    pos,
+                    what: Collection::List(items),
+                }) => self.put(Node {
+                    pos,
+                    value: Value::List(items),
+                }),
+                Some(Open {
+                    pos,
+                    what: Collection::Map { entries, .. },
+                }) => self.put(Node {
+                    pos,
+                    value: Value::Map(entries),
+                }),
+                None => Ok(()),
+            },
+            Event::Alias(_) => {
+                let wrong = Wrong::new("YAML aliases (*name) are not taken here");
+                self.fault(
+                    pos,
+                    wrong.hint("write the value out, or put text that begins with * in quotes"),
+                )?;
+                self.put(Node {
+                    pos,
+                    value: Value::Null,
+                })
+            }
+            Event::DocumentStart(_) if self.root.is_some() => {
+                self.fault(
+                    pos,
+                    Wrong::new("a second document begins here").hint("one file holds one document"),
+                )?;
+                Err(Stop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn refuse_extras(&mut self, pos: Pos, anchor: usize, tagged: bool) -> Result<(), Stop> {
+        if anchor != 0 {
+            self.fault(
+                pos,
+                Wrong::new("YAML anchors (&name) are not taken here").hint("write the value out"),
+            )?;
+        }
+        if tagged {
+            self.fault(
+                pos,
+                Wrong::new("YAML tags (!name) are not taken here").hint("leave the tag out"),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, pos: Pos, what: Collection) -> Result<(), Stop> {
+        if let Some(Open {
+            what: Collection::Map { key: None, .. },
+            ..
+        }) = self.open.last()
+        {
+            self.fault(
+                pos,
+                Wrong::new("a key must be text").hint("put text that begins with { or [ in quotes"),
+            )?;
+            return Err(Stop);
+        }
+        if self.open.len() >= MOST_DEPTH {
+            self.fault(pos, Wrong::new(format!("nested deeper than {MOST_DEPTH}")))?;
+            return Err(Stop);
+        }
+        self.open.push(Open { pos, what });
+        Ok(())
+    }
+
+    fn put(&mut self, node: Node) -> Result<(), Stop> {
+        self.nodes += 1;
+        if self.nodes > MOST_NODES {
+            self.fault(
+                node.pos,
+                Wrong::new(format!("more than {MOST_NODES} values in one file")),
+            )?;
+            return Err(Stop);
+        }
+        match self.open.last_mut() {
+            None => self.root = Some(node),
+            Some(Open {
+                what: Collection::List(items),
+                ..
+            }) => items.push(node),
+            Some(Open {
+                what: Collection::Map { entries, key },
+                ..
+            }) => match key.take() {
+                Some((key, pos)) => entries.push(Entry {
+                    key,
+                    pos,
+                    value: node,
+                }),
+                None => match node.value {
+                    Value::Text(text) => *key = Some((text, node.pos)),
+                    _ => {
+                        *key = Some((String::new(), node.pos));
+                        self.fault(node.pos, Wrong::new("a key must be text"))?;
+                    }
+                },
+            },
+        }
+        Ok(())
+    }
+
+    fn fault(&mut self, pos: Pos, wrong: Wrong) -> Result<(), Stop> {
+        self.faults.push(FormFault { pos, wrong });
+        if self.faults.len() < MOST_FAULTS {
+            Ok(())
+        } else {
+            Err(Stop)
+        }
+    }
+}
+
+impl Value {
+    /// What this is, for a message. Never the content: it may be a secret.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// A key as a step of a path: bare if it is an ordinary name.
+pub fn step(key: &str) -> String {
+    let ordinary = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/' | '*');
+    if !key.is_empty() && key.len() <= 64 && key.chars().all(ordinary) {
+        key.to_owned()
+    } else {
+        quote(key)
+    }
+}

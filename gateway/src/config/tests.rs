@@ -1,0 +1,255 @@
+//! Whole configurations: what must load, what must not and exactly how it is told, and what no text may do.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::decode::Walk;
+use super::model::{
+    Auth, Balance, Config, HostMatch, LogFormat, RateKey, Segment, SynLimit, UpstreamId, XdpMode,
+};
+use super::{Faults, Warning, defaults, walk_text};
+
+const MINIMAL: &str = include_str!("../../../config/minimal.yaml");
+const EVERYTHING: &str = include_str!("../../../config/gateway.yaml");
+
+/// The form that the design aims at, letter by letter.
+const DESIGN: &str = r"
+listen:
+  - address: 0.0.0.0:443
+    tls: {certificates: [{cert: /etc/gateway/tls/api.crt, key: /etc/gateway/tls/api.key}]}
+  - address: 0.0.0.0:8080
+admin: {socket: /run/gateway/admin.sock, metrics: 127.0.0.1:9901}
+trusted_proxies: []
+xdp:
+  interfaces: [eth0]
+  mode: auto                      # auto | native | generic | none; which one it got is reported
+  allow: [10.0.0.0/8]
+  deny: [198.51.100.0/24, {file: /etc/gateway/drop.txt}]
+  syn_limit: {rate: 50/s, burst: 100}
+strikes:
+  block: {after: 20, within: 1m, for: 10m, escalate: 4x, at_most: 24h}
+upstreams:                        # only for what several routes share
+  orders:
+    balance: least_requests
+    endpoints: [{url: http://10.0.0.1, weight: 3}, {url: http://10.0.0.2, weight: 1}]
+routes:
+  - match: {host: api.example.com, path: /v1/orders/**}
+    auth: {jwt: {issuer: https://idp.example.com, audience: orders}}
+    rate_limit: {rate: 100/s, burst: 50, by: client_ip}
+    request:  {headers: {set: {X-Gateway: edge}}}
+    response: {headers: {remove: [Server]}}
+    upstream: orders
+  - match: {path: /status/**}
+    auth: {api_key: {header: X-API-Key, keys: {file: /etc/gateway/keys.yaml}}}
+    upstream: [{url: http://127.0.0.1:9000}]
+";
+
+/// The smallest configuration that is good.
+const SMALL: &str = "\
+listen: [{address: 127.0.0.1:8080}]
+xdp: {mode: none}
+routes:
+  - match: {path: /**}
+    upstream: [{url: http://127.0.0.1:9000}]
+";
+
+/// SHA-256 of `demo-key`.
+const HASH: &str = "c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c";
+
+/// A directory with everything that the examples name, in place of /etc/gateway.
+fn etc() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("a file");
+    fs::create_dir(dir.path().join("tls")).expect("a directory");
+    let pair = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    let api = pair("api.example.com");
+    write("tls/api.crt", &api.cert.pem());
+    write("tls/api.key", &api.signing_key.serialize_pem());
+    write(
+        "tls/other.key",
+        &pair("other.example.com").signing_key.serialize_pem(),
+    );
+    write(
+        "drop.txt",
+        "# a feed\n203.0.113.0/24 ; SBL1\n\n2001:db8:1::/48\r\n::ffff:192.0.2.66\n",
+    );
+    write("allow.txt", "192.0.2.1\n");
+    write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
+    dir
+}
+
+/// Loads `text` with `dir` in place of /etc/gateway.
+fn load_in(dir: &Path, text: &str) -> Result<(Config, Vec<Warning>), Faults> {
+    let text = text.replace("/etc/gateway", &dir.display().to_string());
+    Config::parse(&text, "gateway.yaml", dir)
+}
+
+fn load(text: &str) -> Result<(Config, Vec<Warning>), Faults> {
+    Config::parse(text, "g.yaml", Path::new("/nowhere"))
+}
+
+/// The headlines of all errors, with `dir` out of the way.
+fn errors(faults: &Faults, dir: &Path) -> Vec<String> {
+    let dir = dir.display().to_string();
+    faults
+        .errors
+        .iter()
+        .map(|fault| fault.headline().replace(&dir, "/etc/gateway"))
+        .collect()
+}
+
+#[test]
+fn the_form_of_the_design_loads_as_written() {
+    let dir = etc();
+    let (config, warnings) = load_in(dir.path(), DESIGN).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.listen.len(), 2);
+    assert_eq!(
+        config.listen[0].tls.as_ref().map(|tls| tls.certificates.len()),
+        Some(1)
+    );
+    assert_eq!(config.admin, defaults::admin());
+    assert_eq!(
+        (config.xdp.mode, config.xdp.interfaces.as_slice()),
+        (XdpMode::Auto, &["eth0".to_owned()][..])
+    );
+    let deny: Vec<_> = config.xdp.deny.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        deny,
+        [
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "2001:db8:1::/48",
+            "192.0.2.66/32"
+        ]
+    );
+    let syn_limit = config.xdp.syn_limit.expect("a limit");
+    assert_eq!(
+        SynLimit {
+            ipv6_prefix: 64,
+            ..syn_limit
+        },
+        syn_limit
+    );
+    assert_eq!(
+        (
+            syn_limit.rate.count.get(),
+            syn_limit.rate.per,
+            syn_limit.burst.get()
+        ),
+        (50, Duration::from_secs(1), 100)
+    );
+    let block = config.strikes.block.expect("a policy");
+    assert_eq!(
+        (block.after.get(), block.escalate_percent, block.at_most),
+        (20, 400, Duration::from_secs(86_400))
+    );
+    assert_eq!(config.upstreams[0].balance, Balance::LeastRequests);
+    assert_eq!(config.upstreams[0].endpoints[0].weight.get(), 3);
+    assert_eq!(config.upstreams[0].endpoints[0].port, 80);
+
+    let orders = &config.routes[0];
+    assert_eq!(orders.name, "api.example.com/v1/orders/**");
+    assert_eq!(orders.host, HostMatch::Exact("api.example.com".into()));
+    assert_eq!(
+        orders.path.segments,
+        [Segment::Literal("v1".into()), Segment::Literal("orders".into())]
+    );
+    assert!(orders.path.prefix);
+    assert_eq!(
+        orders.auth,
+        Some(Auth::Unavailable { what: "jwt" }),
+        "never open because of a missing feature"
+    );
+    assert_eq!(
+        orders.rate_limit.map(|limit| (limit.burst.get(), limit.by)),
+        Some((50, RateKey::ClientIp))
+    );
+    assert_eq!(
+        orders.request.set,
+        [(
+            "x-gateway".parse().expect("a name"),
+            "edge".parse().expect("a value")
+        )]
+    );
+    assert_eq!(orders.response.remove, ["server"]);
+    assert_eq!(
+        (orders.upstream, config.routes[1].upstream),
+        (UpstreamId(0), UpstreamId(1))
+    );
+    let Some(Auth::ApiKey(keys)) = &config.routes[1].auth else {
+        panic!("a key is needed")
+    };
+    assert_eq!(keys.keys.values().collect::<Vec<_>>(), ["partner-a"]);
+    assert_eq!(config.upstreams[1].name, "/status/**");
+
+    let told: Vec<_> = warnings.iter().map(|warning| warning.0.path.as_str()).collect();
+    assert_eq!(
+        told,
+        ["routes[0].auth.jwt", "routes[0].rate_limit"],
+        "what is not enforced is told"
+    );
+}
+
+#[test]
+fn the_demonstration_loads_without_a_warning() {
+    let (config, warnings) = load(MINIMAL).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(warnings, []);
+    assert_eq!(
+        (config.xdp.mode, config.xdp.pin_dir.as_path()),
+        (XdpMode::Generic, Path::new(defaults::PIN_DIR))
+    );
+    let block = config.strikes.block.expect("a policy");
+    assert_eq!((block.after.get(), block.lasts), (3, Duration::from_secs(120)));
+    assert_eq!(config.routes[0].auth, None);
+    assert!(matches!(config.routes[1].auth, Some(Auth::ApiKey(_))));
+}
+
+#[test]
+fn the_documented_file_loads_and_names_every_key() {
+    let dir = etc();
+    let text = EVERYTHING.replace("/etc/gateway", &dir.path().display().to_string());
+    let mut walk = Walk::new(dir.path());
+    let (config, _) = walk_text(&mut walk, &text, "gateway.yaml").unwrap_or_else(|faults| panic!("{faults}"));
+    assert!(walk.known.len() > 80, "the walk went everywhere");
+    let absent: Vec<_> = walk
+        .known
+        .iter()
+        .filter(|(_, present)| !**present)
+        .map(|(key, _)| key)
+        .collect();
+    assert_eq!(
+        absent,
+        Vec::<&String>::new(),
+        "config/gateway.yaml leaves these out"
+    );
+
+    assert_eq!(config.limits, defaults::limits());
+    assert_eq!(config.xdp.capacity, defaults::capacity());
+    assert_eq!(config.strikes.block, Some(defaults::block()));
+    assert_eq!(config.admin, defaults::admin());
+    assert_eq!(config.log, defaults::log());
+    assert_eq!(config.state_dir, Path::new(defaults::STATE_DIR));
+    assert_eq!(config.xdp.log_drops_every, Some(defaults::LOG_DROPS_EVERY));
+}
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let (config, warnings) = load(SMALL).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(warnings, []);
+    assert_eq!(config.limits, defaults::limits());
+    assert_eq!(config.admin, defaults::admin());
+    assert_eq!(config.strikes.block, None);
+    assert_eq!(config.xdp.syn_limit, None);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.workers, defaults::workers());
+    assert_eq!(config.routes[0].source, "g.yaml:4");
+    assert_eq!(
+        load(SMALL).map(|(again, _)| again),
+        Ok(config),
+        "equal texts are equal models"
+    );
+}
