@@ -5,6 +5,7 @@
 pub mod config;
 pub mod dataplane;
 pub mod http;
+pub mod net;
 pub mod runtime;
 pub mod telemetry;
 pub mod upstream;

@@ -1,4 +1,25 @@
 //! The request path: from an accepted socket to an answer.
+//!
+//! [`server`] accepts, [`connection`] speaks the protocol, [`service`] walks one request through the policy of its
+//! route, and [`reject`] holds every reason not to serve it.
 
+pub mod body;
 pub mod client;
+mod connection;
+pub mod connections;
+pub mod filter;
+pub mod headers;
+pub mod host;
+pub mod path;
 pub mod reject;
+pub mod router;
+pub mod server;
+mod service;
+pub mod site;
+pub mod tls;
+mod wire;
+mod worker;
+
+pub use connections::Connections;
+pub use server::Server;
+pub use site::{Site, SiteHandle};

@@ -3,7 +3,9 @@
 //! Owns codes, statuses and blame, and is the only place that builds the gateway's own error response. Knows nothing
 //! of strikes or metrics, which read the code.
 
-use http::StatusCode;
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderValue, Response, StatusCode};
 
 /// Whose doing a reject is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Reject {
     CredentialsMissing,
     /// Credentials that are wrong.
     CredentialsInvalid,
+    /// Credentials can not be checked now, so nobody is let in.
+    AuthUnavailable,
     /// The client is blocked at layer 7.
     Blocked,
     /// Too many connections, in all or from this client.
@@ -75,6 +79,7 @@ impl Reject {
         Self::NoRoute,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
+        Self::AuthUnavailable,
         Self::Blocked,
         Self::TooManyConnections,
         Self::Internal,
@@ -101,6 +106,7 @@ impl Reject {
             Self::NoRoute => "no_route",
             Self::CredentialsMissing => "credentials_missing",
             Self::CredentialsInvalid => "credentials_invalid",
+            Self::AuthUnavailable => "auth_unavailable",
             Self::Blocked => "blocked",
             Self::TooManyConnections => "too_many_connections",
             Self::Internal => "internal",
@@ -130,7 +136,9 @@ impl Reject {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::CredentialsMissing | Self::CredentialsInvalid => StatusCode::UNAUTHORIZED,
             Self::Blocked => StatusCode::FORBIDDEN,
-            Self::TooManyConnections | Self::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamUnreachable | Self::UpstreamMalformed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -141,7 +149,7 @@ impl Reject {
     #[must_use]
     pub const fn blame(self) -> Blame {
         match self {
-            Self::Internal | Self::Draining => Blame::Gateway,
+            Self::Internal | Self::Draining | Self::AuthUnavailable => Blame::Gateway,
             Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => Blame::Upstream,
             _ => Blame::Client,
         }
@@ -157,6 +165,97 @@ impl Reject {
             Self::CredentialsInvalid | Self::Malformed | Self::BadPath | Self::HeaderTooLarge => 1,
             Self::HeaderTimeout | Self::TlsHandshake | Self::NotSupported => 1,
             _ => 0,
+        }
+    }
+}
+
+impl Reject {
+    /// One sentence for the client. Says nothing of the inside: details are for the log.
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Malformed => "The request is not well-formed HTTP.",
+            Self::BadPath => {
+                "The path is ambiguous; encoded slashes, backslashes and control characters are refused."
+            }
+            Self::BadHost => "The request must name exactly one valid host.",
+            Self::HeaderTimeout => "The request's header took too long.",
+            Self::HeaderTooLarge => "The request's header is too large.",
+            Self::UriTooLong => "The request's target is too long.",
+            Self::BodyTooLarge => "The request's body is too large.",
+            Self::BodyTimeout => "The request's body stopped arriving.",
+            Self::TlsHandshake => "The TLS handshake failed.",
+            Self::NotSupported => "This method or feature is not supported.",
+            Self::NoRoute => "Nothing is served here.",
+            Self::CredentialsMissing => "Credentials are required.",
+            Self::CredentialsInvalid => "The credentials are not valid.",
+            Self::AuthUnavailable => "Credentials can not be checked at the moment.",
+            Self::Blocked => "This client is blocked.",
+            Self::TooManyConnections => "Too many connections.",
+            Self::Internal => "The gateway failed.",
+            Self::Draining => "The gateway is stopping.",
+            Self::UpstreamUnreachable => "The service can not be reached.",
+            Self::UpstreamTimeout => "The service did not answer in time.",
+            Self::UpstreamMalformed => "The service gave no valid answer.",
+        }
+    }
+
+    /// The gateway's own answer: a problem document (RFC 9457).
+    ///
+    /// `request_id` must be plain text without quotes or backslashes, as the gateway makes and accepts them. With
+    /// `close` the client is told that the connection ends, which is a must when the rest of a request is not read.
+    #[must_use]
+    pub fn answer(self, request_id: Option<&HeaderValue>, close: bool) -> Response<Bytes> {
+        let status = self.status();
+        let id = request_id.and_then(|id| id.to_str().ok()).unwrap_or("");
+        let body = format!(
+            r#"{{"type":"about:blank","title":"{}","status":{},"code":"{}","request_id":"{id}"}}"#,
+            self.title(),
+            status.as_u16(),
+            self.code(),
+        );
+        let mut response = Response::new(Bytes::from(body));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if close {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+        }
+        if let Some(id) = request_id {
+            headers.insert(super::headers::REQUEST_ID, id.clone());
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_and_lead_back() {
+        for (index, reject) in Reject::ALL.iter().enumerate() {
+            assert_eq!(*reject as usize, index, "ALL must hold every variant, in order");
+            assert_eq!(Reject::from_code(reject.code()), Some(*reject));
+            assert!(reject.status().as_u16() >= 400);
+        }
+    }
+
+    #[test]
+    fn the_answer_is_valid_json_with_the_code_and_the_id() {
+        let id = HeaderValue::from_static("abc");
+        for reject in Reject::ALL {
+            let answer = reject.answer(Some(&id), true);
+            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
+            assert_eq!(body["code"], reject.code());
+            assert_eq!(body["status"], answer.status().as_u16());
+            assert_eq!(body["request_id"], "abc");
+            assert_eq!(answer.headers()[CONNECTION], "close");
         }
     }
 }

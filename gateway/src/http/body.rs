@@ -1,0 +1,353 @@
+//! Bodies on their way through: never buffered, always with a cap on size and on the pause between two pieces.
+//!
+//! A timer exists only while a body is being waited for, so a body that is there costs none.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::reject::Reject;
+use super::service::Finish;
+use crate::upstream::Lease;
+
+/// Why a request's body broke off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// By the gateway's rules.
+    Reject(Reject),
+    /// The client went away.
+    Gone,
+}
+
+/// How far a request's body got; read by the service while the body travels with the upstream connection.
+#[derive(Debug)]
+pub struct Progress {
+    fault: Cell<Option<Fault>>,
+    moved: Cell<Instant>,
+}
+
+impl Progress {
+    fn new() -> Rc<Self> {
+        Rc::new(Self {
+            fault: Cell::new(None),
+            moved: Cell::new(Instant::now()),
+        })
+    }
+
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        self.fault.get()
+    }
+
+    /// When the last piece passed, or the body ended.
+    #[must_use]
+    pub fn moved(&self) -> Instant {
+        self.moved.get()
+    }
+}
+
+/// A request's body, towards the upstream.
+#[derive(Debug)]
+pub enum RequestBody {
+    Empty,
+    Stream {
+        incoming: Incoming,
+        left: Option<u64>,
+        stall: Stall,
+        progress: Rc<Progress>,
+    },
+}
+
+/// The body of a request was cut off; the reason is in its [`Progress`].
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body broke off")]
+pub struct BrokeOff;
+
+impl RequestBody {
+    /// `cap` in bytes. The progress is there only if there is a body.
+    pub fn new(incoming: Incoming, cap: Option<u64>, pause: Duration) -> (Self, Option<Rc<Progress>>) {
+        if incoming.is_end_stream() {
+            return (Self::Empty, None);
+        }
+        let progress = Progress::new();
+        let body = Self::Stream {
+            incoming,
+            left: cap,
+            stall: Stall::new(pause),
+            progress: Rc::clone(&progress),
+        };
+        (body, Some(progress))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BrokeOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        let Self::Stream {
+            incoming,
+            left,
+            stall,
+            progress,
+        } = self.get_mut()
+        else {
+            return Poll::Ready(None);
+        };
+        let fault = match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                stall.moved();
+                progress.moved.set(Instant::now());
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                match left.map(|left| left.checked_sub(length)) {
+                    Some(None) => Fault::Reject(Reject::BodyTooLarge),
+                    after => {
+                        *left = after.flatten();
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                }
+            }
+            Poll::Ready(Some(Err(error))) => fault_of(&error),
+            Poll::Ready(None) => {
+                progress.moved.set(Instant::now());
+                return Poll::Ready(None);
+            }
+            Poll::Pending => {
+                ready!(stall.poll(cx));
+                Fault::Reject(Reject::BodyTimeout)
+            }
+        };
+        progress.fault.set(Some(fault));
+        Poll::Ready(Some(Err(BrokeOff)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Stream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Stream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// Tells bytes that lie (a bad chunk) from bytes that stopped coming.
+fn fault_of(error: &hyper::Error) -> Fault {
+    let mut cause = std::error::Error::source(error);
+    while let Some(source) = cause {
+        if let Some(io) = source.downcast_ref::<std::io::Error>() {
+            let lies = matches!(
+                io.kind(),
+                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
+            );
+            return if lies {
+                Fault::Reject(Reject::Malformed)
+            } else {
+                Fault::Gone
+            };
+        }
+        if let Some(h2) = source.downcast_ref::<h2::Error>() {
+            let lies = h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR);
+            return if lies {
+                Fault::Reject(Reject::Malformed)
+            } else {
+                Fault::Gone
+            };
+        }
+        cause = source.source();
+    }
+    Fault::Gone
+}
+
+/// A response's body, towards the client. Dropping it ends the request's record.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    finish: Finish,
+}
+
+#[derive(Debug)]
+enum Source {
+    Own(Option<Bytes>),
+    Upstream {
+        incoming: Incoming,
+        lease: Option<Lease<RequestBody>>,
+        stall: Stall,
+    },
+}
+
+impl ResponseBody {
+    /// The gateway's own answer.
+    pub(super) fn own(bytes: Bytes, mut finish: Finish) -> Self {
+        finish.bytes = bytes.len() as u64;
+        finish.complete = true;
+        Self {
+            source: Source::Own(Some(bytes)),
+            finish,
+        }
+    }
+
+    /// What the upstream sends, with at most `pause` between two pieces.
+    pub(super) fn upstream(
+        incoming: Incoming,
+        lease: Lease<RequestBody>,
+        pause: Duration,
+        finish: Finish,
+    ) -> Self {
+        let mut body = Self {
+            source: Source::Upstream {
+                incoming,
+                lease: Some(lease),
+                stall: Stall::new(pause),
+            },
+            finish,
+        };
+        // An empty one is never polled.
+        body.settle();
+        body
+    }
+
+    /// Gives the connection back if the body has been read to its end.
+    fn settle(&mut self) {
+        if let Source::Upstream { incoming, lease, .. } = &mut self.source
+            && incoming.is_end_stream()
+        {
+            self.finish.complete = true;
+            if let Some(lease) = lease.take() {
+                lease.keep();
+            }
+        }
+    }
+
+    fn broke(&mut self, reject: Reject) -> BrokeOff {
+        if let Source::Upstream { lease, .. } = &mut self.source {
+            drop(lease.take());
+        }
+        self.finish.broke(reject);
+        BrokeOff
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BrokeOff;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        let this = &mut *self;
+        let (incoming, stall) = match &mut this.source {
+            Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Upstream { incoming, stall, .. } => (incoming, stall),
+        };
+        match Pin::new(incoming).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                stall.moved();
+                this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.settle();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "response broke off");
+                Poll::Ready(Some(Err(this.broke(Reject::UpstreamMalformed))))
+            }
+            Poll::Ready(None) => {
+                this.finish.complete = true;
+                if let Source::Upstream { lease, .. } = &mut this.source
+                    && let Some(lease) = lease.take()
+                {
+                    lease.keep();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(stall.poll(cx));
+                Poll::Ready(Some(Err(this.broke(Reject::UpstreamTimeout))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_none(),
+            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Upstream { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+/// A deadline on waiting. Poll it while nothing comes; tell it when something did.
+#[derive(Debug)]
+pub struct Stall {
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl Stall {
+    #[must_use]
+    pub fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            timer: None,
+            waiting: false,
+        }
+    }
+
+    /// Something came.
+    pub fn moved(&mut self) {
+        self.waiting = false;
+    }
+
+    /// Ready when nothing has come for the limit, counted from the first poll of this wait.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        if !self.waiting {
+            self.waiting = true;
+            timer.as_mut().reset(Instant::now() + limit);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stall_counts_from_the_last_movement() {
+        let start = Instant::now();
+        let mut stall = Stall::new(Duration::from_secs(10));
+        let first = tokio::time::timeout(Duration::from_secs(6), poll_fn(|cx| stall.poll(cx))).await;
+        assert!(first.is_err());
+        stall.moved();
+        poll_fn(|cx| stall.poll(cx)).await;
+        assert_eq!(start.elapsed().as_secs(), 16);
+    }
+}

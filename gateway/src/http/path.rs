@@ -1,0 +1,195 @@
+//! One form for every path, or none. Owns what "the same path" means; knows nothing of routes.
+//!
+//! The router, the log and the upstream all see the canonical form, so that no two of them can disagree on what was
+//! asked for. The steps (RFC 3986, 6.2.2): refuse what servers read differently (NUL and other control bytes,
+//! backslash, encoded slash and backslash, broken percent triplets, dot segments with parameters such as `..;`),
+//! decode unreserved characters, write the other triplets in upper case, then resolve dot segments and collapse
+//! repeated slashes. A path that climbs above the root is refused. One round only: `%252e` stays what it is.
+
+use std::borrow::Cow;
+
+/// The path has no canonical form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the path is ambiguous")]
+pub struct Ambiguous;
+
+/// The canonical form of the path of a request target, without its query. Borrowed if it is canonical already.
+pub fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    if !path.starts_with('/') {
+        return Err(Ambiguous);
+    }
+    if is_plain(path.as_bytes()) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let decoded = decode(path.as_bytes())?;
+    resolve(&decoded).map(Cow::Owned)
+}
+
+/// Whether nothing needs a closer look: no encoding, no dot or empty segment, only harmless bytes. One pass.
+fn is_plain(path: &[u8]) -> bool {
+    let mut previous = 0;
+    for &byte in path {
+        let harmless = byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-' | b'_' | b'~' | b'.');
+        // A dot or slash right after a slash begins a segment that must be looked at.
+        if !harmless || (previous == b'/' && (byte == b'/' || byte == b'.')) {
+            return false;
+        }
+        previous = byte;
+    }
+    true
+}
+
+fn decode(path: &[u8]) -> Result<String, Ambiguous> {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path.iter();
+    while let Some(&byte) = rest.next() {
+        match byte {
+            b'%' => {
+                let high = rest
+                    .next()
+                    .and_then(|b| char::from(*b).to_digit(16))
+                    .ok_or(Ambiguous)?;
+                let low = rest
+                    .next()
+                    .and_then(|b| char::from(*b).to_digit(16))
+                    .ok_or(Ambiguous)?;
+                let value = u8::try_from(high * 16 + low).map_err(|_| Ambiguous)?;
+                match value {
+                    b'/' | b'\\' | 0..0x20 | 0x7f => return Err(Ambiguous),
+                    b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                        out.push(char::from(value))
+                    }
+                    _ => push_encoded(&mut out, value),
+                }
+            }
+            b'\\' | 0..=0x20 | 0x7f | b'#' | b'?' => return Err(Ambiguous),
+            // Sent raw by some clients; encoding is what they should have done.
+            0x80.. | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => push_encoded(&mut out, byte),
+            _ => out.push(char::from(byte)),
+        }
+    }
+    Ok(out)
+}
+
+fn push_encoded(out: &mut String, byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(char::from(HEX[usize::from(byte >> 4)]));
+    out.push(char::from(HEX[usize::from(byte & 15)]));
+}
+
+fn resolve(path: &str) -> Result<String, Ambiguous> {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut trailing = false;
+    for segment in path.split('/').skip(1) {
+        trailing = matches!(segment, "" | "." | "..");
+        match segment {
+            "" | "." => {}
+            ".." => {
+                kept.pop().ok_or(Ambiguous)?;
+            }
+            // Some servers cut parameters off before they resolve dots.
+            _ if matches!(segment.split(';').next(), Some("." | "..")) => return Err(Ambiguous),
+            _ => kept.push(segment),
+        }
+    }
+    let mut out = String::with_capacity(path.len());
+    for segment in kept {
+        out.push('/');
+        out.push_str(segment);
+    }
+    if trailing || out.is_empty() {
+        out.push('/');
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn form(path: &str) -> Option<String> {
+        canonical(path).ok().map(Cow::into_owned)
+    }
+
+    #[test]
+    fn spellings_of_one_path_have_one_form() {
+        let same = [
+            "/admin",
+            "//admin",
+            "/x/../admin",
+            "/./admin",
+            "/%61dmin",
+            "/%2e/admin",
+            "/x/%2e%2e/admin",
+            "/x/.%2E/admin",
+            "///x//..//admin",
+        ];
+        for path in same {
+            assert_eq!(form(path).as_deref(), Some("/admin"), "{path}");
+        }
+        assert_eq!(form("/a/b/..").as_deref(), Some("/a/"));
+        assert_eq!(form("/..a/.b/c..").as_deref(), Some("/..a/.b/c.."));
+        assert_eq!(form("/a%2bb%c3%a4").as_deref(), Some("/a%2Bb%C3%A4"));
+        assert_eq!(form("/ä").as_deref(), Some("/%C3%A4"));
+        assert_eq!(
+            form("/%252e%252e/x").as_deref(),
+            Some("/%252e%252e/x"),
+            "decoded once, never twice"
+        );
+        assert_eq!(form("/a;v=1/b").as_deref(), Some("/a;v=1/b"));
+    }
+
+    #[test]
+    fn what_servers_read_differently_is_refused() {
+        let refused = [
+            "",
+            "*",
+            "admin",
+            "/..",
+            "/../admin",
+            "/a/../../b",
+            "/%2e%2e",
+            "/a%2fb",
+            "/a%2Fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d%0a",
+            "/a%7f",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%+1",
+            "/public/..;/admin",
+            "/..;x=1/",
+            "/.;/a",
+            "/a b",
+            "/a\tb",
+            "/a\u{0}",
+            "/%2e%2e;/admin",
+        ];
+        for path in refused {
+            assert_eq!(form(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_canonical_path_costs_nothing() {
+        assert!(matches!(canonical("/v1/orders/17.json"), Ok(Cow::Borrowed(_))));
+        assert!(matches!(canonical("/"), Ok(Cow::Borrowed(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn the_form_of_a_form_is_itself(path in "/([a-z.;/%]|%2e|%2E|%41|%C3|%25|ä|\\.\\./){0,24}") {
+            if let Ok(once) = canonical(&path) {
+                prop_assert_eq!(canonical(&once).map(Cow::into_owned), Ok(once.clone().into_owned()));
+                prop_assert!(once.split('/').all(|s| s != "." && s != ".."));
+                prop_assert!(!once.contains("//"));
+            }
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Every number the gateway exports: names, help and labels in one list.
+//!
+//! Built once by `app` and handed down. Labels come from configured names and closed enums only, so a client can not
+//! make series. Whatever the request path counts is resolved when a route or an upstream is compiled: a request
+//! touches counters, never a table of labels.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// Route label of what was refused before a route was known.
+pub const NO_ROUTE: &str = "-";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RejectLabels {
+    route: String,
+    code: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabel {
+    upstream: String,
+}
+
+type Histograms = Family<RouteLabel, Histogram, fn() -> Histogram>;
+
+/// The registry and the handles into it.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RequestLabels, Counter>,
+    rejects: Family<RejectLabels, Counter>,
+    duration: Histograms,
+    connects: Family<UpstreamLabel, Counter>,
+    reuses: Family<UpstreamLabel, Counter>,
+    failures: Family<UpstreamLabel, Counter>,
+    retries: Family<UpstreamLabel, Counter>,
+    /// Client connections open now.
+    pub connections: Gauge,
+    /// Client connections accepted.
+    pub connections_total: Counter,
+    /// Failed calls of accept, such as for want of file descriptors.
+    pub accept_errors: Counter,
+    /// TLS handshakes with clients that did not complete.
+    pub tls_failures: Counter,
+}
+
+/// The counters of one route, resolved.
+#[derive(Clone, Debug)]
+pub struct RouteMetrics {
+    by_class: [Counter; 5],
+    duration: Histogram,
+}
+
+/// The counters of one upstream, resolved.
+#[derive(Clone, Debug)]
+pub struct UpstreamMetrics {
+    /// New connections.
+    pub connects: Counter,
+    /// Requests sent on a kept connection.
+    pub reuses: Counter,
+    /// Connections that could not be made, and requests without an answer.
+    pub failures: Counter,
+    /// Requests sent again.
+    pub retries: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("gateway")),
+            requests: Family::default(),
+            rejects: Family::default(),
+            duration: Histograms::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.0005, 2.5, 12))
+            }),
+            connects: Family::default(),
+            reuses: Family::default(),
+            failures: Family::default(),
+            retries: Family::default(),
+            connections: Gauge::default(),
+            connections_total: Counter::default(),
+            accept_errors: Counter::default(),
+            tls_failures: Counter::default(),
+        };
+        metrics.with_registry(|r| {
+            // The library appends `_total` to counters and the unit to the names of others.
+            r.register(
+                "requests",
+                "Requests answered, by route and class of status",
+                metrics.requests.clone(),
+            );
+            r.register(
+                "rejects",
+                "Refusals by the gateway itself, by route and code",
+                metrics.rejects.clone(),
+            );
+            let help = "Seconds from a request's header to the end of its response";
+            r.register("request_duration_seconds", help, metrics.duration.clone());
+            r.register(
+                "connections",
+                "Client connections open now",
+                metrics.connections.clone(),
+            );
+            r.register(
+                "connections_accepted",
+                "Client connections accepted",
+                metrics.connections_total.clone(),
+            );
+            r.register(
+                "accept_errors",
+                "Failed calls of accept",
+                metrics.accept_errors.clone(),
+            );
+            r.register(
+                "tls_handshake_failures",
+                "Client handshakes not completed",
+                metrics.tls_failures.clone(),
+            );
+            r.register(
+                "upstream_connects",
+                "New connections to an upstream",
+                metrics.connects.clone(),
+            );
+            r.register(
+                "upstream_reuses",
+                "Requests sent on a kept connection",
+                metrics.reuses.clone(),
+            );
+            let help = "Connections not made, and requests without an answer";
+            r.register("upstream_failures", help, metrics.failures.clone());
+            r.register(
+                "upstream_retries",
+                "Requests sent a second time",
+                metrics.retries.clone(),
+            );
+        });
+        metrics
+    }
+
+    /// For those who add their own, such as the collector of the kernel's counters.
+    pub fn with_registry<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
+        f(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The exposition in OpenMetrics text form.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        self.with_registry(|registry| {
+            if let Err(error) = prometheus_client::encoding::text::encode(&mut text, registry) {
+                tracing::error!(%error, "metrics could not be written");
+            }
+        });
+        text
+    }
+
+    /// Handles of a route. Two routes of one name share them.
+    #[must_use]
+    pub fn route(&self, name: &str) -> RouteMetrics {
+        let class = |status| {
+            self.requests.get_or_create_owned(&RequestLabels {
+                route: name.into(),
+                status,
+            })
+        };
+        RouteMetrics {
+            by_class: [
+                class("1xx"),
+                class("2xx"),
+                class("3xx"),
+                class("4xx"),
+                class("5xx"),
+            ],
+            duration: self
+                .duration
+                .get_or_create_owned(&RouteLabel { route: name.into() }),
+        }
+    }
+
+    /// Handles of an upstream.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        let label = UpstreamLabel {
+            upstream: name.into(),
+        };
+        UpstreamMetrics {
+            connects: self.connects.get_or_create_owned(&label),
+            reuses: self.reuses.get_or_create_owned(&label),
+            failures: self.failures.get_or_create_owned(&label),
+            retries: self.retries.get_or_create_owned(&label),
+        }
+    }
+
+    /// Counts one refusal; `code` is one of `Reject::code`.
+    pub fn rejected(&self, route: &str, code: &'static str) {
+        self.rejects
+            .get_or_create(&RejectLabels {
+                route: route.into(),
+                code,
+            })
+            .inc();
+    }
+
+    /// How often a code was counted for a route.
+    #[must_use]
+    pub fn rejects(&self, route: &str, code: &'static str) -> u64 {
+        self.rejects
+            .get(&RejectLabels {
+                route: route.into(),
+                code,
+            })
+            .map_or(0, |counter| counter.get())
+    }
+}
+
+impl RouteMetrics {
+    /// Counts one answer. `seconds` is the time from the request's header to the end of the response.
+    pub fn answered(&self, status: http::StatusCode, seconds: f64) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, 5) - 1;
+        self.by_class[class].inc();
+        self.duration.observe(seconds);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_s_answers_and_rejects_show_under_its_name_only() {
+        let metrics = Metrics::new();
+        metrics
+            .route("orders")
+            .answered(http::StatusCode::NOT_FOUND, 0.01);
+        metrics.rejected("orders", "no_route");
+        let text = metrics.encode();
+        assert!(
+            text.contains(r#"gateway_requests_total{route="orders",status="4xx"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"gateway_rejects_total{route="orders",code="no_route"} 1"#),
+            "{text}"
+        );
+        assert!(
+            text.contains(r#"gateway_request_duration_seconds_count{route="orders"} 1"#),
+            "{text}"
+        );
+        assert_eq!(metrics.rejects("other", "no_route"), 0);
+    }
+}
