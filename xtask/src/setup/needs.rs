@@ -146,6 +146,13 @@ pub fn all() -> Vec<Need> {
             &["util-linux"],
         ),
         tool(
+            "systemd-analyze",
+            "checks the systemd unit",
+            Test,
+            || has("systemd-analyze"),
+            &["systemd"],
+        ),
+        tool(
             "python3 venv",
             "runs the Kubernetes schema checker",
             Test,
