@@ -1,1 +1,85 @@
-fn main() {}
+//! The one door: everything a person or a CI machine does with this repository is a verb of `cargo xtask`.
+//!
+//! Owns the command line and nothing else: each verb is a module. Must not depend on the gateway's crates, so that it
+//! builds in seconds on a machine where they do not build yet.
+
+mod build;
+mod lint;
+mod privilege;
+mod run;
+mod setup;
+mod shell;
+mod summary;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set up, build, run, test and check the gateway.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  cargo xtask run                         the demonstration on the loopback device
+  cargo xtask run -- --config my.yaml     any configuration
+  cargo xtask test                        every test; needs root or sudo
+  cargo xtask lint                        every check that needs no privileges";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Install what is missing on this machine: compilers, tools for tests and checks.
+    ///
+    /// Says what it will install and why before it does; installs only what is missing; a second run does nothing.
+    /// Debian 12 and 13 and Ubuntu 24.04 are served; elsewhere it prints what is needed and fails.
+    #[command(after_help = "Examples:
+  cargo xtask setup                 all that build, test and lint need
+  cargo xtask setup --check         report only; fails if something is missing
+  cargo xtask setup --for bench     what the side-by-side measurements need")]
+    Setup(setup::Args),
+    /// Build the gateway with the kernel program inside it.
+    #[command(after_help = "Examples:
+  cargo xtask build                 quick to build, for work
+  cargo xtask build --release       the binary to deploy; takes minutes")]
+    Build(build::Args),
+    /// Build and start the gateway; without arguments, as a demonstration on the loopback device.
+    #[command(after_help = "Examples:
+  cargo xtask run                           config/minimal.yaml and a small upstream of its own
+  cargo xtask run -- --config my.yaml       another configuration, without that upstream
+  cargo xtask run --release                 the optimised build
+
+Ctrl-C stops it and leaves no program attached and no pin behind.")]
+    Run(run::Args),
+    /// Run the tests: units, the packet table on the host and in the kernel, layer 7, end to end.
+    #[command(after_help = "Examples:
+  cargo xtask test                  everything; fails without privileges
+  cargo xtask test --unprivileged   what an ordinary user can run; says what it left out
+  cargo xtask test vlan             only tests with `vlan` in their name")]
+    Test(test::Args),
+    /// Check form, lints, licences, the import table and file lengths.
+    #[command(after_help = "Examples:
+  cargo xtask lint                  every check, going on after a failure
+  cargo xtask lint --only imports   one of: format, clippy, deny, advisories, imports, lengths")]
+    Lint(lint::Args),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().verb {
+        Verb::Setup(args) => setup::main(&args),
+        Verb::Build(args) => build::main(&args),
+        Verb::Run(args) => run::main(&args),
+        Verb::Test(args) => test::main(&args),
+        Verb::Lint(args) => lint::main(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
