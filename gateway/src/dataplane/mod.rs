@@ -9,6 +9,7 @@ mod desired;
 pub mod engine;
 pub mod handle;
 mod plan;
+pub mod shared;
 pub mod protected;
 pub mod store;
 

@@ -21,5 +21,5 @@ mod wire;
 mod worker;
 
 pub use connections::Connections;
-pub use server::Server;
+pub use server::{Bound, Server};
 pub use site::{Site, SiteHandle};

@@ -59,26 +59,21 @@ pub struct Server {
     workers: Vec<(JoinHandle<()>, oneshot::Receiver<bool>)>,
 }
 
-impl Server {
-    /// Listens on all addresses, or on none, and starts the workers.
-    ///
-    /// Port 0 takes a free port; [`Server::addresses`] tells which. The listeners must be those that the site's
-    /// TLS configurations were compiled from, in the same order.
-    pub fn start(
-        listeners: &[Listener],
-        workers: NonZeroU32,
-        site: SiteHandle,
-        watch: Arc<dyn Watch>,
-        metrics: Arc<Metrics>,
-    ) -> Result<Self, Error> {
-        let workers = workers.get() as usize;
+/// Addresses taken, and nobody served yet: clients wait in the kernel's queue.
+#[derive(Debug)]
+pub struct Bound {
+    addresses: Vec<SocketAddr>,
+    /// For each worker, its sockets in the order of the listeners.
+    sockets: Vec<Vec<std::net::TcpListener>>,
+}
+
+impl Bound {
+    /// Listens on all addresses, or on none. Port 0 takes a free port; [`Bound::addresses`] tells which.
+    pub fn bind(listeners: &[Listener], workers: NonZeroU32) -> Result<Self, Error> {
         let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
+        let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
         for listener in listeners {
-            let bind = |source| Error::Bind {
-                address: listener.address,
-                source,
-            };
+            let bind = |source| Error::Bind { address: listener.address, source };
             let mut address = listener.address;
             probe(address).map_err(bind)?;
             for sockets in &mut sockets {
@@ -88,28 +83,35 @@ impl Server {
             }
             addresses.push(address);
         }
+        Ok(Self { addresses, sockets })
+    }
+
+    /// Where it listens, in the order of the listeners.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Starts the workers.
+    ///
+    /// The listeners must be those that the site's TLS configurations were compiled from, in the same order.
+    pub fn serve(
+        self,
+        site: &SiteHandle,
+        watch: &Arc<dyn Watch>,
+        metrics: &Arc<Metrics>,
+        connections: &Arc<Connections>,
+    ) -> Result<Server, Error> {
         let (phase, phases) = watch::channel(Phase::Serving);
-        let connections = Arc::new(Connections::default());
-        let mut server = Self {
-            addresses,
-            phase,
-            connections: Arc::clone(&connections),
-            workers: Vec::new(),
-        };
-        for (index, sockets) in sockets.into_iter().enumerate() {
+        let connections = Arc::clone(connections);
+        let mut server = Server { addresses: self.addresses, phase, connections, workers: Vec::new() };
+        for (index, sockets) in self.sockets.into_iter().enumerate() {
             let seed = [getrandom::u64(), getrandom::u64()].map(|word| word.unwrap_or(index as u64 + 1) | 1);
             let (done, finished) = oneshot::channel();
-            let parts = (
-                site.clone(),
-                watch.clone(),
-                metrics.clone(),
-                connections.clone(),
-                phases.clone(),
-            );
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(Error::Worker)?;
+            let parts =
+                (Arc::clone(site), Arc::clone(watch), Arc::clone(metrics), Arc::clone(&server.connections), phases.clone());
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
             let run = move || {
                 let (site, watch, metrics, connections, phase) = parts;
                 let local = tokio::task::LocalSet::new();
@@ -118,11 +120,22 @@ impl Server {
                 let _ = done.send(all);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            server
-                .workers
-                .push((thread.spawn(run).map_err(Error::Worker)?, finished));
+            server.workers.push((thread.spawn(run).map_err(Error::Worker)?, finished));
         }
         Ok(server)
+    }
+}
+
+impl Server {
+    /// Binds and serves at once, with a registry of its own.
+    pub fn start(
+        listeners: &[Listener],
+        workers: NonZeroU32,
+        site: SiteHandle,
+        watch: Arc<dyn Watch>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        Bound::bind(listeners, workers)?.serve(&site, &watch, &metrics, &Arc::new(Connections::default()))
     }
 
     /// Where it listens, in the order of the listeners.

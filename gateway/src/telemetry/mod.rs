@@ -1,6 +1,8 @@
 //! What is told to the outside: metrics, logs.
 
 pub mod access_log;
+pub mod logs;
 pub mod metrics;
+pub mod packets;
 
 pub use metrics::Metrics;

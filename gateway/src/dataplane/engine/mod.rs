@@ -23,7 +23,7 @@ use super::place::keep_own;
 use super::plan;
 use super::protected::{Host, Why};
 use super::store::{RuleList, Saved, Store, StoreError};
-use crate::config::model::Config;
+use crate::config::model::{Config, Xdp};
 
 /// What the rest of the gateway wants to hear of blocks.
 pub trait Events: Send {
@@ -195,10 +195,49 @@ impl Engine {
         self.tables.is_some()
     }
 
-    /// Gives the tables back, for detaching.
+    /// Attaches the program to the configuration's interfaces, adopting what an earlier gateway left.
+    ///
+    /// All or none: if one interface can not be had and none was held before, what was made is taken away again.
+    pub fn attach(&mut self, xdp: &Xdp) -> Result<(), Error> {
+        let Some(tables) = &mut self.tables else {
+            return Ok(());
+        };
+        let held = !tables.interfaces().is_empty();
+        for interface in &xdp.interfaces {
+            if let Err(error) = tables.attach(interface, xdp.mode) {
+                if !held {
+                    tables.detach()?;
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the program off every interface and removes all pins.
+    pub fn detach(&mut self) -> Result<(), Error> {
+        match self.tables.take() {
+            Some(mut tables) => tables.detach(),
+            None => Ok(()),
+        }
+    }
+
+    /// The interfaces that the program filters.
     #[must_use]
-    pub fn into_tables(self) -> Option<Box<dyn Backend>> {
-        self.tables
+    pub fn interfaces(&mut self) -> Vec<InterfaceRow> {
+        self.tables.as_mut().map_or_else(Vec::new, |tables| tables.interfaces())
+    }
+
+    /// Changes that failed when last tried.
+    #[must_use]
+    pub fn failures(&self) -> usize {
+        self.failures.len()
+    }
+
+    /// Block orders lost as the queue was full.
+    #[must_use]
+    pub fn dropped_orders(&self) -> u64 {
+        self.dropped_orders
     }
 
     fn save(&self, desired: &Desired, now: Now) -> Result<(), Refusal> {

@@ -1,0 +1,193 @@
+//! What an operator or collector asks of the running gateway, answered from all its parts.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::admin::answer::answer;
+use crate::admin::api::{
+    Answer, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
+};
+use crate::admin::metrics::Facts;
+use crate::config::Config;
+use crate::dataplane::handle::Stopped;
+use crate::dataplane::{Engine, Handle, List};
+use crate::http::Connections;
+use crate::http::client::ForwardedAddr;
+use crate::runtime::{Runtime, RuntimeHandle};
+use crate::strikes::Strikes;
+use crate::telemetry::Metrics;
+use crate::telemetry::packets::{Packets, Snapshot};
+
+/// The handles of a running gateway.
+#[derive(Debug)]
+pub struct Control {
+    pub path: PathBuf,
+    pub started: Instant,
+    pub addresses: Vec<SocketAddr>,
+    pub site: RuntimeHandle,
+    pub strikes: Arc<Strikes>,
+    pub connections: Arc<Connections>,
+    pub metrics: Arc<Metrics>,
+    pub packets: Packets,
+    pub dataplane: Handle,
+    pub draining: Cell<bool>,
+}
+
+fn failed(message: impl Into<String>) -> Failure {
+    Failure { kind: FailureKind::Failed, message: message.into() }
+}
+
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        failed(stopped.to_string())
+    }
+}
+
+impl Control {
+    /// Answers a request, with what only a running gateway knows.
+    pub async fn answer(&self, request: Request) -> Outcome {
+        if matches!(request, Request::Reload) {
+            return self.reload().await.map(|changed| Answer::Reloaded { changed });
+        }
+        let answered = self.dataplane.with(move |engine| answer(engine, request)).await??;
+        Ok(match answered {
+            Answer::Explained(explained) => Answer::Explained(self.with_strikes(explained)),
+            Answer::Status(status) => {
+                Answer::Status(crate::admin::api::FullStatus { proxy: Some(self.status()), ..status })
+            }
+            Answer::Entries { entries, .. } => {
+                let blocks = self.strikes.forwarded_blocks(Instant::now());
+                let forwarded = blocks.into_iter().map(|(addr, left)| ForwardedBlock {
+                    addr: addr.ip(),
+                    left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                });
+                Answer::Entries { entries, forwarded: forwarded.collect() }
+            }
+            Answer::Unblocked(mut outcome) => {
+                // A client that is only refused at layer 7 has no entry in the tables.
+                let now = Instant::now();
+                outcome.missing.retain(|addr| {
+                    let refused = self.strikes.blocks_forwarded(ForwardedAddr::of_header(*addr), now);
+                    self.strikes.pardon(*addr);
+                    if refused {
+                        outcome.lifted.push(*addr);
+                    }
+                    !refused
+                });
+                Answer::Unblocked(outcome)
+            }
+            other => other,
+        })
+    }
+
+    fn with_strikes(&self, explained: Explained) -> Explained {
+        let (addr, now) = (explained.packets.addr, Instant::now());
+        let standing = self.strikes.standing(addr, now);
+        Explained {
+            strikes: standing.map(|(strikes, block_after)| Standing { strikes, block_after }),
+            refused_when_forwarded: self.strikes.blocks_forwarded(ForwardedAddr::of_header(addr), now),
+            ..explained
+        }
+    }
+
+    fn status(&self) -> ProxyStatus {
+        ProxyStatus {
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            config: self.path.display().to_string(),
+            listeners: self.addresses.iter().map(ToString::to_string).collect(),
+            routes: self.site.load().config.routes.len(),
+            connections: self.connections.len(),
+            draining: self.draining.get(),
+        }
+    }
+
+    /// Reads the configuration again and puts it in force: all of it or nothing. `false` if it is the same.
+    ///
+    /// What was bound or attached at the start can not change here; such a change is refused by name.
+    pub async fn reload(&self) -> Result<bool, Failure> {
+        let (config, warnings) = Config::load(&self.path)
+            .map_err(|faults| Failure { kind: FailureKind::BadInput, message: faults.to_string() })?;
+        super::tell(&warnings);
+        let old = self.site.load();
+        if let Some(fixed) = fixed_change(&old.config, &config) {
+            return Err(Failure {
+                kind: FailureKind::BadInput,
+                message: format!("{fixed} can not change while the gateway runs: restart it; nothing was changed"),
+            });
+        }
+        // Compiled even if the text is the same: certificate files may have changed.
+        let runtime = Runtime::compile(&config, Some(&old), &self.metrics).map_err(|error| failed(error.to_string()))?;
+        let changed = old.config != config;
+        let applied = self.dataplane.with({
+            let config = config.clone();
+            move |engine: &mut Engine| engine.reconfigure(&config)
+        });
+        let applied = applied.await??;
+        self.strikes.reconfigure(&config);
+        self.site.replace(runtime);
+        tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
+        if !applied.failures.is_empty() {
+            return Err(failed(format!("{} changes of the tables failed: {}", applied.failures.len(), applied.failures[0])));
+        }
+        Ok(changed)
+    }
+}
+
+/// The first part that differs and is fixed for the life of the process.
+fn fixed_change(old: &Config, new: &Config) -> Option<&'static str> {
+    let addresses = |config: &Config| -> Vec<_> {
+        config.listen.iter().map(|listener| (listener.address, listener.tls.is_some())).collect()
+    };
+    let xdp = |config: &Config| {
+        let xdp = &config.xdp;
+        (xdp.mode, xdp.interfaces.clone(), xdp.pin_dir.clone(), xdp.capacity)
+    };
+    if addresses(old) != addresses(new) {
+        Some("listen")
+    } else if xdp(old) != xdp(new) {
+        Some("xdp.mode, xdp.interfaces, xdp.pin_dir or xdp.capacity")
+    } else if old.admin != new.admin {
+        Some("admin")
+    } else if old.workers != new.workers {
+        Some("workers")
+    } else if old.state_dir != new.state_dir {
+        Some("state_dir")
+    } else if old.log != new.log {
+        Some("log")
+    } else {
+        None
+    }
+}
+
+impl Facts for Control {
+    async fn metrics(&self) -> String {
+        let snapshot = self.dataplane.with(|engine| {
+            let counters = engine.counters()?;
+            let lists = [List::Allow, List::Deny, List::Block].map(|list| {
+                let (desired, enforced) = engine.sizes(list);
+                (list.name(), desired as u64, enforced as u64)
+            });
+            Ok::<_, crate::dataplane::Error>(Snapshot {
+                counters: counters.0.iter().map(|counter| (counter.packets, counter.bytes)).collect(),
+                lists: lists.to_vec(),
+                failures: engine.failures() as u64,
+                dropped_orders: engine.dropped_orders(),
+                interfaces: engine.interfaces().into_iter().map(|row| (row.interface, row.mode)).collect(),
+            })
+        });
+        match snapshot.await {
+            Ok(Ok(snapshot)) => self.packets.set(snapshot),
+            Ok(Err(error)) => tracing::error!(%error, "the kernel's counters could not be read"),
+            Err(stopped) => tracing::error!(%stopped, "the kernel's counters could not be read"),
+        }
+        self.metrics.encode()
+    }
+
+    fn ready(&self) -> Result<(), &'static str> {
+        if self.draining.get() { Err("stopping") } else { Ok(()) }
+    }
+}

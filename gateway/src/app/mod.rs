@@ -1,0 +1,187 @@
+//! Wires the parts and owns their life: start, reload, drain, stop. The only module that may know all others.
+//!
+//! The order of a start is chosen so that what fails early has changed nothing: configuration, state, certificates and
+//! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
+
+mod control;
+mod guard;
+mod host;
+pub mod offline;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::net::TcpListener;
+
+use crate::admin::{metrics, server::AdminSocket};
+use crate::config::fault::Faults;
+use crate::config::model::XdpMode;
+use crate::config::{Config, Warning};
+use crate::dataplane::engine::World;
+use crate::dataplane::kernel::{self, Kernel};
+use crate::dataplane::shared::Shared;
+use crate::dataplane::store::{Store, StoreError};
+use crate::dataplane::{Backend, Engine, Error, Handle, clock::Now};
+use crate::http::client::Watch;
+use crate::http::{Bound, Connections, server};
+use crate::runtime::{self, Runtime, RuntimeHandle};
+use crate::strikes::Strikes;
+use crate::telemetry::{Metrics, logs, packets::Packets};
+use control::Control;
+use guard::{Aftermath, Guard};
+use signals::Event;
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(Faults),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Runtime(#[from] runtime::Error),
+    #[error(transparent)]
+    Listen(#[from] server::Error),
+    #[error(transparent)]
+    Dataplane(#[from] Error),
+    #[error("can not {what}: {source}")]
+    Io { what: String, source: std::io::Error },
+}
+
+fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::Io { what, source }
+}
+
+/// Runs the gateway until it is told to stop. `ephemeral` takes the packet filter away at the end.
+pub fn run(path: &Path, ephemeral: bool) -> Result<(), StartError> {
+    let (config, warnings) = Config::load(path).map_err(StartError::Config)?;
+    logs::start(&config.log);
+    tell(&warnings);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(io("start the event loop"))?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, live(path.to_owned(), config, ephemeral))
+}
+
+/// Logs what a configuration's checker wants to be known.
+fn tell(warnings: &[Warning]) {
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Tables to enforce with, and what the proxy needs of them.
+struct Tables {
+    backend: Box<dyn Backend>,
+    memory: Option<Shared>,
+    logs: Option<kernel::Logs>,
+}
+
+fn tables(config: &Config) -> Result<Tables, Error> {
+    if config.xdp.mode == XdpMode::None {
+        let shared = Shared::new([getrandom::u64().unwrap_or(1), getrandom::u64().unwrap_or(2)]);
+        return Ok(Tables { backend: Box::new(shared.clone()), memory: Some(shared), logs: None });
+    }
+    let mut kernel = Kernel::load(&config.xdp)?;
+    let logs = kernel.logs();
+    Ok(Tables { backend: Box::new(kernel), memory: None, logs })
+}
+
+/// From bound sockets to the last closed connection.
+async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), StartError> {
+    let store = Store::lock(&config.state_dir)?;
+    let saved = store.load()?;
+    let metrics = Arc::new(Metrics::new());
+    let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
+    let bound = Bound::bind(&config.listen, config.workers)?;
+    let socket = AdminSocket::bind(&config.admin.socket)
+        .map_err(io(format!("listen on the admin socket {}", config.admin.socket.display())))?;
+    let endpoint = match config.admin.metrics {
+        Some(address) => Some(
+            TcpListener::bind(address).await.map_err(io(format!("listen on {address} (admin.metrics)")))?,
+        ),
+        None => None,
+    };
+
+    let strikes = Arc::new(Strikes::new(&config));
+    let connections = Arc::new(Connections::default());
+    let Tables { backend, memory, logs } = tables(&config)?;
+    let events = Aftermath { strikes: Arc::clone(&strikes), connections: Arc::clone(&connections) };
+    let world = World { clock: Box::new(Now::read), host: Box::new(host::gather), events: Box::new(events) };
+    let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
+    engine.reconcile()?;
+    engine.attach(&config.xdp)?;
+    let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
+    if let Some(logs) = logs {
+        tokio::task::spawn_local(logs.forward());
+    }
+
+    let guard: Arc<dyn Watch> =
+        Arc::new(Guard { strikes: Arc::clone(&strikes), dataplane: dataplane.clone(), memory });
+    let addresses = bound.addresses().to_vec();
+    let server = bound.serve(&site.site(), &guard, &metrics, &connections)?;
+    let packets = Packets::default();
+    metrics.with_registry(|registry| registry.register_collector(Box::new(packets.clone())));
+    let drain = config.limits.drain;
+    let control = Rc::new(Control {
+        path,
+        started: Instant::now(),
+        addresses,
+        site,
+        strikes,
+        connections,
+        metrics,
+        packets,
+        dataplane,
+        draining: false.into(),
+    });
+    if let Some(listener) = endpoint {
+        tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
+    }
+    let answering = tokio::task::spawn_local({
+        let control = Rc::clone(&control);
+        async move {
+            socket.serve(move |request| { let control = Rc::clone(&control); async move { control.answer(request).await } }).await;
+        }
+    });
+    for address in &control.addresses {
+        tracing::info!(%address, "listening");
+    }
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
+
+    signals::each(async |event| match event {
+        Event::Reload => {
+            if let Err(failure) = control.reload().await {
+                tracing::error!("the configuration was not taken over: {failure}");
+            }
+            false
+        }
+        Event::Stop => true,
+    })
+    .await
+    .map_err(io("wait for signals"))?;
+
+    tracing::info!(limit_s = drain.as_secs(), connections = control.connections.len(), "stopping");
+    control.draining.set(true);
+    if !server.shutdown(drain).await {
+        tracing::warn!("some requests had not ended in time and were cut off");
+    }
+    answering.abort();
+    let _ = answering.await;
+    if ephemeral {
+        let detached = control.dataplane.with(Engine::detach).await;
+        match detached {
+            Ok(Ok(())) => tracing::info!("detached: no program and no pin is left"),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(stopped) => tracing::error!(%stopped, "the program could not be detached"),
+        }
+    }
+    drop(guard);
+    drop(thread);
+    tracing::info!("stopped");
+    Ok(())
+}

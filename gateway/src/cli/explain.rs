@@ -1,0 +1,142 @@
+//! `gateway explain`: an address through the packet policy, a URL through the router. The same deciders as in service.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::Uri;
+use serde::Serialize;
+
+use super::args::Args;
+use super::ask::{ask, load, unexpected};
+use super::{Exit, Failed, Result, operator, print, print_json, render};
+use crate::admin::api::{Answer, Request};
+use crate::config::Config;
+use crate::config::model::{Auth, Route};
+use crate::http::reject::Reject;
+use crate::http::router::Router;
+use crate::http::{host, path};
+
+pub fn run(args: &Args, what: &str, method: &str) -> Result<Exit> {
+    if let Ok(addr) = what.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return address(args, addr);
+    }
+    let uri: Uri = what.parse().map_err(|_| neither(what))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err(neither(what));
+    }
+    let config = load(args)?;
+    let explained = url(&config, &uri, method)?;
+    if args.json { print_json(&explained)? } else { print(&explained.text(what))? }
+    Ok(Exit::Done)
+}
+
+fn neither(what: &str) -> Failed {
+    Failed::new(
+        Exit::BadInput,
+        format!("{what:?} is neither an IP address nor a URL; write 203.0.113.7 or https://api.example.com/v1/orders"),
+    )
+}
+
+fn address(args: &Args, addr: IpAddr) -> Result<Exit> {
+    let request = Request::Explain { addr, operators: operator::addresses() };
+    let Answer::Explained(explained) = ask(args, request)? else {
+        return Err(unexpected());
+    };
+    if args.json { print_json(&explained)? } else { print(&render::explained(&explained))? }
+    Ok(Exit::Done)
+}
+
+/// What the configuration makes of a request.
+#[derive(Debug, Serialize)]
+struct Explained {
+    method: String,
+    host: String,
+    /// The canonical path: what routes, logs and upstreams see.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<String>,
+    /// Code of the refusal that is certain from the URL alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reject: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<Matched>,
+}
+
+#[derive(Debug, Serialize)]
+struct Matched {
+    name: String,
+    /// `file:line`.
+    source: String,
+    pattern: String,
+    auth: String,
+    upstream: String,
+    endpoints: Vec<String>,
+}
+
+fn url(config: &Config, uri: &Uri, method: &str) -> Result<Explained> {
+    let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
+    let mut explained =
+        Explained { method: method.to_ascii_uppercase(), host: authority.clone(), path: None, reject: None, route: None };
+    let refused = |explained: Explained, reject: Reject| Explained { reject: Some(reject.code()), ..explained };
+    let Ok(name) = host::name(&authority) else {
+        return Ok(refused(explained, Reject::BadHost));
+    };
+    explained.host = name.to_string();
+    if explained.method == "CONNECT" {
+        return Ok(refused(explained, Reject::NotSupported));
+    }
+    let Ok(path) = path::canonical(uri.path()) else {
+        return Ok(refused(explained, Reject::BadPath));
+    };
+    explained.path = Some(path.to_string());
+    let mut router = Router::default();
+    for (index, route) in config.routes.iter().enumerate() {
+        router.insert(&route.host, &route.path, index);
+    }
+    match router.find(&name, &path) {
+        Some(index) => explained.route = Some(matched(config, &config.routes[*index])),
+        None => return Ok(refused(explained, Reject::NoRoute)),
+    }
+    Ok(explained)
+}
+
+fn matched(config: &Config, route: &Route) -> Matched {
+    let upstream = &config.upstreams[route.upstream.0];
+    Matched {
+        name: route.name.clone(),
+        source: route.source.clone(),
+        pattern: route.path.pattern.clone(),
+        auth: match &route.auth {
+            None => "none".to_owned(),
+            Some(Auth::ApiKey(auth)) => format!("api key in {}, {} known", auth.header, auth.keys.len()),
+            Some(Auth::Unavailable { what }) => format!("{what}: not available in this version, so every request is refused"),
+        },
+        upstream: upstream.name.clone(),
+        endpoints: upstream
+            .endpoints
+            .iter()
+            .map(|endpoint| format!("{}:{} (weight {})", endpoint.host, endpoint.port, endpoint.weight))
+            .collect(),
+    }
+}
+
+impl Explained {
+    fn text(&self, typed: &str) -> String {
+        let mut out = String::new();
+        match (&self.route, self.reject) {
+            (Some(route), _) => {
+                let _ = writeln!(out, "{} {typed} takes the route {}", self.method, route.name);
+                let _ = writeln!(out, "  matched: {} ({})", route.pattern, route.source);
+                let _ = writeln!(out, "  host {}, path {}", self.host, self.path.as_deref().unwrap_or("-"));
+                let _ = writeln!(out, "  authentication: {}", route.auth);
+                let _ = writeln!(out, "  upstream {}: {}", route.upstream, route.endpoints.join(", "));
+            }
+            (None, reject) => {
+                let reject = reject.unwrap_or(Reject::NoRoute.code());
+                let status = Reject::from_code(reject).map_or(0, |reject| reject.status().as_u16());
+                let _ = writeln!(out, "{} {typed} is refused: {status} {reject}", self.method);
+                let _ = writeln!(out, "  host {}, path {}", self.host, self.path.as_deref().unwrap_or("-"));
+            }
+        }
+        out
+    }
+}
