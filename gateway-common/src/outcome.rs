@@ -96,9 +96,15 @@ mod tests {
     #[test]
     fn slots_are_distinct_and_in_range() {
         let mut seen = [false; SLOTS as usize];
-        let slots = PassReason::ALL.iter().map(|r| r.slot()).chain(DropReason::ALL.iter().map(|r| r.slot()));
+        let slots = PassReason::ALL
+            .iter()
+            .map(|r| r.slot())
+            .chain(DropReason::ALL.iter().map(|r| r.slot()));
         for slot in slots {
-            assert!(!core::mem::replace(&mut seen[slot as usize], true), "slot {slot} is used twice");
+            assert!(
+                !core::mem::replace(&mut seen[slot as usize], true),
+                "slot {slot} is used twice"
+            );
         }
     }
 }

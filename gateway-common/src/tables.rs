@@ -109,6 +109,10 @@ pub mod feature {
     pub const SYN_LIMIT: u32 = 1 << 7;
     /// Write a log line for a drop now and then.
     pub const LOG_DROPS: u32 = 1 << 8;
+    /// The bits that say "this table has entries". Whoever keeps the tables sets them, since only it knows; the
+    /// other bits are choices.
+    pub const TABLES: u32 =
+        ALLOW_ADDR | ALLOW_NET4 | ALLOW_NET6 | DENY_ADDR | DENY_NET4 | DENY_NET6 | BLOCK_ADDR;
 }
 
 /// What the program reads once for each packet.
