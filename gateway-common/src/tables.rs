@@ -47,7 +47,9 @@ pub struct Rule {
     pub hits: u64,
     /// Who put it there: the number of an [`Origin`].
     pub origin: u32,
-    /// For a strike, the reject code that tipped the scale; otherwise zero. For user space only.
+    /// In the block table the reject code that tipped the scale, for user space only. In a prefix table the
+    /// prefix's own length, which the keeper of the tables fills in and hides again: the program needs it to step
+    /// from a prefix that has ended to the shorter ones around it. Otherwise zero.
     pub detail: u32,
 }
 

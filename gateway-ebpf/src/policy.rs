@@ -10,12 +10,13 @@
 //! 6. *The SYN limit* drops. Last, so that nothing dropped above spends a source's budget or touches its state.
 //!
 //! In each list the single address is asked first and the prefixes second: a hash costs less than a trie, and a
-//! missing or expired single address says nothing about the prefix around it.
+//! missing or expired single address says nothing about the prefix around it. Nor does an expired prefix about the
+//! shorter ones around it, though a trie only ever answers with the longest: it is asked again for a shorter one.
 
 use gateway_common::addr::Addr;
 use gateway_common::limiter::{self, Step, WAYS};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Settings, feature};
+use gateway_common::tables::{NET4_BITS, NET6_BITS, NEVER, Settings, feature};
 
 use crate::packet::{Packet, Transport};
 
@@ -59,11 +60,15 @@ pub trait Tables {
     /// `CLOCK_BOOTTIME` in nanoseconds. Asked only when something depends on it.
     fn now_ns(&self) -> u64;
 
-    /// The entry for `source`: the equal address, or the longest prefix that covers it.
-    fn find(&self, table: Table, source: &Addr) -> Option<Self::Entry>;
+    /// The entry for `source`: the equal address (`bits` is ignored), or the longest prefix of at most `bits` bits
+    /// that covers it.
+    fn find(&self, table: Table, source: &Addr, bits: u32) -> Option<Self::Entry>;
 
     /// When the entry ends, as [`gateway_common::tables::Rule::deadline_ns`] has it.
     fn deadline_ns(&self, entry: Self::Entry) -> u64;
+
+    /// The length of an entry of a prefix table.
+    fn prefix_len(&self, entry: Self::Entry) -> u32;
 
     /// Runs `step` on a limiter bucket, stores its new word and returns whether the packet is within the limit.
     /// A bucket that can not be reached is within: the limiter fails open.
@@ -128,45 +133,61 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
 /// What the lists say about a source, if anything.
 #[inline(always)]
 fn listed<T: Tables>(source: &Addr, features: u32, tables: &T) -> Option<Decision<T::Entry>> {
-    let v4 = source.is_v4();
-    let find = |table: Table| {
-        if features & table.feature() == 0 {
-            return None;
-        }
-        tables.find(table, source).filter(|entry| live(*entry, tables))
-    };
-    // `if v4` twice instead of a table chosen at run time: the verifier must know each look-up's map.
-    let allowed = find(Table::AllowAddr).or_else(|| {
-        if v4 {
-            find(Table::AllowNet4)
+    let asked = |table: Table| features & table.feature() != 0;
+    let addr = |table| {
+        if asked(table) {
+            address(table, source, tables)
         } else {
-            find(Table::AllowNet6)
+            None
         }
-    });
-    if let Some(entry) = allowed {
+    };
+    // One branch for each table, as the verifier must know which map a look-up is for.
+    let net = |net4, net6| match source.is_v4() {
+        true if asked(net4) => prefix(net4, source, NET4_BITS, tables),
+        false if asked(net6) => prefix(net6, source, NET6_BITS, tables),
+        _ => None,
+    };
+    if let Some(entry) = addr(Table::AllowAddr).or_else(|| net(Table::AllowNet4, Table::AllowNet6)) {
         return Some(Decision {
             verdict: Verdict::Pass(PassReason::Allowed),
             entry: Some(entry),
         });
     }
-    let denied = find(Table::DenyAddr).or_else(|| {
-        if v4 {
-            find(Table::DenyNet4)
-        } else {
-            find(Table::DenyNet6)
-        }
-    });
-    if let Some(entry) = denied {
+    if let Some(entry) = addr(Table::DenyAddr).or_else(|| net(Table::DenyNet4, Table::DenyNet6)) {
         return Some(Decision {
             verdict: Verdict::Drop(DropReason::Denied),
             entry: Some(entry),
         });
     }
-    let blocked = find(Table::BlockAddr)?;
+    let entry = addr(Table::BlockAddr)?;
     Some(Decision {
         verdict: Verdict::Drop(DropReason::Blocked),
-        entry: Some(blocked),
+        entry: Some(entry),
     })
+}
+
+/// The live entry of a single address.
+#[inline(always)]
+fn address<T: Tables>(table: Table, source: &Addr, tables: &T) -> Option<T::Entry> {
+    tables.find(table, source, 0).filter(|entry| live(*entry, tables))
+}
+
+/// Expired prefixes around one source that are stepped past. User space sweeps them out; more than this many nested
+/// ones at a time would need an operator to deny as many networks within each other, each for a time.
+const EXPIRED_PREFIXES: u32 = 4;
+
+/// The longest live prefix around a source.
+#[inline(always)]
+fn prefix<T: Tables>(table: Table, source: &Addr, bits: u32, tables: &T) -> Option<T::Entry> {
+    let mut bits = bits;
+    for _ in 0..=EXPIRED_PREFIXES {
+        let entry = tables.find(table, source, bits)?;
+        if live(entry, tables) {
+            return Some(entry);
+        }
+        bits = tables.prefix_len(entry).checked_sub(1)?;
+    }
+    None
 }
 
 /// Whether an entry is in force. The clock is read only if the entry has an end.
