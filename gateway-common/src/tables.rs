@@ -47,7 +47,9 @@ pub struct Rule {
     pub hits: u64,
     /// Who put it there: the number of an [`Origin`].
     pub origin: u32,
-    /// For a strike, the reject code that tipped the scale; otherwise zero. For user space only.
+    /// In the block table the reject code that tipped the scale, for user space only. In a prefix table the
+    /// prefix's own length, which the keeper of the tables fills in and hides again: the program needs it to step
+    /// from a prefix that has ended to the shorter ones around it. Otherwise zero.
     pub detail: u32,
 }
 
@@ -109,6 +111,10 @@ pub mod feature {
     pub const SYN_LIMIT: u32 = 1 << 7;
     /// Write a log line for a drop now and then.
     pub const LOG_DROPS: u32 = 1 << 8;
+    /// The bits that say "this table has entries". Whoever keeps the tables sets them, since only it knows; the
+    /// other bits are choices.
+    pub const TABLES: u32 =
+        ALLOW_ADDR | ALLOW_NET4 | ALLOW_NET6 | DENY_ADDR | DENY_NET4 | DENY_NET6 | BLOCK_ADDR;
 }
 
 /// What the program reads once for each packet.

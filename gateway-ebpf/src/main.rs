@@ -1,2 +1,59 @@
-//! The kernel shell.
-fn main() {}
+//! The XDP program: the shell that gives `packet` and `policy` a frame, maps and a clock, and carries out the verdict.
+//!
+//! No `if` about traffic stands here. On any target but BPF this is an empty program, so that the workspace builds
+//! and is linted as a whole.
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(
+        internal_features,
+        reason = "the target's only way to an atomic instruction; see `atomic`"
+    )
+)]
+
+#[cfg(target_arch = "bpf")]
+mod atomic;
+#[cfg(target_arch = "bpf")]
+mod exit;
+#[cfg(target_arch = "bpf")]
+mod maps;
+
+#[cfg(target_arch = "bpf")]
+mod entry {
+    use aya_ebpf::macros::xdp;
+    use aya_ebpf::programs::XdpContext;
+    use gateway_ebpf::packet::{self, Cursor};
+    use gateway_ebpf::policy;
+
+    use crate::exit;
+    use crate::maps::Kernel;
+
+    /// Every frame of an interface arrives here. The name is `tables::names::PROGRAM`.
+    #[xdp]
+    pub fn gateway_xdp(ctx: XdpContext) -> u32 {
+        // SAFETY: the kernel keeps `data..data_end` readable while the program runs, and the verifier checks each load.
+        let frame = unsafe { Cursor::from_raw(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let packet = packet::parse(frame);
+        let decision = policy::decide(&packet, &Kernel);
+        exit::leave(&ctx, &packet, decision)
+    }
+
+    /// The compiler asks for one; the verifier would refuse a program that can reach it.
+    #[panic_handler]
+    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+        loop {}
+    }
+
+    /// The kernel gives some helpers to GPL-compatible programs only.
+    #[unsafe(link_section = "license")]
+    #[unsafe(no_mangle)]
+    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn main() {
+    eprintln!(
+        "this is the kernel program, built for BPF by the gateway's build script; it does not run by itself"
+    );
+    std::process::exit(2);
+}

@@ -1,0 +1,128 @@
+//! Bytes to facts. Owns how Ethernet, VLAN, IPv4, IPv6 and TCP headers are read; must not know tables or policy.
+//!
+//! Reads no further than the policy needs: the source address, and whether the packet opens a TCP connection.
+//! Anything that is not IP is a fact ([`Packet::NotIp`]) and not an error. Errors are for bytes that lie: a frame
+//! shorter than its headers say, a length that can not be. Once the source is known, a lie further in is carried
+//! along with it ([`Transport::Malformed`]), so that it still meets the allow and deny lists first.
+//!
+//! Bytes after the IP datagram (Ethernet pads short frames to 60 bytes) are never read: headers are measured
+//! against the length that IP states, not only against the frame.
+
+mod cursor;
+mod ipv4;
+mod ipv6;
+mod tcp;
+
+pub use cursor::Cursor;
+
+use gateway_common::addr::Addr;
+use gateway_common::outcome::DropReason;
+
+/// What a frame is, as far as the policy cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet {
+    /// ARP, LLDP, MPLS, LLC, more than two VLAN tags: not ours to filter.
+    NotIp,
+    /// The bytes lie before a source could be read, or the source itself is a lie.
+    Malformed(DropReason),
+    /// IPv4 or IPv6.
+    Ip { source: Addr, transport: Transport },
+}
+
+/// What is known of the layer above IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// The first packet of a TCP connection.
+    Syn,
+    /// Anything else: other TCP, any other protocol, every fragment but the first.
+    Other,
+    /// The source is known, what follows it lies.
+    Malformed(DropReason),
+}
+
+/// Bytes that lie.
+type Lie = DropReason;
+
+/// VLAN tags that are looked through: an 802.1ad service tag and an 802.1Q tag.
+const VLAN_TAGS: usize = 2;
+
+/// IEEE 802 numbers.
+mod ethertype {
+    pub(super) const IPV4: u16 = 0x0800;
+    pub(super) const IPV6: u16 = 0x86dd;
+    pub(super) const VLAN: u16 = 0x8100;
+    pub(super) const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// Reads a frame that begins with its Ethernet header.
+#[inline(always)]
+#[must_use]
+pub fn parse(mut frame: Cursor<'_>) -> Packet {
+    let Some(ethernet) = frame.take::<14>() else {
+        return Packet::Malformed(DropReason::Truncated);
+    };
+    let mut kind = u16::from_be_bytes([ethernet[12], ethernet[13]]);
+    for _ in 0..VLAN_TAGS {
+        if kind != ethertype::VLAN && kind != ethertype::SERVICE_VLAN {
+            break;
+        }
+        let Some(tag) = frame.take::<4>() else {
+            return Packet::Malformed(DropReason::Truncated);
+        };
+        kind = u16::from_be_bytes([tag[2], tag[3]]);
+    }
+    match kind {
+        ethertype::IPV4 => ipv4::parse(frame),
+        ethertype::IPV6 => ipv6::parse(frame),
+        _ => Packet::NotIp,
+    }
+}
+
+/// The layer above IP: `protocol` as IANA numbers it, in the next `length` bytes.
+#[inline(always)]
+fn transport(protocol: u8, rest: Cursor<'_>, length: u32) -> Transport {
+    if protocol == tcp::PROTOCOL {
+        return tcp::parse(rest, length);
+    }
+    Transport::Other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Packet {
+        parse(Cursor::new(bytes))
+    }
+
+    /// An Ethernet header in front of `rest`.
+    fn ethernet(kind: u16, rest: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+        frame.extend(kind.to_be_bytes());
+        frame.extend(rest);
+        frame
+    }
+
+    #[test]
+    fn nothing_and_too_little_is_truncated() {
+        for length in 0..14 {
+            assert_eq!(read(&[0; 14][..length]), Packet::Malformed(DropReason::Truncated));
+        }
+    }
+
+    #[test]
+    fn what_is_not_ip_is_a_fact() {
+        assert_eq!(read(&ethernet(0x0806, &[0; 28])), Packet::NotIp);
+        assert_eq!(
+            read(&ethernet(0x0026, &[0x45; 60])),
+            Packet::NotIp,
+            "an 802.3 length field is no EtherType"
+        );
+    }
+
+    #[test]
+    fn a_third_tag_is_not_looked_through() {
+        let tags = [0, 1, 0x81, 0, 0, 2, 0x81, 0, 0, 3, 8, 0, 0x45];
+        assert_eq!(read(&ethernet(0x88a8, &tags)), Packet::NotIp);
+    }
+}
