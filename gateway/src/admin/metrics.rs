@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,9 +29,9 @@ pub trait Facts: 'static {
 
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, facts: Rc<impl Facts>) {
-    let slots = Rc::new(tokio::sync::Semaphore::new(CONNECTIONS));
+    let slots = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS));
     loop {
-        let Ok(slot) = Rc::clone(&slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {

@@ -176,7 +176,7 @@ impl Facts for Control {
                 lists: lists.to_vec(),
                 failures: engine.failures() as u64,
                 dropped_orders: engine.dropped_orders(),
-                interfaces: engine.interfaces().into_iter().map(|row| (row.interface, row.mode)).collect(),
+                interfaces: engine.interfaces()?.into_iter().map(|row| (row.interface, row.mode)).collect(),
             })
         });
         match snapshot.await {

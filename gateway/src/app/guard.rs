@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::dataplane::engine::{Events, Refusal};
-use crate::dataplane::memory::Memory;
+use crate::dataplane::shared::Shared;
 use crate::dataplane::{Handle, clock::Now};
 use crate::http::client::{Client, ClientAddr, ForwardedAddr, Watch};
 use crate::http::connections::Connections;
@@ -17,7 +17,7 @@ pub struct Guard {
     pub strikes: Arc<Strikes>,
     pub dataplane: Handle,
     /// The tables, when the proxy keeps them itself: then nothing else drops a denied source.
-    pub memory: Option<Memory>,
+    pub memory: Option<Shared>,
 }
 
 impl std::fmt::Debug for Guard {

@@ -21,7 +21,7 @@ use crate::config::fault::Faults;
 use crate::config::model::XdpMode;
 use crate::config::{Config, Warning};
 use crate::dataplane::engine::World;
-use crate::dataplane::kernel::{self, Kernel};
+use crate::dataplane::kernel::{Kernel, KernelLog, Options};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::store::{Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error, Handle, clock::Now};
@@ -78,17 +78,21 @@ fn tell(warnings: &[Warning]) {
 struct Tables {
     backend: Box<dyn Backend>,
     memory: Option<Shared>,
-    logs: Option<kernel::Logs>,
+    log: Option<KernelLog>,
 }
 
 fn tables(config: &Config) -> Result<Tables, Error> {
     if config.xdp.mode == XdpMode::None {
         let shared = Shared::new([getrandom::u64().unwrap_or(1), getrandom::u64().unwrap_or(2)]);
-        return Ok(Tables { backend: Box::new(shared.clone()), memory: Some(shared), logs: None });
+        return Ok(Tables { backend: Box::new(shared.clone()), memory: Some(shared), log: None });
     }
-    let mut kernel = Kernel::load(&config.xdp)?;
-    let logs = kernel.logs();
-    Ok(Tables { backend: Box::new(kernel), memory: None, logs })
+    let options = Options { pin_dir: config.xdp.pin_dir.clone(), capacity: config.xdp.capacity };
+    let mut kernel = Kernel::load(&options)?;
+    for warning in kernel.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let log = kernel.take_log();
+    Ok(Tables { backend: Box::new(kernel), memory: None, log })
 }
 
 /// From bound sockets to the last closed connection.
@@ -109,15 +113,18 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
 
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
-    let Tables { backend, memory, logs } = tables(&config)?;
+    let Tables { backend, memory, log } = tables(&config)?;
     let events = Aftermath { strikes: Arc::clone(&strikes), connections: Arc::clone(&connections) };
     let world = World { clock: Box::new(Now::read), host: Box::new(host::gather), events: Box::new(events) };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
     engine.reconcile()?;
     engine.attach(&config.xdp)?;
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
-    if let Some(logs) = logs {
-        tokio::task::spawn_local(logs.forward());
+    if let Some(log) = log {
+        tokio::task::spawn_local(async {
+            let error = log.run().await;
+            tracing::warn!(%error, "the kernel program's log lines can not be read any more");
+        });
     }
 
     let guard: Arc<dyn Watch> =

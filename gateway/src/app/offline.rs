@@ -30,7 +30,9 @@ pub fn detach(config: &Config) -> anyhow::Result<bool> {
     if config.xdp.mode == XdpMode::None {
         return Ok(false);
     }
-    Ok(Kernel::remove(&config.xdp.pin_dir)?)
+    let there = config.xdp.pin_dir.exists();
+    Kernel::remove(&config.xdp.pin_dir)?;
+    Ok(there)
 }
 
 fn pinned(config: &Config) -> Result<Option<Box<dyn Backend>>, Error> {

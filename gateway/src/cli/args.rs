@@ -23,7 +23,7 @@ Every command works with and without a running gateway; with none, it works on w
 #[command(name = "gateway", version, after_help = EXITS, max_term_width = 110)]
 pub struct Args {
     /// The configuration file.
-    #[arg(long, global = true, value_name = "FILE", default_value = "/etc/gateway/gateway.yaml")]
+    #[arg(long, global = true, value_name = "FILE", default_value = crate::config::defaults::CONFIG_FILE)]
     pub config: PathBuf,
 
     /// The running gateway's admin socket, instead of the one that the configuration names.

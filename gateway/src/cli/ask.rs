@@ -36,7 +36,7 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
         (Some(socket), _) => socket.clone(),
         (None, Ok(config)) => config.admin.socket.clone(),
         // A broken file must not keep an operator from a gateway that runs.
-        (None, Err(_)) => PathBuf::from(crate::config::model::DEFAULT_SOCKET),
+        (None, Err(_)) => PathBuf::from(crate::config::defaults::ADMIN_SOCKET),
     };
     match client::ask(&socket, &request) {
         Ok(outcome) => Ok(outcome?),

@@ -7,6 +7,8 @@ use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
 
+use crate::config::model::XdpMode;
+
 /// One of the three lists. Full-length networks live in its hash, others in the trie of their family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum List {
@@ -58,11 +60,12 @@ impl Image {
 /// One step from the enforced state to the desired one. Applying it twice is applying it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Insert or replace. `rule.hits` is what the entry starts from.
+    /// Insert or replace. `rule.hits` is what the entry starts from; an entry that is there keeps its own if larger.
     Put { list: List, net: IpNet, rule: Rule },
     /// Remove; not an error if it is gone.
     Remove { list: List, net: IpNet },
-    /// Switch to these settings at once.
+    /// Switch to these settings at once. Two parts of them are the keeper's own and ignored here: `hash_key`, drawn
+    /// once when the tables are made, and the bits of `feature::TABLES`, which follow what the tables hold.
     Settings(Settings),
 }
 
@@ -118,6 +121,14 @@ pub enum Error {
     },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },
+    #[error("{net} is a network: the block list holds single addresses only")]
+    NotAnAddress { net: IpNet },
+}
+
+impl Error {
+    pub(super) fn not_an_address(net: IpNet) -> Self {
+        Self::NotAnAddress { net }
+    }
 }
 
 /// A keeper of the tables. One owner, one writer.
@@ -136,4 +147,36 @@ pub trait Backend: Send {
 
     /// Counters since the tables were made.
     fn counters(&mut self) -> Result<Counters, Error>;
+
+    /// Puts the program on an interface, or takes over the one that an earlier process left there.
+    fn attach(&mut self, interface: &str, _mode: XdpMode) -> Result<Attachment, Error> {
+        let detail = format!("these tables have no program to put on {interface}");
+        Err(Error::Load { operation: "attaching".to_owned(), detail })
+    }
+
+    /// The interfaces that a program of ours filters.
+    fn interfaces(&mut self) -> Result<Vec<Attachment>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Takes the program off every interface and removes every trace of the tables that would outlive this process.
+    fn detach(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// How an interface is filtered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub interface: String,
+    /// What is in force: `Native` or `Generic`; `None` if no program is.
+    pub mode: XdpMode,
+    /// Id of the program there, as `bpftool prog` lists it; zero for none.
+    pub program: u32,
+    /// Whether that program hangs on our pinned link.
+    pub ours: bool,
+    /// Whether the link of an earlier process was taken over.
+    pub adopted: bool,
+    /// Why native mode was not to be had, when `Auto` settled for generic.
+    pub note: Option<String>,
 }

@@ -123,6 +123,25 @@ impl Reject {
         Self::ALL.iter().copied().find(|reject| reject.code() == code)
     }
 
+    /// A number for the kernel's tables, which outlive this process and this version: a hash of the code (FNV-1a), so
+    /// that it needs no list and never means another reject. Never zero.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        let code = self.code().as_bytes();
+        let (mut hash, mut at) = (0x811c_9dc5_u32, 0);
+        while at < code.len() {
+            hash = (hash ^ code[at] as u32).wrapping_mul(0x0100_0193);
+            at += 1;
+        }
+        hash
+    }
+
+    /// By its number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reject| reject.number() == number)
+    }
+
     /// The answer's status.
     #[must_use]
     pub const fn status(self) -> StatusCode {
@@ -242,6 +261,8 @@ mod tests {
         for (index, reject) in Reject::ALL.iter().enumerate() {
             assert_eq!(*reject as usize, index, "ALL must hold every variant, in order");
             assert_eq!(Reject::from_code(reject.code()), Some(*reject));
+            assert_eq!(Reject::from_number(reject.number()), Some(*reject));
+            assert_ne!(reject.number(), 0);
             assert!(reject.status().as_u16() >= 400);
         }
     }

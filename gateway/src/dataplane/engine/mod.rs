@@ -16,7 +16,7 @@ pub use blocks::{BlockOrder, Unblocked};
 pub use rules::{AddRules, Added, Removed};
 pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Status};
 
-use super::backend::{Backend, Change, Counters, Error, Image, List};
+use super::backend::{Attachment, Backend, Change, Counters, Error, Image, List};
 use super::clock::Now;
 use super::desired::{Desired, Entry};
 use super::place::keep_own;
@@ -202,13 +202,18 @@ impl Engine {
         let Some(tables) = &mut self.tables else {
             return Ok(());
         };
-        let held = !tables.interfaces().is_empty();
+        let held = !tables.interfaces()?.is_empty();
         for interface in &xdp.interfaces {
-            if let Err(error) = tables.attach(interface, xdp.mode) {
-                if !held {
-                    tables.detach()?;
+            match tables.attach(interface, xdp.mode) {
+                Ok(Attachment { mode, program, adopted, note, .. }) => {
+                    tracing::info!(%interface, ?mode, program, adopted, note, "attached");
                 }
-                return Err(error);
+                Err(error) => {
+                    if !held {
+                        tables.detach()?;
+                    }
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -223,9 +228,11 @@ impl Engine {
     }
 
     /// The interfaces that the program filters.
-    #[must_use]
-    pub fn interfaces(&mut self) -> Vec<InterfaceRow> {
-        self.tables.as_mut().map_or_else(Vec::new, |tables| tables.interfaces())
+    pub fn interfaces(&mut self) -> Result<Vec<InterfaceRow>, Error> {
+        let Some(tables) = &mut self.tables else {
+            return Ok(Vec::new());
+        };
+        Ok(tables.interfaces()?.into_iter().map(InterfaceRow::from).collect())
     }
 
     /// Changes that failed when last tried.

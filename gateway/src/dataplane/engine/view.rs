@@ -10,7 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, List, Refusal};
-use crate::dataplane::FoundAt;
+use crate::config::model::XdpMode;
+use crate::dataplane::{Attachment, FoundAt};
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
@@ -98,6 +99,23 @@ pub struct Status {
     pub failures: Vec<String>,
     /// Block orders lost because the queue was full.
     pub dropped_orders: u64,
+}
+
+impl From<Attachment> for InterfaceRow {
+    fn from(attachment: Attachment) -> Self {
+        let mode = match attachment.mode {
+            XdpMode::Native => "native",
+            XdpMode::Generic => "generic",
+            XdpMode::Auto | XdpMode::None => "none",
+        };
+        let foreign = (!attachment.ours && attachment.program != 0).then(|| "not the gateway's program".to_owned());
+        Self {
+            interface: attachment.interface,
+            mode: mode.to_owned(),
+            program_id: attachment.program,
+            note: foreign.or(attachment.note),
+        }
+    }
 }
 
 fn origin_name(origin: Origin) -> &'static str {
@@ -199,10 +217,9 @@ impl Engine {
     /// The packet half at a glance, read back from the tables.
     pub fn status(&mut self) -> Result<Status, Error> {
         let now = (self.world.clock)();
-        let (mut interfaces, mut counters) = (Vec::new(), Vec::new());
+        let mut counters = Vec::new();
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
-            interfaces = tables.interfaces();
             let counts = tables.counters()?;
             let passes = PassReason::ALL.iter().map(|reason| ("pass", reason.name(), reason.slot()));
             let drops = DropReason::ALL.iter().map(|reason| ("drop", reason.name(), reason.slot()));
@@ -226,7 +243,7 @@ impl Engine {
             .to_vec();
         Ok(Status {
             enforced: self.enforces(),
-            interfaces,
+            interfaces: self.interfaces()?,
             lists,
             counters,
             failures: self.failures.clone(),
