@@ -58,11 +58,12 @@ impl Image {
 /// One step from the enforced state to the desired one. Applying it twice is applying it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Insert or replace. `rule.hits` is what the entry starts from.
+    /// Insert or replace. `rule.hits` is what the entry starts from; an entry that is there keeps its own if larger.
     Put { list: List, net: IpNet, rule: Rule },
     /// Remove; not an error if it is gone.
     Remove { list: List, net: IpNet },
-    /// Switch to these settings at once.
+    /// Switch to these settings at once. Two parts of them are the keeper's own and ignored here: `hash_key`, drawn
+    /// once when the tables are made, and the bits of `feature::TABLES`, which follow what the tables hold.
     Settings(Settings),
 }
 
@@ -103,13 +104,23 @@ pub enum Error {
     #[error("nothing is pinned under {dir}: no gateway has been started there")]
     NotPinned { dir: String },
     #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first")]
-    Foreign { interface: String, program: String, id: u32 },
+    Foreign {
+        interface: String,
+        program: String,
+        id: u32,
+    },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
     #[error("{operation}: {source}{hint}")]
-    Os { operation: String, hint: String, source: std::io::Error },
+    Os {
+        operation: String,
+        hint: String,
+        source: std::io::Error,
+    },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },
+    #[error("{net} is a network: the block list holds single addresses only")]
+    NotAnAddress { net: IpNet },
 }
 
 /// A keeper of the tables. One owner, one writer.
