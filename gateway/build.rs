@@ -23,7 +23,12 @@ fn build() -> Result<(), String> {
     for path in ["build.rs", "build"] {
         println!("cargo::rerun-if-changed={}", package.join(path).display());
     }
-    for path in ["gateway-ebpf/src", "gateway-ebpf/Cargo.toml", "gateway-common/src", "gateway-common/Cargo.toml"] {
+    for path in [
+        "gateway-ebpf/src",
+        "gateway-ebpf/Cargo.toml",
+        "gateway-common/src",
+        "gateway-common/Cargo.toml",
+    ] {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }
     for path in ["Cargo.toml", "Cargo.lock"] {
@@ -52,11 +57,16 @@ fn build() -> Result<(), String> {
 }
 
 fn dir(variable: &str) -> Result<PathBuf, String> {
-    env::var_os(variable).map(PathBuf::from).ok_or_else(|| format!("cargo did not set {variable}"))
+    env::var_os(variable)
+        .map(PathBuf::from)
+        .ok_or_else(|| format!("cargo did not set {variable}"))
 }
 
 /// `target/bpf`, beside the profiles, so that check, debug and release share one build; else below `OUT_DIR`.
 fn inner_target(out: &Path) -> PathBuf {
-    let profile = out.ancestors().find(|path| path.ends_with("build")).and_then(Path::parent);
+    let profile = out
+        .ancestors()
+        .find(|path| path.ends_with("build"))
+        .and_then(Path::parent);
     profile.and_then(Path::parent).unwrap_or(out).join("bpf")
 }

@@ -36,7 +36,9 @@ pub fn find() -> Result<Toolchain, String> {
     };
     match (compiler, linker) {
         (Ok(compiler), Some(linker)) => Ok(Toolchain { compiler, linker }),
-        (Ok(_), None) => Err(advice("bpf-linker is neither on PATH nor in cargo's bin directory")),
+        (Ok(_), None) => Err(advice(
+            "bpf-linker is neither on PATH nor in cargo's bin directory",
+        )),
         (Err(reason), _) => Err(advice(&reason)),
     }
 }
@@ -74,23 +76,38 @@ fn has_system_core() -> bool {
     else {
         return false;
     };
-    let lib = Path::new(sysroot.trim()).join("lib/rustlib").join(target()).join("lib");
+    let lib = Path::new(sysroot.trim())
+        .join("lib/rustlib")
+        .join(target())
+        .join("lib");
     fs::read_dir(lib).is_ok_and(|entries| {
-        entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+        entries
+            .flatten()
+            .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
     })
 }
 
 fn has_nightly_source() -> bool {
     let sysroot = text(clean("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]));
-    sysroot.is_some_and(|root| Path::new(root.trim()).join("lib/rustlib/src/rust/library/core").exists())
+    sysroot.is_some_and(|root| {
+        Path::new(root.trim())
+            .join("lib/rustlib/src/rust/library/core")
+            .exists()
+    })
 }
 
 fn find_linker() -> Option<PathBuf> {
-    let on_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let on_path = env::var_os("PATH")
+        .map(|path| env::split_paths(&path).collect::<Vec<_>>())
+        .unwrap_or_default();
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo"));
     let cargo_bins = cargo_home.into_iter().chain(home).map(|dir| dir.join("bin"));
-    on_path.into_iter().chain(cargo_bins).map(|dir| dir.join("bpf-linker")).find(|path| path.is_file())
+    on_path
+        .into_iter()
+        .chain(cargo_bins)
+        .map(|dir| dir.join("bpf-linker"))
+        .find(|path| path.is_file())
 }
 
 impl Toolchain {
@@ -113,11 +130,22 @@ impl Toolchain {
         let architecture = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
         cargo
             .current_dir(root)
-            .args(["build", "--release", "--locked", "--package", "gateway-ebpf", "--bin", "gateway-ebpf"])
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--package",
+                "gateway-ebpf",
+                "--bin",
+                "gateway-ebpf",
+            ])
             .args(["--target", target])
             .arg("--target-dir")
             .arg(target_dir)
-            .env(format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase()), &self.linker)
+            .env(
+                format!("CARGO_TARGET_{}_LINKER", target.replace('-', "_").to_uppercase()),
+                &self.linker,
+            )
             .env("CARGO_ENCODED_RUSTFLAGS", flags(&architecture).join("\x1f"))
             // A wrapper set in a configuration file may not know this compiler.
             .env("RUSTC_WRAPPER", "")
@@ -125,7 +153,10 @@ impl Toolchain {
         let output = cargo.output().map_err(|e| format!("starting {cargo:?}: {e}"))?;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("building the kernel program failed ({}):\n{cargo:?}\n{errors}", output.status));
+            return Err(format!(
+                "building the kernel program failed ({}):\n{cargo:?}\n{errors}",
+                output.status
+            ));
         }
         Ok(target_dir.join(target).join("release/gateway-ebpf"))
     }
@@ -149,17 +180,36 @@ fn flags(architecture: &str) -> Vec<String> {
 fn clean(program: &str) -> Command {
     let mut command = Command::new(program);
     let kept = |name: &str| {
-        ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        [
+            "CARGO_HOME",
+            "CARGO_HTTP_",
+            "CARGO_NET_",
+            "CARGO_REGISTR",
+            "CARGO_SOURCE_",
+            "CARGO_TERM_",
+        ]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
     };
     for (name, _) in env::vars_os() {
         let Some(name) = name.to_str() else { continue };
-        let build_script = ["TARGET", "HOST", "PROFILE", "OUT_DIR", "DEBUG", "OPT_LEVEL", "NUM_JOBS", "MAKEFLAGS"];
+        let build_script = [
+            "TARGET",
+            "HOST",
+            "PROFILE",
+            "OUT_DIR",
+            "DEBUG",
+            "OPT_LEVEL",
+            "NUM_JOBS",
+            "MAKEFLAGS",
+        ];
         let outer = name == "CARGO"
             || name.starts_with("CARGO_") && !kept(name)
             || name.starts_with("RUSTC")
-            || matches!(name, "RUSTDOC" | "RUSTFLAGS" | "RUSTDOCFLAGS" | "RUSTUP_TOOLCHAIN" | "RUST_RECURSION_COUNT")
+            || matches!(
+                name,
+                "RUSTDOC" | "RUSTFLAGS" | "RUSTDOCFLAGS" | "RUSTUP_TOOLCHAIN" | "RUST_RECURSION_COUNT"
+            )
             || name.starts_with("DEP_")
             || build_script.contains(&name);
         if outer {
@@ -171,5 +221,8 @@ fn clean(program: &str) -> Command {
 
 fn text(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -3,3 +3,5 @@
 pub mod gateway;
 pub mod net;
 pub mod origin;
+pub mod packet;
+pub mod table;

@@ -1,0 +1,245 @@
+//! Attaching to interfaces: by a pinned link, adopted if it is there, refused if the interface is another's.
+
+use std::path::{Path, PathBuf};
+
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
+use aya::programs::{ProgramError, loaded_programs};
+
+use super::error::{at, load_failed};
+use super::netlink::{Attached, interface};
+use super::sys::Link;
+use super::{Kernel, versioned};
+use crate::config::model::XdpMode;
+use crate::dataplane::{Attachment, Error};
+
+/// File name of a link's pin, before the interface's name.
+const LINK: &str = "link-";
+
+impl Kernel {
+    /// Puts the program on an interface, or swaps it into the link that an earlier process left there.
+    ///
+    /// Swapping is atomic and keeps the mode. If that is not the mode asked for, the link is made anew, which leaves
+    /// the interface without a program for some milliseconds. `XdpMode::None` is refused.
+    pub fn attach_to(&mut self, name: &str, mode: XdpMode) -> Result<Attachment, Error> {
+        let attempts: &[AyaMode] = match mode {
+            XdpMode::Auto => &[AyaMode::Driver, AyaMode::Skb],
+            XdpMode::Native => &[AyaMode::Driver],
+            XdpMode::Generic => &[AyaMode::Skb],
+            XdpMode::None => {
+                let detail = "mode `none` attaches nothing".to_owned();
+                return Err(Error::Load {
+                    operation: format!("attaching to {name}"),
+                    detail,
+                });
+            }
+        };
+        let pin = self.dir.join(format!("{LINK}{name}"));
+        let found = interface(name)?;
+        if let Some(attached) = ours(&pin, found.index, found.xdp)? {
+            if fits(mode, attached) {
+                self.adopt(&pin)?;
+                return Ok(Attachment {
+                    adopted: true,
+                    ..state(name, &pin)?
+                });
+            }
+            remove_link(&pin)?;
+        } else if pin.exists() {
+            // The interface it was made for is gone, perhaps replaced by one of the same name.
+            remove_link(&pin)?;
+            tracing::info!(interface = name, "removed the link of an interface that is gone");
+        }
+        if let Some(other) = interface(name)?.xdp {
+            return Err(foreign(name, other));
+        }
+
+        let mut note = None;
+        for attempt in attempts {
+            match self.link(found.index, *attempt, &pin) {
+                Ok(()) => {
+                    return Ok(Attachment {
+                        note,
+                        ..state(name, &pin)?
+                    });
+                }
+                Err(error) if attempts.len() > 1 && *attempt == AyaMode::Driver => {
+                    note = Some(error.to_string())
+                }
+                Err(error) => {
+                    // Someone may have been faster.
+                    return Err(match interface(name)?.xdp {
+                        Some(other) => foreign(name, other),
+                        None => error,
+                    });
+                }
+            }
+        }
+        Err(Error::Load {
+            operation: format!("attaching to {name}"),
+            detail: note.unwrap_or_default(),
+        })
+    }
+
+    /// Every interface that has, or had, a link of ours.
+    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+        links(&self.dir)?
+            .into_iter()
+            .map(|(name, pin)| state(&name, &pin))
+            .collect()
+    }
+
+    /// Takes the program off every interface and removes every pin. The tables end with this process.
+    pub fn detach_all(self) -> Result<(), Error> {
+        remove_all(&self.dir)
+    }
+
+    /// As [`Kernel::detach_all`], without a running gateway. Not an error if nothing is pinned.
+    pub fn remove(pin_dir: &Path) -> Result<(), Error> {
+        remove_all(&versioned(pin_dir))
+    }
+
+    fn adopt(&mut self, pin: &Path) -> Result<(), Error> {
+        let failed = |e: &(dyn std::error::Error + 'static)| {
+            load_failed(&format!("taking over the link {}", pin.display()), e)
+        };
+        let link = FdLink::from(PinnedLink::from_pin(pin).map_err(|e| failed(&e))?);
+        let link = XdpLink::try_from(link).map_err(|e| failed(&e))?;
+        let program = self.loaded()?;
+        let id = program.attach_to_link(link).map_err(|e| failed(&e))?;
+        // Dropping our descriptor leaves the link to its pin.
+        program.take_link(id).map(drop).map_err(|e| failed(&e))
+    }
+
+    fn link(&mut self, index: u32, mode: AyaMode, pin: &Path) -> Result<(), Error> {
+        let program = self.loaded()?;
+        let id = program.attach_to_if_index(index, mode).map_err(|e| match &e {
+            ProgramError::SyscallError(call) => {
+                let operation = format!("attaching in {mode:?} mode");
+                at(operation)(std::io::Error::from_raw_os_error(
+                    call.io_error.raw_os_error().unwrap_or(0),
+                ))
+            }
+            _ => load_failed("attaching", &e),
+        })?;
+        let link = program.take_link(id).map_err(|e| load_failed("attaching", &e))?;
+        // aya falls back to netlink before kernel 5.9, where there is nothing to pin.
+        let link = FdLink::try_from(link).map_err(|e| load_failed("attaching by a link (kernel 5.9)", &e))?;
+        link.pin(pin)
+            .map(drop)
+            .map_err(|e| load_failed("pinning the link", &e))
+    }
+}
+
+/// The program on the interface, if it hangs on the link at `pin`.
+fn ours(pin: &Path, index: u32, attached: Option<Attached>) -> Result<Option<Attached>, Error> {
+    if !pin.exists() {
+        return Ok(None);
+    }
+    let reading = || at(format!("reading the link {}", pin.display()));
+    let info = Link::open(pin).and_then(|link| link.info()).map_err(reading())?;
+    Ok(attached.filter(|attached| info.ifindex == index && info.program == attached.program))
+}
+
+fn fits(mode: XdpMode, attached: Attached) -> bool {
+    match mode {
+        XdpMode::Auto => true,
+        XdpMode::Native => attached.native,
+        XdpMode::Generic => !attached.native,
+        XdpMode::None => false,
+    }
+}
+
+fn state(name: &str, pin: &Path) -> Result<Attachment, Error> {
+    let none = Attachment {
+        interface: name.to_owned(),
+        mode: XdpMode::None,
+        program: 0,
+        ours: false,
+        adopted: false,
+        note: None,
+    };
+    let found = match interface(name) {
+        Ok(found) => found,
+        Err(Error::NoInterface { .. }) => return Ok(none),
+        Err(error) => return Err(error),
+    };
+    let Some(attached) = found.xdp else {
+        return Ok(none);
+    };
+    let mode = if attached.native {
+        XdpMode::Native
+    } else {
+        XdpMode::Generic
+    };
+    let ours = ours(pin, found.index, found.xdp)?.is_some();
+    Ok(Attachment {
+        mode,
+        program: attached.program,
+        ours,
+        ..none
+    })
+}
+
+fn foreign(interface: &str, attached: Attached) -> Error {
+    let id = attached.program;
+    let name = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)
+        .and_then(|program| program.name_as_str().map(str::to_owned));
+    Error::Foreign {
+        interface: interface.to_owned(),
+        program: name.unwrap_or_else(|| "unnamed".into()),
+        id,
+    }
+}
+
+/// Interface names and pins of the links in `dir`.
+fn links(dir: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
+    let mut links: Vec<_> = pins(dir)?
+        .into_iter()
+        .filter_map(|pin| {
+            let name = pin.file_name()?.to_str()?.strip_prefix(LINK)?.to_owned();
+            Some((name, pin))
+        })
+        .collect();
+    links.sort();
+    Ok(links)
+}
+
+fn pins(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let reading = || at(format!("reading {}", dir.display()));
+    match std::fs::read_dir(dir) {
+        Ok(entries) => entries
+            .map(|entry| entry.map(|e| e.path()).map_err(reading()))
+            .collect(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(reading()(error)),
+    }
+}
+
+fn remove_link(pin: &Path) -> Result<(), Error> {
+    // A link whose interface is gone has nothing to detach and says so; the pin is what is left of it.
+    if let Err(error) = Link::open(pin).and_then(Link::detach) {
+        tracing::debug!(%error, pin = %pin.display(), "detaching before removing the pin");
+    }
+    std::fs::remove_file(pin).map_err(at(format!("removing {}", pin.display())))
+}
+
+/// Links first: no program may stand that looks at tables nobody can reach.
+pub(super) fn remove_all(dir: &Path) -> Result<(), Error> {
+    for (_, pin) in links(dir)? {
+        remove_link(&pin)?;
+    }
+    for pin in pins(dir)? {
+        std::fs::remove_file(&pin).map_err(at(format!("removing {}", pin.display())))?;
+    }
+    if dir.exists() {
+        std::fs::remove_dir(dir).map_err(at(format!("removing {}", dir.display())))?;
+    }
+    // The directory above is ours too unless another version or the operator keeps something in it.
+    if let Some(parent) = dir.parent() {
+        let _ = std::fs::remove_dir(parent);
+    }
+    Ok(())
+}

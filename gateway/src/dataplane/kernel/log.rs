@@ -1,0 +1,103 @@
+//! Log lines of the kernel program, handed to `tracing` under the target `gateway::xdp`.
+
+use std::fmt::Write as _;
+
+use aya::Ebpf;
+use aya_log::EbpfLogger;
+use gateway_common::outcome::DropReason;
+use tokio::io::unix::AsyncFd;
+
+/// The reading end of the program's log ring.
+pub struct KernelLog(EbpfLogger<Forward>);
+
+impl std::fmt::Debug for KernelLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KernelLog")
+    }
+}
+
+impl KernelLog {
+    pub(super) fn new(program: &mut Ebpf) -> Option<Self> {
+        EbpfLogger::init_with_logger(program, Forward).ok().map(Self)
+    }
+
+    /// Forwards what has arrived, without waiting.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
+
+    /// Forwards lines for as long as it is polled, on a tokio runtime with I/O. Ends only with an error.
+    pub async fn run(self) -> std::io::Error {
+        // SAFETY: the logger owns the ring's descriptor, keeps it open for as long as it lives, and always names the
+        // same one.
+        let mut ring = match unsafe { AsyncFd::register(self.0) } {
+            Ok(ring) => ring,
+            Err(error) => return error.into(),
+        };
+        loop {
+            match ring.readable_mut().await {
+                Ok(mut ready) => {
+                    ready.get_inner_mut().flush();
+                    ready.clear_ready();
+                }
+                Err(error) => return error,
+            }
+        }
+    }
+}
+
+/// aya hands lines to the `log` crate's trait; this is that trait over `tracing`.
+struct Forward;
+
+impl log::Log for Forward {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let line = named(&record.args().to_string());
+        match record.level() {
+            log::Level::Error => tracing::error!(target: "gateway::xdp", "{line}"),
+            log::Level::Warn => tracing::warn!(target: "gateway::xdp", "{line}"),
+            log::Level::Info => tracing::info!(target: "gateway::xdp", "{line}"),
+            log::Level::Debug => tracing::debug!(target: "gateway::xdp", "{line}"),
+            log::Level::Trace => tracing::trace!(target: "gateway::xdp", "{line}"),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The program writes a reason's number, as strings are costly there; this puts its name.
+fn named(line: &str) -> String {
+    let mut text = String::with_capacity(line.len() + 8);
+    for (index, word) in line.split(' ').enumerate() {
+        if index > 0 {
+            text.push(' ');
+        }
+        let number = word
+            .strip_prefix("reason=")
+            .and_then(|number| number.parse().ok());
+        match number.and_then(|number: u32| DropReason::ALL.iter().find(|reason| reason.slot() == number)) {
+            Some(reason) => {
+                let _ = write!(text, "reason={}", reason.name());
+            }
+            None => text.push_str(word),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_known_number_becomes_a_name_and_the_rest_stays() {
+        assert_eq!(
+            named("drop reason=32 source=192.0.2.1"),
+            "drop reason=denied source=192.0.2.1"
+        );
+        assert_eq!(named("drop reason=99  x"), "drop reason=99  x");
+    }
+}

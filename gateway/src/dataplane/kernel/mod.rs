@@ -1,0 +1,214 @@
+//! The kernel's tables and programs: the only place that names aya.
+//!
+//! Owns loading, pinning, attaching, and the map calls behind [`Backend`]. Must not know what should be in the tables.
+//!
+//! Everything lives under `<pin_dir>/v<ABI>/` on bpffs: each map under its name, each attachment as a pinned link
+//! `link-<interface>`. A link holds its program and the program its maps, so a gateway that dies leaves everything
+//! at work, and the next one *adopts* it: it opens the same maps and swaps the program inside the same link, which
+//! the kernel does at once for all processors. There is no moment without a program, and never two.
+
+mod attach;
+mod error;
+mod log;
+mod netlink;
+mod sys;
+mod tables;
+
+pub use log::KernelLog;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aya::programs::{TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use gateway_common::ABI_VERSION;
+use gateway_common::tables::{Settings, names};
+
+use self::error::{at, load_failed};
+use self::tables::Maps;
+use super::{Attachment, Backend, Change, Counters, Error, Found, Image};
+use crate::config::model::{Capacity, XdpMode};
+
+/// The kernel program, as the build script made it. Public so that a test can compare it with `gateway_common`.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GATEWAY_BPF_OBJECT_FILE"));
+
+/// How to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory on bpffs; created if it is missing.
+    pub pin_dir: PathBuf,
+    /// Sizes of tables that are not pinned yet.
+    pub capacity: Capacity,
+}
+
+/// The kernel as a [`Backend`].
+#[derive(Debug)]
+pub struct Kernel {
+    dir: PathBuf,
+    maps: Maps,
+    /// Absent if only the pinned tables were opened.
+    program: Option<Ebpf>,
+    warnings: Vec<String>,
+}
+
+impl Kernel {
+    /// Loads the program and opens its tables, adopting those that are pinned.
+    ///
+    /// Mounts bpffs if it is missing. Nothing is attached and nothing filtered until [`Kernel::attach`].
+    /// A pinned table of another capacity than configured is kept, since it holds what must not be lost: see
+    /// [`Kernel::warnings`].
+    pub fn load(options: &Options) -> Result<Self, Error> {
+        sys::lift_memory_limit();
+        sys::ensure_bpffs(&options.pin_dir)?;
+        let dir = versioned(&options.pin_dir);
+        std::fs::create_dir_all(&dir).map_err(at(format!("creating {}", dir.display())))?;
+
+        let sizes = sizes(&options.capacity);
+        let mut loader = EbpfLoader::new();
+        loader
+            .default_map_pin_directory(&dir)
+            .verifier_log_level(VerifierLogLevel::STATS);
+        for (name, entries) in sizes {
+            loader.map_max_entries(name, entries);
+        }
+        let mut program = loader
+            .load(OBJECT)
+            .map_err(|e| load_failed("creating the kernel tables", &e))?;
+        xdp(&mut program)?
+            .load()
+            .map_err(|e| load_failed("loading the kernel program", &e))?;
+
+        let mut maps = Maps::open(&dir)?;
+        let warnings = sizes.iter().filter_map(|(name, wanted)| {
+            let has = maps.capacity(name);
+            (has != *wanted).then(|| {
+                format!(
+                    "the pinned table {name} holds {has} entries, not the configured {wanted}; it is kept with what \
+                     is in it until `gateway` is stopped with all its pins removed"
+                )
+            })
+        });
+        let warnings = warnings.collect();
+        maps.draw_hash_key()?;
+        Ok(Self {
+            dir,
+            maps,
+            program: Some(program),
+            warnings,
+        })
+    }
+
+    /// Opens the pinned tables only, for a command without a daemon. [`Error::NotPinned`] if there are none.
+    pub fn pinned(pin_dir: &Path) -> Result<Self, Error> {
+        let dir = versioned(pin_dir);
+        if !dir.join(names::SETTINGS).exists() {
+            return Err(Error::NotPinned {
+                dir: dir.display().to_string(),
+            });
+        }
+        let maps = Maps::open(&dir)?;
+        Ok(Self {
+            dir,
+            maps,
+            program: None,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// What an operator should hear about how loading went.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The program's log lines; `None` the second time, and without a program.
+    pub fn take_log(&mut self) -> Option<KernelLog> {
+        KernelLog::new(self.program.as_mut()?)
+    }
+
+    /// Runs the program `repeat` times over one frame of at least 14 bytes (the kernel refuses shorter ones), without
+    /// a network. Returns the XDP action and the mean time of a run.
+    pub fn test_run(&mut self, frame: &[u8], repeat: u32) -> Result<(u32, Duration), Error> {
+        let program = self.loaded()?;
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            repeat,
+            ..TestRunOptions::new()
+        };
+        let result = program
+            .test_run(options)
+            .map_err(|e| load_failed("running the program over a frame", &e))?;
+        Ok((result.return_value, result.duration))
+    }
+
+    fn loaded(&mut self) -> Result<&mut Xdp, Error> {
+        let dir = &self.dir;
+        let program = self.program.as_mut().ok_or_else(|| Error::NotPinned {
+            dir: dir.display().to_string(),
+        })?;
+        xdp(program)
+    }
+}
+
+impl Backend for Kernel {
+    fn enforced(&mut self) -> Result<Image, Error> {
+        self.maps.image()
+    }
+
+    fn settings(&mut self) -> Result<Settings, Error> {
+        self.maps.settings()
+    }
+
+    /// A change counts as made when its system call succeeded; settings are read back besides.
+    fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
+        self.maps.apply(changes)
+    }
+
+    fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {
+        self.maps.lookup(addr.to_canonical())
+    }
+
+    fn counters(&mut self) -> Result<Counters, Error> {
+        self.maps.counters()
+    }
+
+    fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attachment, Error> {
+        self.attach_to(interface, mode)
+    }
+
+    fn interfaces(&mut self) -> Result<Vec<Attachment>, Error> {
+        self.attachments()
+    }
+
+    fn detach(&mut self) -> Result<(), Error> {
+        attach::remove_all(&self.dir)
+    }
+}
+
+/// Where this version of the ABI is pinned.
+fn versioned(pin_dir: &Path) -> PathBuf {
+    pin_dir.join(format!("v{ABI_VERSION}"))
+}
+
+/// The tables whose size is a choice, with the size chosen. A table must hold at least one entry to exist.
+fn sizes(capacity: &Capacity) -> [(&'static str, u32); 7] {
+    [
+        (names::ALLOW_ADDR, capacity.allow_addresses.max(1)),
+        (names::ALLOW_NET4, capacity.allow_prefixes.max(1)),
+        (names::ALLOW_NET6, capacity.allow_prefixes.max(1)),
+        (names::DENY_ADDR, capacity.deny_addresses.max(1)),
+        (names::DENY_NET4, capacity.deny_prefixes.max(1)),
+        (names::DENY_NET6, capacity.deny_prefixes.max(1)),
+        (names::BLOCK_ADDR, capacity.blocks.max(1)),
+    ]
+}
+
+fn xdp(program: &mut Ebpf) -> Result<&mut Xdp, Error> {
+    let missing = || Error::Load {
+        operation: "reading the object".into(),
+        detail: "it has no XDP program".into(),
+    };
+    let program = program.program_mut(names::PROGRAM).ok_or_else(missing)?;
+    program.try_into().map_err(|_| missing())
+}

@@ -1,0 +1,84 @@
+//! The packet table over memory: parsing and policy as the host runs them. No privileges needed.
+
+use std::collections::BTreeSet;
+
+use gateway::dataplane::{Backend as _, Memory};
+use gateway_common::outcome::{DropReason, PassReason, Verdict};
+use gateway_ebpf::packet::{Cursor, Packet, parse};
+use gateway_ebpf::policy::decide;
+use gateway_tests::table::{Case, Setup, cases};
+
+fn memory(setup: &Setup) -> Memory {
+    let mut memory = Memory::new([0x0123_4567, 0x89ab_cdef]);
+    memory.now_ns = 1_000_000_000_000;
+    let failures = memory.apply(&setup.changes());
+    assert!(failures.is_empty(), "{failures:?}");
+    memory
+}
+
+fn run(memory: &mut Memory, frame: &[u8]) -> Verdict {
+    let decision = decide(&parse(Cursor::new(frame)), memory);
+    memory.leave(decision, frame.len() as u64)
+}
+
+fn verdict(case: &Case, frame: &[u8]) -> Verdict {
+    let mut memory = memory(&case.setup);
+    for frame in &case.before {
+        run(&mut memory, frame);
+    }
+    run(&mut memory, frame)
+}
+
+#[test]
+fn every_case_has_its_verdict() {
+    let cases = cases();
+    assert!(cases.len() >= 60, "the table has shrunk to {} cases", cases.len());
+    let names: BTreeSet<_> = cases.iter().map(|case| case.name).collect();
+    assert_eq!(names.len(), cases.len(), "two cases have one name");
+    let wrong: Vec<_> = cases
+        .iter()
+        .filter_map(|case| {
+            let got = verdict(case, &case.frame);
+            (got != case.verdict).then(|| format!("{}: {got:?}, expected {:?}", case.name, case.verdict))
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_outcome_is_in_the_table() {
+    let seen: BTreeSet<u32> = cases().iter().map(|case| case.verdict.slot()).collect();
+    let all = PassReason::ALL
+        .iter()
+        .map(|r| r.slot())
+        .chain(DropReason::ALL.iter().map(|r| r.slot()));
+    assert_eq!(seen, all.collect());
+}
+
+/// A frame cut short is truncated, or what its part alone is: not IP, or (cut within padding) what it was. It never
+/// becomes another source's packet: a source that is read is the true one.
+#[test]
+fn a_frame_cut_at_any_length_is_never_taken_for_another() {
+    for case in cases() {
+        let Packet::Ip { source, transport } = parse(Cursor::new(&case.frame)) else {
+            continue;
+        };
+        for length in 0..case.frame.len() {
+            match parse(Cursor::new(&case.frame[..length])) {
+                Packet::Ip {
+                    source: cut_source,
+                    transport: cut,
+                } => {
+                    assert_eq!(cut_source, source, "{} cut at {length}", case.name);
+                    let lie = matches!(cut, gateway_ebpf::packet::Transport::Malformed(_));
+                    assert!(lie || cut == transport, "{} cut at {length}: {cut:?}", case.name);
+                }
+                Packet::Malformed(reason) => {
+                    assert_eq!(reason, DropReason::Truncated, "{} at {length}", case.name)
+                }
+                Packet::NotIp => panic!("{} cut at {length} lost its type", case.name),
+            }
+            verdict(&case, &case.frame[..length]);
+        }
+    }
+}
