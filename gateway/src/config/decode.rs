@@ -332,6 +332,11 @@ impl<'t> Table<'t> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
+    /// Whether nothing at all was written.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// As [`Table::get`], with a fault if the key is missing.
     pub fn require(&mut self, walk: &mut Walk, key: &'static str, hint: &str) -> Option<Field<'t>> {
         let found = self.get(walk, key);

@@ -25,7 +25,8 @@ pub(super) fn auth(walk: &mut Walk, route: &mut Table<'_>) -> Option<Auth> {
     walk.table(&field, |walk, table| {
         let api_key = table.get(walk, "api_key");
         let jwt = table.get(walk, "jwt");
-        if table.has("api_key") == table.has("jwt") {
+        let (both, none) = (table.has("api_key") && table.has("jwt"), table.is_empty());
+        if both || none {
             let wrong = Wrong::new("exactly one way to authenticate is needed");
             walk.fault(
                 &table.field,

@@ -94,10 +94,10 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
     let mut segments = Vec::new();
     for part in rest.split('/').filter(|_| !rest.is_empty()) {
         let segment = segment(part).map_err(|hint| refuse().hint(hint))?;
-        if let Segment::Capture(name) = &segment {
-            if !names.insert(name.clone()) {
-                return Err(refuse().hint(format!("{{{name}}} is there twice")));
-            }
+        if let Segment::Capture(name) = &segment
+            && !names.insert(name.clone())
+        {
+            return Err(refuse().hint(format!("{{{name}}} is there twice")));
         }
         segments.push(segment);
     }
@@ -113,7 +113,7 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
 
 fn segment(text: &str) -> Result<Segment, &'static str> {
     if text.is_empty() {
-        return Err("no segment may be empty, and none may follow a final /; /** matches all below");
+        return Err("no segment may be empty, so no // and no final /; to match all below, end it with /**");
     }
     if let Some(name) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
         let first = name

@@ -20,7 +20,8 @@ const HTTP_PORT: u16 = 80;
 #[derive(Default)]
 pub(super) struct Upstreams<'t> {
     list: Vec<Upstream>,
-    by_name: BTreeMap<String, UpstreamId>,
+    /// The named ones. An inline upstream is its route's alone and can not be asked for by name.
+    named: BTreeMap<String, UpstreamId>,
     /// The named ones that no route has asked for yet.
     unused: BTreeMap<UpstreamId, (Key<'t>, Field<'t>)>,
 }
@@ -52,6 +53,7 @@ pub(super) fn named<'t>(walk: &mut Walk, top: &mut Table<'t>) -> Upstreams<'t> {
             balance,
             endpoints,
         });
+        upstreams.named.insert(key.text.to_owned(), id);
         upstreams.unused.insert(id, (key, field));
     }
     upstreams
@@ -64,9 +66,9 @@ impl<'t> Upstreams<'t> {
             Value::Text(name) => self.find(walk, field, name),
             Value::List(_) => {
                 let endpoints = endpoints(walk, field);
-                if self.by_name.contains_key(route) {
+                if self.named.contains_key(route) {
                     let wrong = Wrong::new(format!(
-                        "this upstream would be called {} as another is",
+                        "this upstream would be called {} like the one in upstreams",
                         quote(route)
                     ));
                     walk.fault(field, wrong.hint("give the route another name"));
@@ -103,18 +105,17 @@ impl<'t> Upstreams<'t> {
 
     fn add(&mut self, upstream: Upstream) -> UpstreamId {
         let id = UpstreamId(self.list.len());
-        self.by_name.insert(upstream.name.clone(), id);
         self.list.push(upstream);
         id
     }
 
     fn find(&mut self, walk: &mut Walk, field: &Field<'_>, name: &str) -> Option<UpstreamId> {
-        if let Some(id) = self.by_name.get(name) {
+        if let Some(id) = self.named.get(name) {
             self.unused.remove(id);
             return Some(*id);
         }
         let wrong = Wrong::new(format!("there is no upstream {}", quote(name)));
-        let hint = match nearest(name, self.by_name.keys().map(String::as_str)) {
+        let hint = match nearest(name, self.named.keys().map(String::as_str)) {
             Some(known) => format!("did you mean {}?", quote(known)),
             None if name.contains("://") => format!("to name an address, write [{{url: {}}}]", quote(name)),
             None => "upstreams at the top names the shared ones".to_owned(),
