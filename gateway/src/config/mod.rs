@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod fault;
 pub mod model;
 mod raw;
+mod scalar;
 pub mod units;
 
 #[cfg(test)]

@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use super::{label, patterns};
-use crate::config::decode::{Field, Key, Table, Walk, choice, number};
+use crate::config::decode::{Field, Key, Table, Walk};
 use crate::config::fault::{Wrong, nearest, quote};
 use crate::config::model::{Balance, Endpoint, Upstream, UpstreamId};
 use crate::config::raw::Value;
+use crate::config::scalar::{choice, number};
 
 const BALANCES: [(&str, Balance); 2] = [
     ("round_robin", Balance::RoundRobin),
@@ -137,7 +138,7 @@ fn endpoints(walk: &mut Walk, list: &Field<'_>) -> Vec<Endpoint> {
             let weight = table
                 .value(walk, "weight", number(1..=65_535))
                 .and_then(NonZeroU32::new);
-            let field = field?;
+            let field = field.map(without_password)?;
             let (host, port) = walk.value(&field, url)?;
             if endpoints
                 .iter()
@@ -160,8 +161,21 @@ fn endpoints(walk: &mut Walk, list: &Field<'_>) -> Vec<Endpoint> {
     endpoints
 }
 
+/// An address with a password in it is refused like others, and not shown.
+fn without_password(field: Field<'_>) -> Field<'_> {
+    match &field.node.value {
+        Value::Text(text) if text.contains('@') => field.secret(),
+        _ => field,
+    }
+}
+
 /// `http://host[:port]` and nothing more: paths are the route's matter, and credentials do not belong here.
 fn url(text: &str) -> Result<(String, u16), Wrong> {
+    if text.contains('@') {
+        return Err(Wrong::new(
+            "the address of an upstream carries no user or password",
+        ));
+    }
     let refuse = || Wrong::new(format!("{} is not the address of an upstream", quote(text)));
     let Some((scheme, authority)) = text.split_once("://") else {
         return Err(refuse().hint("write http://host:port"));

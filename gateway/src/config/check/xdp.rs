@@ -7,10 +7,11 @@ use ipnet::IpNet;
 
 use super::files;
 use super::lists::{Listed, listed};
-use crate::config::decode::{Field, Table, Walk, choice, number, or_off, within};
+use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Capacity, SynLimit, Xdp, XdpMode};
+use crate::config::scalar::{choice, number, or_off, within};
 use crate::config::units;
 
 const MODES: [(&str, XdpMode); 4] = [

@@ -186,6 +186,13 @@ fn a_key_in_clear_is_never_shown() {
         assert!(!faults.to_string().contains("hunter2"), "{text}\n{faults}");
         assert!(!format!("{faults:?}").contains("hunter2"), "{text}\n{faults:?}");
     }
+    let url = SMALL.replace("http://", "http://user:hunter2@");
+    assert!(
+        !load(&url)
+            .expect_err("a password")
+            .to_string()
+            .contains("hunter2")
+    );
     let dir = etc();
     let text = format!("{SMALL}    auth: {{api_key: {{keys: {{file: keys.yaml}}}}}}\n");
     for keys in [

@@ -10,8 +10,9 @@ use sha2::{Digest, Sha256};
 use super::{SMALL, etc, load, load_in};
 use crate::config::model::Auth;
 
-/// Generous: these run unoptimised, on machines that do other things as well.
-const SOON: Duration = Duration::from_secs(20);
+/// Generous: these run unoptimised, on machines that do other things as well. What it catches is work that grows with
+/// the square of the text, which would take hours.
+const SOON: Duration = Duration::from_secs(60);
 
 fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
     let start = Instant::now();
