@@ -9,34 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Excerpt, Fault, Faults, Wrong, nearest, quote};
 use super::raw::{self, Entry, Node, Pos, Value};
-
-/// A text under its name, for excerpts.
-#[derive(Debug)]
-pub struct Source {
-    pub name: String,
-    text: String,
-    /// Byte offsets of the line starts.
-    starts: Vec<usize>,
-}
-
-impl Source {
-    pub fn new(name: String, text: String) -> Self {
-        let starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self { name, text, starts }
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    fn excerpt(&self, pos: Pos) -> Option<Excerpt> {
-        let start = *self.starts.get(pos.line as usize - 1)?;
-        let line = self.text.get(start..)?.lines().next()?;
-        Some(Excerpt::of(line, pos.column))
-    }
-}
+use super::source::Source;
 
 /// What is shown of the line a fault stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

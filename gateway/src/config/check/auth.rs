@@ -7,12 +7,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{files, headers, label};
-use crate::config::decode::{Field, Source, Table, Walk};
+use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{ApiKeyAuth, Auth, RateKey, RateLimit};
 use crate::config::raw::{MOST_BYTES, Value};
 use crate::config::scalar::{choice, number};
+use crate::config::source::Source;
 use crate::config::units;
 
 /// How an operator makes a hash; `printf` because `echo` would hash the line's end as well.

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sha2::{Digest, Sha256};
+
 use super::{SMALL, etc, load, load_in};
 use crate::config::decode::Walk;
 use crate::config::model::{
@@ -194,5 +196,53 @@ fn what_is_left_out_has_its_default() {
         load(SMALL).map(|(again, _)| again),
         Ok(config),
         "equal texts are equal models"
+    );
+}
+
+#[test]
+fn a_file_from_another_system_is_the_same_file() {
+    let config = load(SMALL).map(|(config, _)| config);
+    assert!(config.is_ok());
+    for text in [
+        SMALL.replace('\n', "\r\n"),
+        format!("\u{feff}{SMALL}"),
+        format!("---\n{SMALL}...\n"),
+    ] {
+        let mut other = load(&text).map(|(config, _)| config);
+        if let Ok(other) = &mut other {
+            other.routes[0].source = "g.yaml:4".into();
+        }
+        assert_eq!(other, config, "{text:?}");
+    }
+}
+
+#[test]
+fn headers_and_keys_arrive_as_written() {
+    let dir = etc();
+    let (config, _) = load_in(dir.path(), EVERYTHING).unwrap_or_else(|faults| panic!("{faults}"));
+    let lines = |lines: &[(http::HeaderName, http::HeaderValue)]| -> Vec<String> {
+        lines
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")))
+            .collect()
+    };
+    let route = &config.routes[0];
+    assert_eq!(route.request.remove, ["x-debug"]);
+    assert_eq!(lines(&route.request.set), ["x-gateway: edge"]);
+    assert_eq!(
+        lines(&route.response.add),
+        ["vary: Origin", "vary: Accept-Encoding"]
+    );
+    assert_eq!(
+        (route.body_bytes, route.response_header),
+        (Some(1 << 20), Some(Duration::from_secs(5)))
+    );
+    let Some(Auth::ApiKey(auth)) = &config.routes[1].auth else {
+        panic!("a key is needed")
+    };
+    assert_eq!(auth.header, defaults::API_KEY_HEADER);
+    assert_eq!(
+        auth.keys.keys().copied().collect::<Vec<_>>(),
+        [<[u8; 32]>::from(Sha256::digest("demo-key"))]
     );
 }
