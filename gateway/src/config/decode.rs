@@ -9,34 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::fault::{Excerpt, Fault, Faults, Wrong, nearest, quote};
 use super::raw::{self, Entry, Node, Pos, Value};
-
-/// A text under its name, for excerpts.
-#[derive(Debug)]
-pub struct Source {
-    pub name: String,
-    text: String,
-    /// Byte offsets of the line starts.
-    starts: Vec<usize>,
-}
-
-impl Source {
-    pub fn new(name: String, text: String) -> Self {
-        let starts = std::iter::once(0)
-            .chain(text.match_indices('\n').map(|(at, _)| at + 1))
-            .collect();
-        Self { name, text, starts }
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    fn excerpt(&self, pos: Pos) -> Option<Excerpt> {
-        let start = *self.starts.get(pos.line as usize - 1)?;
-        let line = self.text.get(start..)?.lines().next()?;
-        Some(Excerpt::of(line, pos.column))
-    }
-}
+use super::source::Source;
 
 /// What is shown of the line a fault stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -332,6 +305,11 @@ impl<'t> Table<'t> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
+    /// Whether nothing at all was written.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// As [`Table::get`], with a fault if the key is missing.
     pub fn require(&mut self, walk: &mut Walk, key: &'static str, hint: &str) -> Option<Field<'t>> {
         let found = self.get(walk, key);
@@ -411,73 +389,4 @@ fn describe(field: &Field<'_>, pos: Pos, wrong: Wrong) -> Fault {
 
 fn expected(what: &str, found: &Value) -> Wrong {
     Wrong::new(format!("expected {what}, found {}", found.kind()))
-}
-
-/// A whole number in `range`.
-pub fn number(range: std::ops::RangeInclusive<u32>) -> impl FnOnce(&str) -> Result<u32, Wrong> {
-    move |text| {
-        let (low, high) = (range.start(), range.end());
-        let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        match text.parse().ok().filter(|n| plain && range.contains(n)) {
-            Some(n) => Ok(n),
-            None => Err(Wrong::new(format!(
-                "{} is not a whole number from {low} to {high}",
-                quote(text)
-            ))),
-        }
-    }
-}
-
-/// `true` or `false`.
-pub fn truth(text: &str) -> Result<bool, Wrong> {
-    match text {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(Wrong::new(format!("{} is not true or false", quote(text)))),
-    }
-}
-
-/// One of a few names.
-pub fn choice<T: Copy>(choices: &[(&'static str, T)]) -> impl FnOnce(&str) -> Result<T, Wrong> {
-    move |text| match choices.iter().find(|(name, _)| *name == text) {
-        Some((_, value)) => Ok(*value),
-        None => {
-            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-            let wrong = Wrong::new(format!("{} is not one of {}", quote(text), names.join(", ")));
-            Err(match nearest(text, names) {
-                Some(name) => wrong.hint(format!("did you mean {}?", quote(name))),
-                None => wrong,
-            })
-        }
-    }
-}
-
-/// A value that `read` understands, within `range`; `show` writes its ends.
-pub fn within<T: PartialOrd + Copy>(
-    range: std::ops::RangeInclusive<T>,
-    read: impl FnOnce(&str) -> Result<T, Wrong>,
-    show: impl Fn(T) -> String,
-) -> impl FnOnce(&str) -> Result<T, Wrong> {
-    move |text| {
-        let value = read(text)?;
-        if range.contains(&value) {
-            return Ok(value);
-        }
-        let (low, high) = (show(*range.start()), show(*range.end()));
-        Err(Wrong::new(format!("{} is out of range", quote(text)))
-            .hint(format!("it goes from {low} to {high}")))
-    }
-}
-
-/// `off`, or a value that `read` understands.
-pub fn or_off<T>(
-    read: impl FnOnce(&str) -> Result<T, Wrong>,
-) -> impl FnOnce(&str) -> Result<Option<T>, Wrong> {
-    move |text| {
-        if text == "off" {
-            Ok(None)
-        } else {
-            read(text).map(Some)
-        }
-    }
 }

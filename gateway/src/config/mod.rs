@@ -10,6 +10,8 @@ pub mod defaults;
 pub mod fault;
 pub mod model;
 mod raw;
+mod scalar;
+mod source;
 pub mod units;
 
 #[cfg(test)]
@@ -21,8 +23,9 @@ pub use check::strikes::STRIKE_CODES;
 pub use fault::{Fault, Faults, Warning};
 pub use model::Config;
 
-use decode::{Field, Source, Walk};
+use decode::{Field, Walk};
 use fault::Wrong;
+use source::Source;
 
 impl Config {
     /// Reads and checks a configuration file, and every file that it names.

@@ -44,7 +44,7 @@ const RATE_TIMES: &[Unit] = &[("s", 1), ("m", 60), ("h", 3_600)];
 /// # Errors
 /// Anything else, or more than `u64` milliseconds.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
-    with_unit(text, TIMES, "a duration", "10s").map(Duration::from_millis)
+    with_unit(text, TIMES, "a duration", ("10", "s")).map(Duration::from_millis)
 }
 
 /// `512B`, `64KiB`, `10MiB`, `1GiB`, and the decimal `1kB`, `1MB`, `1GB`.
@@ -52,7 +52,7 @@ pub fn duration(text: &str) -> Result<Duration, Wrong> {
 /// # Errors
 /// Anything else, or more than `u64` bytes.
 pub fn size(text: &str) -> Result<u64, Wrong> {
-    with_unit(text, SIZES, "a size", "64KiB")
+    with_unit(text, SIZES, "a size", ("65536", "B"))
 }
 
 /// `100/s`, `10/m`, `5/h`. At least 1, at most `u32::MAX`.
@@ -203,13 +203,9 @@ fn show(value: u64, units: &[Unit], zero: &str) -> String {
     )
 }
 
-fn with_unit(text: &str, units: &[Unit], what: &str, example: &str) -> Result<u64, Wrong> {
+/// `example` is a number and its unit; the unit is the one that a bare number most likely meant.
+fn with_unit(text: &str, units: &[Unit], what: &str, example: (&str, &str)) -> Result<u64, Wrong> {
     let refuse = || Wrong::new(format!("{} is not {what}", quote(text)));
-    let cut = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(cut);
-    if number.is_empty() {
-        return Err(refuse().hint(format!("write a whole number and a unit, such as {example}")));
-    }
     let names = || {
         units
             .iter()
@@ -218,11 +214,17 @@ fn with_unit(text: &str, units: &[Unit], what: &str, example: &str) -> Result<u6
             .collect::<Vec<_>>()
             .join(", ")
     };
+    let (example, likely) = example;
+    let (number, unit) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
+    if number.is_empty() {
+        return Err(refuse().hint(format!(
+            "write a whole number and a unit, such as {example}{likely}"
+        )));
+    }
     if unit.is_empty() {
-        let short = if number.len() <= 12 { number } else { "10" };
-        let unit = example.trim_start_matches(|c: char| c.is_ascii_digit());
-        return Err(Wrong::new(format!("{} has no unit", quote(text)))
-            .hint(format!("write {short}{unit}, or another of {}", names())));
+        let number = if number.len() <= 12 { number } else { example };
+        let wrong = Wrong::new(format!("{} has no unit", quote(text)));
+        return Err(wrong.hint(format!("write {number}{likely}, or another of {}", names())));
     }
     let Some((_, worth)) = units.iter().find(|(name, _)| *name == unit) else {
         return Err(refuse().hint(format!("{} is not one of the units {}", quote(unit), names())));
@@ -237,4 +239,142 @@ fn digits(text: &str) -> Option<u64> {
         return None;
     }
     text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_unit_is_worth_what_it_says() {
+        let read = |text| duration(text).expect(text).as_millis();
+        assert_eq!(
+            ["250ms", "10s", "1m", "2h", "1d"].map(read),
+            [250, 10_000, 60_000, 7_200_000, 86_400_000]
+        );
+        let read = |text| size(text).expect(text);
+        assert_eq!(
+            ["512B", "64KiB", "10MiB", "1MB", "1kB", "1GiB"].map(read),
+            [512, 65_536, 10_485_760, 1_000_000, 1_000, 1_073_741_824]
+        );
+        assert_eq!(
+            ["4x", "1.5x", "1.25x", "0.05x"].map(|text| factor(text).expect(text)),
+            [400, 150, 125, 5]
+        );
+        let read = |text| {
+            rate(text)
+                .map(|rate| (rate.count.get(), rate.per.as_secs()))
+                .expect(text)
+        };
+        assert_eq!(
+            ["100/s", "10/m", "5/h"].map(read),
+            [(100, 1), (10, 60), (5, 3600)]
+        );
+    }
+
+    #[test]
+    fn a_bare_number_is_told_its_likely_unit() {
+        let told = |wrong: Result<_, Wrong>| wrong.expect_err("no unit").to_string();
+        assert_eq!(
+            told(duration("10").map(drop)),
+            "\"10\" has no unit; write 10s, or another of ms, s, m, h, d"
+        );
+        assert!(told(size("1500").map(drop)).contains("write 1500B"));
+        assert!(told(rate("100").map(drop)).contains("write 100/s"));
+        assert!(told(factor("4").map(drop)).contains("2x"));
+    }
+
+    #[test]
+    fn near_misses_are_refused() {
+        for text in [
+            "",
+            "s",
+            "-1s",
+            "+1s",
+            "1 s",
+            "1.5s",
+            "1S",
+            "1min",
+            "1h30m",
+            "٣s",
+            "18446744073709551615d",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        for text in ["", "B", "1K", "1kib", "1 MiB", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+        for text in ["0/s", "/s", "1/", "1/d", "-1/s", "4294967296/s", "1/s/s"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        for text in [
+            "x",
+            ".5x",
+            "1.x",
+            "1.234x",
+            "4X",
+            "99999999999999999999x",
+            "42949673x",
+        ] {
+            assert!(factor(text).is_err(), "{text}");
+        }
+        for text in [
+            "",
+            "/8",
+            "1.2.3.4/",
+            "1.2.3.4/33",
+            "1.2.3.4/+8",
+            "01.2.3.4",
+            "1.2.3.4 ",
+            "::1/129",
+            "::1%lo",
+            "a",
+        ] {
+            assert!(network(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_network_is_the_ipv4_network() {
+        let read = |text| network(text).expect(text).to_string();
+        assert_eq!(read("::ffff:192.0.2.7"), "192.0.2.7/32");
+        assert_eq!(read("::ffff:192.0.2.0/120"), "192.0.2.0/24");
+        assert_eq!(read("::ffff:0:0/96"), "0.0.0.0/0");
+        assert_eq!(read("::/0"), "::/0");
+        assert!(
+            network("::ffff:192.0.2.7/120").is_err(),
+            "bits beyond the length count in either spelling"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_is_read_back(ms in 0..=u64::MAX / 86_400_000, bytes: u64, count in 1..=u32::MAX) {
+            let time = Duration::from_millis(ms);
+            prop_assert_eq!(duration(&show_duration(time)), Ok(time));
+            prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+            for (_, seconds) in RATE_TIMES {
+                let one = Rate { count: NonZeroU32::new(count).expect("from 1"), per: Duration::from_secs(*seconds) };
+                prop_assert_eq!(rate(&show_rate(one)), Ok(one));
+            }
+        }
+
+        #[test]
+        fn networks_round_trip(bits: u128, len in 0..=128_u8, v4: u32, len4 in 0..=32_u8) {
+            let v6 = unmapped(IpNet::new(std::net::Ipv6Addr::from_bits(bits).into(), len).expect("a length").trunc());
+            let v4 = IpNet::new(std::net::Ipv4Addr::from_bits(v4).into(), len4).expect("a length").trunc();
+            for net in [v4, v6] {
+                prop_assert_eq!(network(&net.to_string()), Ok(net));
+                prop_assert_eq!(network(&plain(net)), Ok(net));
+            }
+        }
+
+        #[test]
+        fn no_text_makes_a_panic(text in "\\PC{0,24}", near in "[0-9./:xa-fsmhdKMGiB%]{0,24}") {
+            for text in [text, near] {
+                let _ = (duration(&text), size(&text), rate(&text), factor(&text), network(&text));
+            }
+        }
+    }
 }

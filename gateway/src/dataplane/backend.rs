@@ -106,19 +106,11 @@ pub enum Error {
     #[error("nothing is pinned under {dir}: no gateway has been started there")]
     NotPinned { dir: String },
     #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first")]
-    Foreign {
-        interface: String,
-        program: String,
-        id: u32,
-    },
+    Foreign { interface: String, program: String, id: u32 },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
     #[error("{operation}: {source}{hint}")]
-    Os {
-        operation: String,
-        hint: String,
-        source: std::io::Error,
-    },
+    Os { operation: String, hint: String, source: std::io::Error },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },
     #[error("{net} is a network: the block list holds single addresses only")]

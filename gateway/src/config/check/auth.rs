@@ -7,11 +7,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::{files, headers, label};
-use crate::config::decode::{Field, Source, Table, Walk, choice, number};
+use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{ApiKeyAuth, Auth, RateKey, RateLimit};
 use crate::config::raw::{MOST_BYTES, Value};
+use crate::config::scalar::{choice, number};
+use crate::config::source::Source;
 use crate::config::units;
 
 /// How an operator makes a hash; `printf` because `echo` would hash the line's end as well.
@@ -25,7 +27,8 @@ pub(super) fn auth(walk: &mut Walk, route: &mut Table<'_>) -> Option<Auth> {
     walk.table(&field, |walk, table| {
         let api_key = table.get(walk, "api_key");
         let jwt = table.get(walk, "jwt");
-        if table.has("api_key") == table.has("jwt") {
+        let (both, none) = (table.has("api_key") && table.has("jwt"), table.is_empty());
+        if both || none {
             let wrong = Wrong::new("exactly one way to authenticate is needed");
             walk.fault(
                 &table.field,

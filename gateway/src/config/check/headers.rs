@@ -137,7 +137,7 @@ fn editable(name: HeaderName, message: Message, edit: Edit) -> Result<HeaderName
         _ => return Ok(name),
     };
     Err(Wrong::new(format!(
-        "header {} can not be edited: {reason}",
+        "header {} can not be used here: {reason}",
         quote(name.as_str())
     )))
 }

@@ -3,10 +3,11 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use crate::config::decode::{Table, Walk, number, or_off, within};
+use crate::config::decode::{Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::Wrong;
 use crate::config::model::Limits;
+use crate::config::scalar::{number, or_off, within};
 use crate::config::units;
 
 /// Shorter than this no honest exchange can be; longer is as good as never.

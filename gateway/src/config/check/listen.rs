@@ -13,10 +13,11 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::files;
-use crate::config::decode::{Field, Table, Walk, or_off};
+use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Admin, Certificate, Listener, Tls};
+use crate::config::scalar::or_off;
 
 /// Longest certificate chain or key taken, in bytes.
 const MOST_PEM: usize = 1 << 20;
@@ -59,8 +60,8 @@ pub(super) fn admin(walk: &mut Walk, top: &mut Table<'_>, listeners: &[Listener]
             let socket = table.value_or(walk, "socket", standard.socket.clone(), socket_path);
             let metrics = table.get(walk, "metrics").map(|field| {
                 let metrics = walk.value(&field, or_off(socket_address)).flatten();
-                if metrics.is_some_and(|at| at.port() != 0 && listeners.iter().any(|one| one.address == at)) {
-                    let wrong = Wrong::new("clients are listened for at the same address");
+                if metrics.is_some_and(|at| listeners.iter().any(|one| collide(one.address, at))) {
+                    let wrong = Wrong::new("clients are listened for at this address");
                     walk.fault(&field, wrong.hint("metrics need an address or port of their own"));
                 }
                 metrics
@@ -72,6 +73,12 @@ pub(super) fn admin(walk: &mut Walk, top: &mut Table<'_>, listeners: &[Listener]
         })
     });
     read.unwrap_or(standard)
+}
+
+/// Whether one socket would take the other's connections: same port, and same address or one that stands for all.
+fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let everywhere = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || everywhere)
 }
 
 /// An address and port. An IPv4-mapped address is the IPv4 one.

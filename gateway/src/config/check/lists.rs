@@ -49,7 +49,7 @@ pub(super) fn networks(walk: &mut Walk, table: &mut Table<'_>, key: &'static str
             walk.fault(&item, twice(net));
         } else if units::is_everything(&net) {
             let wrong = Wrong::new(format!(
-                "{net} is everyone: any client can then claim any address"
+                "{net} is everyone: any client can claim any address, and none is ever blocked"
             ));
             walk.warn(&item, wrong.hint("name the proxies' own networks"));
         }

@@ -19,11 +19,12 @@ use std::num::NonZeroU32;
 
 use tracing_subscriber::EnvFilter;
 
-use super::decode::{Field, Table, Walk, choice, number, truth};
+use super::decode::{Field, Table, Walk};
 use super::defaults;
 use super::fault::{Wrong, quote};
 use super::model::{Config, Log, LogFormat};
 use super::raw::Value;
+use super::scalar::{choice, number, truth};
 
 /// Reads a whole configuration. `None` if the top is not even a mapping.
 pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {

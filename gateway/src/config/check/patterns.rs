@@ -94,10 +94,10 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
     let mut segments = Vec::new();
     for part in rest.split('/').filter(|_| !rest.is_empty()) {
         let segment = segment(part).map_err(|hint| refuse().hint(hint))?;
-        if let Segment::Capture(name) = &segment {
-            if !names.insert(name.clone()) {
-                return Err(refuse().hint(format!("{{{name}}} is there twice")));
-            }
+        if let Segment::Capture(name) = &segment
+            && !names.insert(name.clone())
+        {
+            return Err(refuse().hint(format!("{{{name}}} is there twice")));
         }
         segments.push(segment);
     }
@@ -113,7 +113,7 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
 
 fn segment(text: &str) -> Result<Segment, &'static str> {
     if text.is_empty() {
-        return Err("no segment may be empty, and none may follow a final /; /** matches all below");
+        return Err("no segment may be empty, so no // and no final /; to match all below, end it with /**");
     }
     if let Some(name) = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
         let first = name
@@ -154,4 +154,102 @@ pub(super) fn reach(host: &HostMatch, path: &PathMatch) -> impl Ord + use<> {
         path.segments.iter().map(segment).collect::<Vec<_>>(),
         path.prefix,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn hosts_come_in_one_spelling() {
+        let read = |text| host(text).expect(text);
+        assert_eq!(
+            read("API.Example.COM"),
+            HostMatch::Exact("api.example.com".into())
+        );
+        assert_eq!(read("*.Example.com"), HostMatch::Suffix("example.com".into()));
+        assert_eq!(read("2001:DB8:0::1"), HostMatch::Exact("[2001:db8::1]".into()));
+        assert_eq!(read("[2001:db8::1]"), read("2001:db8::1"));
+        assert_eq!(read("192.0.2.1"), HostMatch::Exact("192.0.2.1".into()));
+        for text in [
+            "",
+            ".",
+            "a.",
+            ".a",
+            "a..b",
+            "-a",
+            "a b",
+            "é.com",
+            "*",
+            "*.",
+            "*a.com",
+            "[::1",
+            "*.1.2.3.4",
+            "a/b",
+        ] {
+            assert!(host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_split_at_their_slashes() {
+        let read = |text| path(text).map(|path| (path.segments, path.prefix)).expect(text);
+        let literal = |text: &str| Segment::Literal(text.to_owned());
+        assert_eq!(read("/"), (vec![], false));
+        assert_eq!(read("/**"), (vec![], true));
+        assert_eq!(
+            read("/v1/orders/**"),
+            (vec![literal("v1"), literal("orders")], true)
+        );
+        assert_eq!(
+            read("/users/{id}"),
+            (vec![literal("users"), Segment::Capture("id".into())], false)
+        );
+        for text in [
+            "", "a", "//", "//**", "/a/", "/a//**", "/**/a", "/***", "/a**", "/./a", "/{}", "/{a", "/{1}",
+            "/a b",
+        ] {
+            assert!(path(text).is_err(), "{text}");
+        }
+        assert!(path(&"/a".repeat(MOST_SEGMENTS)).is_ok());
+        assert!(path(&"/a".repeat(MOST_SEGMENTS + 1)).is_err());
+    }
+
+    /// Whether `pattern` takes the path made of `segments`: its meaning, written down in the plainest way.
+    fn takes(pattern: &PathMatch, segments: &[&str]) -> bool {
+        let fits = |(pattern, segment): (&Segment, &&str)| match pattern {
+            Segment::Literal(text) => text == segment,
+            Segment::Capture(_) => true,
+        };
+        let long_enough = segments.len() == pattern.segments.len()
+            || (pattern.prefix && segments.len() > pattern.segments.len());
+        long_enough && pattern.segments.iter().zip(segments).all(fits)
+    }
+
+    /// Every path of up to four segments over letters of which one is in no pattern.
+    fn paths() -> Vec<Vec<&'static str>> {
+        let mut all = vec![vec![]];
+        let mut longest = all.clone();
+        for _ in 0..4 {
+            let longer =
+                |path: &Vec<&'static str>| ["a", "b", "z"].map(|end| [path.as_slice(), &[end]].concat());
+            longest = longest.iter().flat_map(longer).collect();
+            all.extend(longest.iter().cloned());
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_reach_the_same_exactly_if_they_take_the_same(
+            one in "(/(a|b|\\{x\\})){1,3}(/\\*\\*)?",
+            other in "(/(a|b|\\{y\\})){1,3}(/\\*\\*)?",
+        ) {
+            prop_assume!(one.matches('{').count() < 2 && other.matches('{').count() < 2);
+            let (one, other) = (path(&one).expect("a pattern"), path(&other).expect("a pattern"));
+            let same = paths().iter().all(|path| takes(&one, path) == takes(&other, path));
+            prop_assert_eq!(reach(&HostMatch::Any, &one) == reach(&HostMatch::Any, &other), same);
+        }
+    }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::config::decode::{Table, Walk, number, within};
+use crate::config::decode::{Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, nearest, quote};
 use crate::config::model::{BlockPolicy, Strikes};
+use crate::config::scalar::{number, within};
 use crate::config::units;
 
 /// Reject codes that are a client's doing, and so can cost strikes. The codes belong to the request path, which this

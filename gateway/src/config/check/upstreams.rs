@@ -5,10 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use super::{label, patterns};
-use crate::config::decode::{Field, Key, Table, Walk, choice, number};
+use crate::config::decode::{Field, Key, Table, Walk};
 use crate::config::fault::{Wrong, nearest, quote};
 use crate::config::model::{Balance, Endpoint, Upstream, UpstreamId};
 use crate::config::raw::Value;
+use crate::config::scalar::{choice, number};
 
 const BALANCES: [(&str, Balance); 2] = [
     ("round_robin", Balance::RoundRobin),
@@ -20,7 +21,8 @@ const HTTP_PORT: u16 = 80;
 #[derive(Default)]
 pub(super) struct Upstreams<'t> {
     list: Vec<Upstream>,
-    by_name: BTreeMap<String, UpstreamId>,
+    /// The named ones. An inline upstream is its route's alone and can not be asked for by name.
+    named: BTreeMap<String, UpstreamId>,
     /// The named ones that no route has asked for yet.
     unused: BTreeMap<UpstreamId, (Key<'t>, Field<'t>)>,
 }
@@ -52,6 +54,7 @@ pub(super) fn named<'t>(walk: &mut Walk, top: &mut Table<'t>) -> Upstreams<'t> {
             balance,
             endpoints,
         });
+        upstreams.named.insert(key.text.to_owned(), id);
         upstreams.unused.insert(id, (key, field));
     }
     upstreams
@@ -64,9 +67,9 @@ impl<'t> Upstreams<'t> {
             Value::Text(name) => self.find(walk, field, name),
             Value::List(_) => {
                 let endpoints = endpoints(walk, field);
-                if self.by_name.contains_key(route) {
+                if self.named.contains_key(route) {
                     let wrong = Wrong::new(format!(
-                        "this upstream would be called {} as another is",
+                        "this upstream would be called {} like the one in upstreams",
                         quote(route)
                     ));
                     walk.fault(field, wrong.hint("give the route another name"));
@@ -103,18 +106,17 @@ impl<'t> Upstreams<'t> {
 
     fn add(&mut self, upstream: Upstream) -> UpstreamId {
         let id = UpstreamId(self.list.len());
-        self.by_name.insert(upstream.name.clone(), id);
         self.list.push(upstream);
         id
     }
 
     fn find(&mut self, walk: &mut Walk, field: &Field<'_>, name: &str) -> Option<UpstreamId> {
-        if let Some(id) = self.by_name.get(name) {
+        if let Some(id) = self.named.get(name) {
             self.unused.remove(id);
             return Some(*id);
         }
         let wrong = Wrong::new(format!("there is no upstream {}", quote(name)));
-        let hint = match nearest(name, self.by_name.keys().map(String::as_str)) {
+        let hint = match nearest(name, self.named.keys().map(String::as_str)) {
             Some(known) => format!("did you mean {}?", quote(known)),
             None if name.contains("://") => format!("to name an address, write [{{url: {}}}]", quote(name)),
             None => "upstreams at the top names the shared ones".to_owned(),
@@ -136,7 +138,7 @@ fn endpoints(walk: &mut Walk, list: &Field<'_>) -> Vec<Endpoint> {
             let weight = table
                 .value(walk, "weight", number(1..=65_535))
                 .and_then(NonZeroU32::new);
-            let field = field?;
+            let field = field.map(without_password)?;
             let (host, port) = walk.value(&field, url)?;
             if endpoints
                 .iter()
@@ -159,8 +161,21 @@ fn endpoints(walk: &mut Walk, list: &Field<'_>) -> Vec<Endpoint> {
     endpoints
 }
 
+/// An address with a password in it is refused like others, and not shown.
+fn without_password(field: Field<'_>) -> Field<'_> {
+    match &field.node.value {
+        Value::Text(text) if text.contains('@') => field.secret(),
+        _ => field,
+    }
+}
+
 /// `http://host[:port]` and nothing more: paths are the route's matter, and credentials do not belong here.
 fn url(text: &str) -> Result<(String, u16), Wrong> {
+    if text.contains('@') {
+        return Err(Wrong::new(
+            "the address of an upstream carries no user or password",
+        ));
+    }
     let refuse = || Wrong::new(format!("{} is not the address of an upstream", quote(text)));
     let Some((scheme, authority)) = text.split_once("://") else {
         return Err(refuse().hint("write http://host:port"));

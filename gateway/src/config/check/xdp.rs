@@ -7,10 +7,11 @@ use ipnet::IpNet;
 
 use super::files;
 use super::lists::{Listed, listed};
-use crate::config::decode::{Field, Table, Walk, choice, number, or_off, within};
+use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Capacity, SynLimit, Xdp, XdpMode};
+use crate::config::scalar::{choice, number, or_off, within};
 use crate::config::units;
 
 const MODES: [(&str, XdpMode); 4] = [
@@ -72,7 +73,7 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
         warn_of_everything(
             walk,
             &allow,
-            "every packet passes unseen, and nobody is ever denied or blocked",
+            "their packets pass unseen, and none of them is ever denied or blocked",
         );
         warn_of_everything(walk, &deny, "nothing gets through but what is allowed");
         warn_without_effect(walk, &deny, &allow);
@@ -219,8 +220,18 @@ fn warn_of_everything(walk: &mut Walk, list: &Listed<'_>, so: &str) {
             .iter()
             .find(|net| units::is_everything(net))
         {
-            walk.warn(&part.field, Wrong::new(format!("{net} is every address: {so}")));
+            walk.warn(
+                &part.field,
+                Wrong::new(format!("{net} is every {} address: {so}", family(net))),
+            );
         }
+    }
+}
+
+fn family(net: &IpNet) -> &'static str {
+    match net {
+        IpNet::V4(_) => "IPv4",
+        IpNet::V6(_) => "IPv6",
     }
 }
 

@@ -1,20 +1,19 @@
-//! Whole configurations: what must load, what must not and exactly how it is told, and what no text may do.
+//! What must load, and into what.
 
-use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use proptest::prelude::*;
-use tempfile::TempDir;
+use sha2::{Digest, Sha256};
 
-use super::decode::Walk;
-use super::model::{
-    Auth, Balance, Config, HostMatch, LogFormat, RateKey, Segment, SynLimit, UpstreamId, XdpMode,
+use super::{SMALL, etc, load, load_in};
+use crate::config::decode::Walk;
+use crate::config::model::{
+    Auth, Balance, HostMatch, LogFormat, RateKey, Segment, SynLimit, UpstreamId, XdpMode,
 };
-use super::{Faults, Warning, defaults, walk_text};
+use crate::config::{defaults, walk_text};
 
-const MINIMAL: &str = include_str!("../../../config/minimal.yaml");
-const EVERYTHING: &str = include_str!("../../../config/gateway.yaml");
+const MINIMAL: &str = include_str!("../../../../config/minimal.yaml");
+const EVERYTHING: &str = include_str!("../../../../config/gateway.yaml");
 
 /// The form that the design aims at, letter by letter.
 const DESIGN: &str = r"
@@ -47,60 +46,6 @@ routes:
     auth: {api_key: {header: X-API-Key, keys: {file: /etc/gateway/keys.yaml}}}
     upstream: [{url: http://127.0.0.1:9000}]
 ";
-
-/// The smallest configuration that is good.
-const SMALL: &str = "\
-listen: [{address: 127.0.0.1:8080}]
-xdp: {mode: none}
-routes:
-  - match: {path: /**}
-    upstream: [{url: http://127.0.0.1:9000}]
-";
-
-/// SHA-256 of `demo-key`.
-const HASH: &str = "c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c";
-
-/// A directory with everything that the examples name, in place of /etc/gateway.
-fn etc() -> TempDir {
-    let dir = tempfile::tempdir().expect("a directory");
-    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).expect("a file");
-    fs::create_dir(dir.path().join("tls")).expect("a directory");
-    let pair = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
-    let api = pair("api.example.com");
-    write("tls/api.crt", &api.cert.pem());
-    write("tls/api.key", &api.signing_key.serialize_pem());
-    write(
-        "tls/other.key",
-        &pair("other.example.com").signing_key.serialize_pem(),
-    );
-    write(
-        "drop.txt",
-        "# a feed\n203.0.113.0/24 ; SBL1\n\n2001:db8:1::/48\r\n::ffff:192.0.2.66\n",
-    );
-    write("allow.txt", "192.0.2.1\n");
-    write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
-    dir
-}
-
-/// Loads `text` with `dir` in place of /etc/gateway.
-fn load_in(dir: &Path, text: &str) -> Result<(Config, Vec<Warning>), Faults> {
-    let text = text.replace("/etc/gateway", &dir.display().to_string());
-    Config::parse(&text, "gateway.yaml", dir)
-}
-
-fn load(text: &str) -> Result<(Config, Vec<Warning>), Faults> {
-    Config::parse(text, "g.yaml", Path::new("/nowhere"))
-}
-
-/// The headlines of all errors, with `dir` out of the way.
-fn errors(faults: &Faults, dir: &Path) -> Vec<String> {
-    let dir = dir.display().to_string();
-    faults
-        .errors
-        .iter()
-        .map(|fault| fault.headline().replace(&dir, "/etc/gateway"))
-        .collect()
-}
 
 #[test]
 fn the_form_of_the_design_loads_as_written() {
@@ -251,5 +196,53 @@ fn what_is_left_out_has_its_default() {
         load(SMALL).map(|(again, _)| again),
         Ok(config),
         "equal texts are equal models"
+    );
+}
+
+#[test]
+fn a_file_from_another_system_is_the_same_file() {
+    let config = load(SMALL).map(|(config, _)| config);
+    assert!(config.is_ok());
+    for text in [
+        SMALL.replace('\n', "\r\n"),
+        format!("\u{feff}{SMALL}"),
+        format!("---\n{SMALL}...\n"),
+    ] {
+        let mut other = load(&text).map(|(config, _)| config);
+        if let Ok(other) = &mut other {
+            other.routes[0].source = "g.yaml:4".into();
+        }
+        assert_eq!(other, config, "{text:?}");
+    }
+}
+
+#[test]
+fn headers_and_keys_arrive_as_written() {
+    let dir = etc();
+    let (config, _) = load_in(dir.path(), EVERYTHING).unwrap_or_else(|faults| panic!("{faults}"));
+    let lines = |lines: &[(http::HeaderName, http::HeaderValue)]| -> Vec<String> {
+        lines
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")))
+            .collect()
+    };
+    let route = &config.routes[0];
+    assert_eq!(route.request.remove, ["x-debug"]);
+    assert_eq!(lines(&route.request.set), ["x-gateway: edge"]);
+    assert_eq!(
+        lines(&route.response.add),
+        ["vary: Origin", "vary: Accept-Encoding"]
+    );
+    assert_eq!(
+        (route.body_bytes, route.response_header),
+        (Some(1 << 20), Some(Duration::from_secs(5)))
+    );
+    let Some(Auth::ApiKey(auth)) = &config.routes[1].auth else {
+        panic!("a key is needed")
+    };
+    assert_eq!(auth.header, defaults::API_KEY_HEADER);
+    assert_eq!(
+        auth.keys.keys().copied().collect::<Vec<_>>(),
+        [<[u8; 32]>::from(Sha256::digest("demo-key"))]
     );
 }
