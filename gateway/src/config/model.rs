@@ -271,6 +271,10 @@ pub enum Segment {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Auth {
     ApiKey(ApiKeyAuth),
+    /// A method this version can not carry out: the route is closed to everyone. `what` is for the log.
+    Unavailable {
+        what: String,
+    },
 }
 
 /// Callers known by a secret in a header.

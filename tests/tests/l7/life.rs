@@ -126,8 +126,7 @@ fn an_address_in_use_is_named_with_a_hint() {
         gateway.metrics.clone(),
     );
     let message = started
-        .err()
-        .expect("two gateways can not share an address by accident")
+        .expect_err("two gateways can not share an address by accident")
         .to_string();
     assert!(
         message.contains(&gateway.address().to_string()) && message.contains("another program"),

@@ -27,6 +27,8 @@ pub struct Admitted(());
 #[derive(Debug)]
 enum FilterKind {
     ApiKey(api_key::ApiKey),
+    /// Nobody passes.
+    Closed,
     Headers {
         request: HeaderEdit,
         response: HeaderEdit,
@@ -44,6 +46,10 @@ impl Chain {
         let mut steps = Vec::new();
         match &route.auth {
             Some(Auth::ApiKey(model)) => steps.push(FilterKind::ApiKey(api_key::ApiKey::new(model))),
+            Some(Auth::Unavailable { what }) => {
+                tracing::warn!(route = %route.name, what, "credentials can not be checked: the route is closed");
+                steps.push(FilterKind::Closed);
+            }
             None => {}
         }
         if !(route.request.is_empty() && route.response.is_empty()) {
@@ -60,6 +66,7 @@ impl Chain {
         for step in &self.0 {
             match step {
                 FilterKind::ApiKey(filter) => filter.check(exchange, &mut head.headers)?,
+                FilterKind::Closed => return Err(Reject::AuthUnavailable),
                 FilterKind::Headers { request, .. } => headers::edit(&mut head.headers, request),
             }
         }
@@ -70,7 +77,7 @@ impl Chain {
     pub fn respond(&self, response: &mut HeaderMap) {
         for step in self.0.iter().rev() {
             match step {
-                FilterKind::ApiKey(_) => {}
+                FilterKind::ApiKey(_) | FilterKind::Closed => {}
                 FilterKind::Headers { response: edit, .. } => headers::edit(response, edit),
             }
         }
