@@ -29,7 +29,7 @@ pub enum Error {
     #[error("TLS of {address}: {source}")]
     Tls {
         address: std::net::SocketAddr,
-        source: tls::Error,
+        source: Box<tls::Error>,
     },
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -75,7 +75,7 @@ impl Runtime {
                 let compiled = listener.tls.as_ref().map(tls::compile).transpose();
                 compiled.map_err(|source| Error::Tls {
                     address: listener.address,
-                    source,
+                    source: Box::new(source),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod gateway;
+pub mod l7;
 pub mod net;
 pub mod origin;
 pub mod packet;

@@ -75,7 +75,14 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         },
         None => {
             let mut stream = stream;
-            match timeout(limits.request_header, sniff(&mut stream, &mut ahead)).await {
+            let mut phase = worker.phase.clone();
+            let sniffed = tokio::select! {
+                biased;
+                sniffed = timeout(limits.request_header, sniff(&mut stream, &mut ahead)) => sniffed,
+                // A connection on which nothing has begun has nothing to finish.
+                _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
+            };
+            match sniffed {
                 Ok(Ok(http2)) => (Transport::Plain(stream), http2),
                 Ok(Err(_)) => return,
                 Err(_) => {
@@ -101,7 +108,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         active: Cell::new(0),
         quiet_since: Cell::new(Instant::now()),
     });
-    let wire = Wire::new(transport, ahead, seen, limits.body_progress);
+    let wire = Wire::new(transport, ahead, seen, limits.body_progress, !http2);
     let outcome = if http2 {
         speak_http2(&conn, wire, &limits).await
     } else {

@@ -8,6 +8,7 @@ pub mod client;
 mod connection;
 pub mod connections;
 pub mod filter;
+mod head;
 pub mod headers;
 pub mod host;
 pub mod path;

@@ -1,5 +1,9 @@
-//! A client's byte stream as hyper sees it. Owns three things that hyper has no place for: bytes read ahead to tell the
-//! protocol, a deadline on writing to a client that does not read, and the knowledge whether a header has begun.
+//! A client's byte stream as hyper sees it. Owns what hyper has no place for: bytes read ahead to tell the protocol, a
+//! strict look at HTTP/1 headers, a deadline on writing to a client that does not read, and the knowledge whether a
+//! header has begun.
+//!
+//! A header that the scanner refuses is replaced by bytes that hyper refuses too: so there is one way in which a
+//! malformed request is answered and counted, and nothing behind it is ever read.
 
 use std::cell::Cell;
 use std::io;
@@ -12,7 +16,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::Stall;
+use super::head::Scanner;
 use crate::net::Transport;
+
+/// Malformed wherever in a header it stands, and the end of any header.
+const POISON: &[u8] = b"\0\r\n\r\n";
 
 /// What the stream has seen.
 #[derive(Debug, Default)]
@@ -28,13 +36,16 @@ pub(super) struct Wire {
     ahead: Ahead,
     seen: Rc<Seen>,
     stall: Stall,
+    /// Absent where there are no HTTP/1 headers.
+    scanner: Option<Scanner>,
+    /// Once present, what is still to be read; nothing else will be.
+    poison: Option<&'static [u8]>,
 }
 
 /// Bytes read before the protocol was known: as many as the longest preface.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     bytes: [u8; 24],
-    from: usize,
     to: usize,
 }
 
@@ -47,18 +58,36 @@ impl Ahead {
     }
 
     pub(super) fn get(&self) -> &[u8] {
-        &self.bytes[self.from..self.to]
+        &self.bytes[..self.to]
     }
 }
 
 impl Wire {
-    /// `pause` is the longest time that a write may make no progress.
-    pub(super) fn new(inner: Transport, ahead: Ahead, seen: Rc<Seen>, pause: Duration) -> Self {
+    /// `pause` is the longest time that a write may make no progress; `scan` is for HTTP/1.
+    pub(super) fn new(inner: Transport, ahead: Ahead, seen: Rc<Seen>, pause: Duration, scan: bool) -> Self {
+        let scanner = scan.then(Scanner::default);
         Self {
             inner,
             ahead,
             seen,
             stall: Stall::new(pause),
+            scanner,
+            poison: None,
+        }
+    }
+
+    /// How many of these bytes hyper may see.
+    fn admit(&mut self, bytes: &[u8]) -> usize {
+        if bytes.is_empty() {
+            return 0;
+        }
+        self.seen.partial.set(true);
+        match self.scanner.as_mut().map(|scanner| scanner.take(bytes)) {
+            Some(Err(ambiguous)) => {
+                self.poison = Some(POISON);
+                ambiguous.before
+            }
+            _ => bytes.len(),
         }
     }
 
@@ -81,26 +110,36 @@ impl Read for Wire {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.ahead.from < this.ahead.to {
-            let bytes = this.ahead.get();
-            let taken = bytes.len().min(buf.remaining());
-            buf.put_slice(&bytes[..taken]);
-            this.ahead.from += taken;
-            this.seen.partial.set(true);
-            return Poll::Ready(Ok(()));
-        }
-        let taken = {
-            // SAFETY: the slice is only written through `ReadBuf`, which never un-initialises what it is given.
-            let mut target = ReadBuf::uninit(unsafe { buf.as_mut() });
-            match Pin::new(&mut this.inner).poll_read(cx, &mut target) {
-                Poll::Ready(Ok(())) => target.filled().len(),
-                other => return other,
+        if this.poison.is_none() && !this.ahead.get().is_empty() {
+            let ahead = std::mem::take(&mut this.ahead);
+            let bytes = ahead.get();
+            let admitted = this.admit(bytes);
+            // hyper reads with room for far more than a preface.
+            buf.put_slice(&bytes[..admitted.min(buf.remaining())]);
+            if admitted > 0 {
+                return Poll::Ready(Ok(()));
             }
-        };
-        // SAFETY: `ReadBuf` counted exactly these bytes as filled, from the start of the same slice.
-        unsafe { buf.advance(taken) };
-        if taken > 0 {
-            this.seen.partial.set(true);
+        }
+        if this.poison.is_none() {
+            let (taken, admitted) = {
+                // SAFETY: the slice is only written through `ReadBuf`, which never un-initialises what it is given.
+                let mut target = ReadBuf::uninit(unsafe { buf.as_mut() });
+                match Pin::new(&mut this.inner).poll_read(cx, &mut target) {
+                    Poll::Ready(Ok(())) => (target.filled().len(), this.admit(target.filled())),
+                    other => return other,
+                }
+            };
+            // SAFETY: `ReadBuf` counted `taken` bytes as filled, from the start of the same slice, and `admitted` is
+            // at most that.
+            unsafe { buf.advance(admitted) };
+            if admitted > 0 || taken == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        if let Some(poison) = &mut this.poison {
+            let (now, later) = poison.split_at(poison.len().min(buf.remaining()));
+            buf.put_slice(now);
+            *poison = later;
         }
         Poll::Ready(Ok(()))
     }

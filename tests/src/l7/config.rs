@@ -1,0 +1,192 @@
+//! Models built by hand, as `config` would build them from a file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::config::model::*;
+use sha2::{Digest, Sha256};
+
+/// A configuration in the making. Deadlines are long; tests of deadlines shorten their own.
+#[derive(Clone, Debug)]
+pub struct Site {
+    pub config: Config,
+}
+
+const fn nonzero(n: u32) -> NonZeroU32 {
+    match NonZeroU32::new(n) {
+        Some(n) => n,
+        None => NonZeroU32::MIN,
+    }
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Site {
+    /// One cleartext listener on a free port, one worker, no routes.
+    #[must_use]
+    pub fn new() -> Self {
+        let long = Duration::from_secs(20);
+        let limits = Limits {
+            tls_handshake: long,
+            request_header: long,
+            body_progress: long,
+            connect: long,
+            response_header: long,
+            drain: long,
+            upstream_idle: long,
+            header_bytes: 16 << 10,
+            header_count: 100,
+            uri_bytes: 8 << 10,
+            body_bytes: Some(1 << 20),
+            streams: 100,
+            connections: 1000,
+            connections_per_client: 1000,
+            upstream_idle_connections: 16,
+        };
+        let capacity = Capacity {
+            deny_addresses: 16,
+            deny_prefixes: 16,
+            allow_addresses: 16,
+            allow_prefixes: 16,
+            blocks: 16,
+        };
+        let xdp = Xdp {
+            mode: XdpMode::None,
+            interfaces: vec![],
+            allow: vec![],
+            deny: vec![],
+            syn_limit: None,
+            capacity,
+            pin_dir: "/nonexistent".into(),
+            log_drops_every: None,
+        };
+        let config = Config {
+            listen: vec![Listener {
+                address: SocketAddr::from(([127, 0, 0, 1], 0)),
+                tls: None,
+            }],
+            admin: Admin {
+                socket: "/nonexistent".into(),
+                metrics: None,
+            },
+            trusted_proxies: vec![],
+            xdp,
+            strikes: Strikes {
+                block: None,
+                scores: BTreeMap::new(),
+            },
+            limits,
+            upstreams: vec![],
+            routes: vec![],
+            log: Log {
+                level: "info".into(),
+                format: LogFormat::Text,
+                access: true,
+            },
+            state_dir: "/nonexistent".into(),
+            workers: nonzero(1),
+        };
+        Self { config }
+    }
+
+    /// Adds a route to endpoints with weights.
+    #[must_use]
+    pub fn route(mut self, host: &str, pattern: &str, endpoints: &[(SocketAddr, u32)]) -> Self {
+        let endpoint = |(address, weight): &(SocketAddr, u32)| Endpoint {
+            host: address.ip().to_string(),
+            port: address.port(),
+            tls: false,
+            weight: nonzero(*weight),
+        };
+        let name = format!("{host}{pattern}");
+        self.config.upstreams.push(gateway::config::model::Upstream {
+            name: name.clone(),
+            balance: Balance::RoundRobin,
+            endpoints: endpoints.iter().map(endpoint).collect(),
+        });
+        let (body, prefix) = match pattern.strip_suffix("/**") {
+            Some(body) => (body, true),
+            None => (pattern, false),
+        };
+        let segment = |s: &str| match s.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
+            Some(name) => Segment::Capture(name.into()),
+            None => Segment::Literal(s.into()),
+        };
+        self.config.routes.push(Route {
+            name,
+            host: match host.strip_prefix("*.") {
+                Some(suffix) => HostMatch::Suffix(suffix.into()),
+                None if host == "*" => HostMatch::Any,
+                None => HostMatch::Exact(host.into()),
+            },
+            path: PathMatch {
+                pattern: pattern.into(),
+                segments: body.split('/').skip(1).map(segment).collect(),
+                prefix,
+            },
+            auth: None,
+            request: HeaderEdit::default(),
+            response: HeaderEdit::default(),
+            upstream: UpstreamId(self.config.upstreams.len() - 1),
+            body_bytes: None,
+            response_header: None,
+            source: "test:1".into(),
+        });
+        self
+    }
+
+    /// Everything to one upstream.
+    #[must_use]
+    pub fn to(upstream: &super::Upstream) -> Self {
+        Self::new().route("*", "/**", &[(upstream.address(), 1)])
+    }
+
+    /// Changes the last route.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Route)) -> Self {
+        if let Some(route) = self.config.routes.last_mut() {
+            change(route);
+        }
+        self
+    }
+
+    /// Changes the limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.config.limits);
+        self
+    }
+
+    /// Asks for a key in `X-API-Key` on the last route.
+    #[must_use]
+    pub fn api_key(self, keys: &[(&str, &str)]) -> Self {
+        let keys = keys
+            .iter()
+            .map(|(key, holder)| (Sha256::digest(key).into(), (*holder).to_owned()))
+            .collect();
+        let header = http::HeaderName::from_static("x-api-key");
+        self.with(|route| {
+            route.auth = Some(Auth::ApiKey(ApiKeyAuth {
+                header,
+                keys: Arc::new(keys),
+            }))
+        })
+    }
+
+    /// Trusts forwarding headers from these networks.
+    #[must_use]
+    pub fn trusting(mut self, networks: &[&str]) -> Self {
+        self.config.trusted_proxies = networks
+            .iter()
+            .filter_map(|network| network.parse().ok())
+            .collect();
+        self
+    }
+}

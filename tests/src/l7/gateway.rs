@@ -1,0 +1,127 @@
+//! The real server, started in this process.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gateway::http::Server;
+use gateway::http::client::{Client, ClientAddr, ForwardedAddr, Watch};
+use gateway::http::reject::Reject;
+use gateway::runtime::{Runtime, RuntimeHandle};
+use gateway::telemetry::Metrics;
+
+use super::Site;
+
+/// Remembers rejects, and refuses whom it is told to refuse.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    rejects: Mutex<Vec<(Client, Reject)>>,
+    pub refused: Mutex<HashSet<IpAddr>>,
+}
+
+impl Watch for Recorder {
+    fn admits_connection(&self, client: ClientAddr) -> bool {
+        !self.refused.lock().unwrap().contains(&client.ip())
+    }
+
+    fn admits_forwarded(&self, client: ForwardedAddr) -> bool {
+        !self.refused.lock().unwrap().contains(&client.ip())
+    }
+
+    fn rejected(&self, client: Client, reject: Reject) {
+        self.rejects.lock().unwrap().push((client, reject));
+    }
+}
+
+/// A gateway that serves until it is dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    server: Option<Server>,
+    pub handle: RuntimeHandle,
+    pub metrics: Arc<Metrics>,
+    pub recorder: Arc<Recorder>,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    /// Compiles and starts.
+    #[must_use]
+    pub fn start(site: &Site) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let recorder = Arc::new(Recorder::default());
+        let runtime = Runtime::compile(&site.config, None, &metrics).expect("the configuration compiles");
+        let handle = RuntimeHandle::new(runtime);
+        let (listen, workers) = (&site.config.listen, site.config.workers);
+        let server = Server::start(listen, workers, handle.site(), recorder.clone(), metrics.clone())
+            .expect("the server starts");
+        let address = server.addresses()[0];
+        Self {
+            server: Some(server),
+            handle,
+            metrics,
+            recorder,
+            address,
+        }
+    }
+
+    /// The first listener's address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The running server.
+    #[must_use]
+    pub fn server(&self) -> &Server {
+        self.server.as_ref().expect("not shut down yet")
+    }
+
+    /// Every reject so far.
+    #[must_use]
+    pub fn rejects(&self) -> Vec<Reject> {
+        self.recorder
+            .rejects
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|(_, reject)| *reject)
+            .collect()
+    }
+
+    /// Every reject so far, with its client.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(Client, Reject)> {
+        self.recorder.rejects.lock().unwrap().clone()
+    }
+
+    /// Waits for a reject that is told after the client has its answer, or has none.
+    #[must_use]
+    pub fn told(&self, reject: Reject) -> bool {
+        eventually(|| self.rejects().contains(&reject))
+    }
+
+    /// Graceful stop.
+    #[must_use]
+    pub fn shutdown(mut self, limit: Duration) -> bool {
+        let server = self.server.take().expect("not shut down yet");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(server.shutdown(limit))
+    }
+}
+
+/// Polls a condition of another thread for up to ten seconds.
+#[must_use]
+pub fn eventually(condition: impl Fn() -> bool) -> bool {
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(10) {
+        if condition() {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}

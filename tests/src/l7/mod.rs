@@ -1,0 +1,14 @@
+//! The request path under test: the real server on real sockets, a recording upstream, clients that speak in bytes.
+//!
+//! Threads and blocking calls on the test's side: a test reads from top to bottom, and the gateway's event loop is never
+//! the test's.
+
+pub mod config;
+pub mod gateway;
+pub mod raw;
+pub mod upstream;
+
+pub use config::Site;
+pub use gateway::Gateway;
+pub use raw::{Client, Response};
+pub use upstream::Upstream;

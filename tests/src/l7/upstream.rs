@@ -1,0 +1,176 @@
+//! A service behind the gateway that writes down what reaches it, byte for byte, and answers as a test says.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::raw::find;
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Number of the connection it came on, from 0.
+    pub connection: usize,
+}
+
+impl Request {
+    /// The values of all such lines.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Vec<&str> {
+        self.headers
+            .iter()
+            .filter(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
+    }
+}
+
+/// The connection a request came on.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    /// Sends bytes as they are.
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Waits until the body so far holds a pattern, and returns everything read.
+    pub fn read_until(&mut self, pattern: &[u8]) -> Vec<u8> {
+        while find(&self.buffer, pattern).is_none() && self.more().is_ok() {}
+        self.buffer.clone()
+    }
+
+    /// Reads the whole body and takes it out of the buffer.
+    pub fn body(&mut self, request: &Request) -> Vec<u8> {
+        if let Some(length) = request
+            .header("content-length")
+            .first()
+            .and_then(|l| l.parse().ok())
+        {
+            while self.buffer.len() < length && self.more().is_ok() {}
+            let length = length.min(self.buffer.len());
+            return self.buffer.drain(..length).collect();
+        }
+        if request.header("transfer-encoding").is_empty() {
+            return vec![];
+        }
+        let raw = self.read_until(b"0\r\n\r\n");
+        self.buffer.clear();
+        raw
+    }
+
+    /// Waits for the other side to close.
+    pub fn wait_for_close(&mut self) {
+        while self.more().is_ok() {}
+    }
+
+    fn more(&mut self) -> io::Result<()> {
+        let mut bytes = [0; 16 << 10];
+        match self.stream.read(&mut bytes)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            taken => {
+                self.buffer.extend(&bytes[..taken]);
+                Ok(())
+            }
+        }
+    }
+
+    fn request(&mut self, connection: usize) -> io::Result<Request> {
+        let end = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break end;
+            }
+            self.more()?;
+        };
+        let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
+        let head = String::from_utf8_lossy(&head[..end]).into_owned();
+        let mut lines = head.split("\r\n");
+        let mut words = lines.next().unwrap_or("").split(' ').map(str::to_owned);
+        let split = |line: &str| {
+            line.split_once(':')
+                .map(|(n, v)| (n.to_ascii_lowercase(), v.trim().to_owned()))
+        };
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        Ok(Request {
+            method,
+            target,
+            headers: lines.filter_map(split).collect(),
+            connection,
+        })
+    }
+}
+
+/// The running service. Its threads end with its connections.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Upstream {
+    /// Answers by `answer`, which returns whether the connection stays open.
+    pub fn start(answer: impl Fn(&Request, &mut Wire) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (recorded, answer) = (Arc::clone(&requests), Arc::new(answer));
+        std::thread::spawn(move || {
+            for (connection, stream) in listener.incoming().flatten().enumerate() {
+                let (recorded, answer) = (Arc::clone(&recorded), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let _ = stream.set_nodelay(true);
+                    let mut wire = Wire {
+                        stream,
+                        buffer: vec![],
+                    };
+                    while let Ok(request) = wire.request(connection) {
+                        recorded.lock().unwrap().push(request.clone());
+                        if !answer(&request, &mut wire) {
+                            break;
+                        }
+                    }
+                });
+            }
+        });
+        Self { address, requests }
+    }
+
+    /// Answers 200 with a text, after reading the body.
+    #[must_use]
+    pub fn text(text: &'static str) -> Self {
+        Self::start(move |request, wire| {
+            wire.body(request);
+            let body = if request.method == "HEAD" { "" } else { text };
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                text.len()
+            ));
+            true
+        })
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Every request so far.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Request> {
+        self.requests.lock().unwrap().clone()
+    }
+
+    /// The last request.
+    #[must_use]
+    pub fn last(&self) -> Request {
+        self.requests().pop().expect("a request reached the upstream")
+    }
+}

@@ -1,0 +1,181 @@
+//! Sizes and deadlines, each with an answer and a count.
+
+use std::time::Duration;
+
+use gateway::http::reject::Reject;
+use gateway_tests::l7::{Client, Gateway, Site, Upstream};
+
+const SHORT: Duration = Duration::from_millis(150);
+
+#[test]
+fn sizes_are_capped() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.uri_bytes = 1000));
+    let long = "x".repeat(2000);
+    let huge = "x".repeat(20_000);
+    let many: String = (0..101).map(|i| format!("X-{i}: 1\r\n")).collect();
+    for (request, status, reject) in [
+        (
+            format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            414,
+            Reject::UriTooLong,
+        ),
+        (
+            format!("GET /?{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            414,
+            Reject::UriTooLong,
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {huge}\r\n\r\n"),
+            431,
+            Reject::HeaderTooLarge,
+        ),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\n{many}\r\n"),
+            431,
+            Reject::HeaderTooLarge,
+        ),
+    ] {
+        let response = Client::connect(gateway.address()).send(&request).try_response();
+        assert_eq!(response.map_or(0, |r| r.status), status, "{reject:?}");
+        assert!(gateway.told(reject), "{reject:?}: {:?}", gateway.rejects());
+    }
+    assert!(upstream.requests().is_empty());
+}
+
+#[test]
+fn a_body_over_the_cap_is_refused_early_or_cut_off() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.body_bytes = Some(10)));
+    let at_cap = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789";
+    assert_eq!(
+        Client::connect(gateway.address()).send(at_cap).response().status,
+        200
+    );
+    let told = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n";
+    let response = Client::connect(gateway.address()).send(told).response();
+    assert_eq!(
+        (response.status, response.code().as_deref()),
+        (413, Some("body_too_large"))
+    );
+    assert_eq!(
+        upstream.requests().len(),
+        1,
+        "a length over the cap is refused before the upstream hears of it"
+    );
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n6\r\n012345\r\n0\r\n\r\n";
+    let response = Client::connect(gateway.address()).send(chunked).response();
+    assert_eq!(
+        (response.status, response.code().as_deref()),
+        (413, Some("body_too_large"))
+    );
+    assert_eq!(gateway.rejects(), [Reject::BodyTooLarge, Reject::BodyTooLarge]);
+}
+
+#[test]
+fn a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.request_header = SHORT));
+    assert!(Client::connect(gateway.address()).is_closed(), "said nothing");
+    let mut idle = Client::connect(gateway.address());
+    assert_eq!(idle.get("/").status, 200);
+    assert!(idle.is_closed(), "said nothing more");
+    assert_eq!(gateway.rejects(), []);
+    for half in ["GET / HTTP/1.1\r\nHost:", "PRI * HT"] {
+        assert!(
+            Client::connect(gateway.address()).send(half).is_closed(),
+            "{half:?}"
+        );
+    }
+    assert!(gateway_tests::l7::gateway::eventually(
+        || gateway.rejects() == [Reject::HeaderTimeout; 2]
+    ));
+}
+
+#[test]
+fn a_body_that_stops_is_waited_for_so_long() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.body_progress = SHORT));
+    let mut client = Client::connect(gateway.address());
+    let response = client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhalf")
+        .response();
+    assert_eq!(
+        (response.status, response.code().as_deref()),
+        (408, Some("body_timeout"))
+    );
+    assert_eq!(gateway.rejects(), [Reject::BodyTimeout]);
+}
+
+#[test]
+fn an_upstream_that_does_not_answer_is_waited_for_so_long() {
+    let upstream = Upstream::start(|_, wire| {
+        wire.wait_for_close();
+        false
+    });
+    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.response_header = Some(SHORT)));
+    let response = Client::connect(gateway.address()).get("/");
+    assert_eq!(
+        (response.status, response.code().as_deref()),
+        (504, Some("upstream_timeout"))
+    );
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok")
+            .response()
+            .status,
+        504
+    );
+    assert_eq!(gateway.rejects(), [Reject::UpstreamTimeout; 2]);
+}
+
+#[test]
+fn a_response_that_stops_is_cut_off() {
+    let upstream = Upstream::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
+        wire.wait_for_close();
+        false
+    });
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.body_progress = SHORT));
+    let cut = Client::connect(gateway.address())
+        .send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        .try_response();
+    assert!(cut.is_err());
+    assert!(gateway.told(Reject::UpstreamTimeout));
+}
+
+#[test]
+fn a_client_that_does_not_read_is_given_up() {
+    let upstream = Upstream::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
+        for _ in 0..1000 {
+            wire.send(vec![b'x'; 100_000]);
+        }
+        false
+    });
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.body_progress = SHORT));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let connections = gateway.server().connections();
+    assert!(gateway_tests::l7::gateway::eventually(|| connections.len() == 1));
+    assert!(gateway_tests::l7::gateway::eventually(|| connections.is_empty()));
+}
+
+#[test]
+fn connections_are_capped_for_each_client() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.connections_per_client = 2));
+    let mut first = Client::connect(gateway.address());
+    let mut second = Client::connect(gateway.address());
+    assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
+    assert!(Client::connect(gateway.address()).is_closed());
+    assert!(gateway.told(Reject::TooManyConnections));
+    drop(first);
+    assert!(gateway_tests::l7::gateway::eventually(|| gateway
+        .server()
+        .connections()
+        .len()
+        == 1));
+    assert_eq!(Client::connect(gateway.address()).get("/").status, 200);
+}

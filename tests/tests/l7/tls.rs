@@ -1,0 +1,135 @@
+//! Certificates by name, and HTTP/2.
+
+use std::path::Path;
+
+use gateway::config::model::{Certificate, Tls};
+use gateway::http::reject::Reject;
+use gateway_tests::l7::{Client, Gateway, Site, Upstream};
+
+fn certificate(dir: &Path, name: &str) -> Certificate {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let stem = name.replace('*', "any");
+    let (cert, key) = (dir.join(format!("{stem}.crt")), dir.join(format!("{stem}.key")));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    Certificate { cert, key }
+}
+
+fn curl(gateway: &Gateway, host: &str, ca: &Path, extra: &[&str]) -> (String, String) {
+    let port = gateway.address().port();
+    let output = std::process::Command::new("curl")
+        .args([
+            "-sS",
+            "-m",
+            "10",
+            "--resolve",
+            &format!("{host}:{port}:127.0.0.1"),
+            "--cacert",
+        ])
+        .arg(ca)
+        .args(extra)
+        .arg(format!("https://{host}:{port}/x"))
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn the_certificate_follows_the_name_and_both_protocols_are_spoken() {
+    let dir = tempfile::tempdir().unwrap();
+    let certificates = ["default.test", "a.test", "*.wild.test"].map(|name| certificate(dir.path(), name));
+    let upstream = Upstream::text("hello");
+    let mut site = Site::to(&upstream);
+    site.config.listen[0].tls = Some(Tls {
+        certificates: certificates.to_vec(),
+    });
+    let gateway = Gateway::start(&site);
+    for (host, ca) in [("a.test", 1), ("b.wild.test", 2), ("default.test", 0)] {
+        for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
+            let (out, error) = curl(
+                &gateway,
+                host,
+                &certificates[ca].cert,
+                &[protocol, "-w", " %{http_version}"],
+            );
+            assert_eq!(out, format!("hello {version}"), "{host} {error}");
+        }
+    }
+    assert_eq!(upstream.last().header("x-forwarded-proto"), ["https"]);
+    let (out, _) = curl(&gateway, "other.test", &certificates[1].cert, &[]);
+    assert_eq!(
+        out, "",
+        "an unknown name gets the default certificate, which is not valid for it"
+    );
+    let mut garbage = Client::connect(gateway.address());
+    garbage.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").rest();
+    assert!(gateway.told(Reject::TlsHandshake));
+}
+
+/// An HTTP/2 client that can say what libraries for requests would not.
+async fn h2(gateway: &Gateway, requests: Vec<http::Request<&'static str>>) -> Vec<Result<u16, h2::Error>> {
+    let stream = tokio::net::TcpStream::connect(gateway.address()).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut answers = vec![];
+    for request in requests {
+        let (head, body) = request.into_parts();
+        let answer = async {
+            std::future::poll_fn(|cx| client.poll_ready(cx)).await?;
+            let (response, mut send) =
+                client.send_request(http::Request::from_parts(head, ()), body.is_empty())?;
+            if !body.is_empty() {
+                send.send_data(body.into(), true)?;
+            }
+            Ok(response.await?.status().as_u16())
+        };
+        answers.push(answer.await);
+    }
+    answers
+}
+
+#[test]
+fn http2_requests_keep_the_rules_of_http1() {
+    let upstream = Upstream::text("ok");
+    let site = Site::to(&upstream).with(|route| route.body_bytes = Some(4));
+    let gateway = Gateway::start(&site);
+    let get = |uri: &str| http::Request::get(uri).version(http::Version::HTTP_2);
+    let requests = vec![
+        get("http://a.example/x/../y?z")
+            .header("cookie", "a=1")
+            .header("cookie", "b=2")
+            .body("")
+            .unwrap(),
+        http::Request::post("http://a.example/post").body("body").unwrap(),
+        http::Request::post("http://a.example/post")
+            .body("bodybody")
+            .unwrap(),
+        get("http://a.example/%2f").body("").unwrap(),
+        get("http://a.example/")
+            .header("host", "b.example")
+            .body("")
+            .unwrap(),
+        get("http://a.example/")
+            .header("x-forwarded-for", "1.1.1.1")
+            .body("")
+            .unwrap(),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let statuses: Vec<_> = runtime
+        .block_on(h2(&gateway, requests))
+        .into_iter()
+        .map(|a| a.unwrap())
+        .collect();
+    assert_eq!(statuses, [200, 200, 413, 400, 400, 200]);
+    let seen = upstream.requests();
+    assert_eq!(
+        (seen[0].target.as_str(), seen[0].header("cookie")),
+        ("/y?z", vec!["a=1; b=2"])
+    );
+    assert_eq!(seen[0].header("host"), ["a.example"]);
+    assert_eq!(upstream.last().header("x-forwarded-for"), ["127.0.0.1"]);
+}
