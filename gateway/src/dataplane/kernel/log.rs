@@ -28,8 +28,7 @@ impl KernelLog {
 
     /// Forwards lines for as long as it is polled, on a tokio runtime with I/O. Ends only with an error.
     pub async fn run(self) -> std::io::Error {
-        // SAFETY: the logger owns the ring's descriptor, keeps it open for as long as it lives, and always names the
-        // same one.
+        // SAFETY: the logger owns the map's descriptor, always returns the same one and never closes it early.
         let mut ring = match unsafe { AsyncFd::register(self.0) } {
             Ok(ring) => ring,
             Err(error) => return error.into(),
