@@ -63,7 +63,7 @@ fn nginx(dir: &Path, name: &'static str, address: SocketAddr, server: &str) -> R
     let home = dir.display();
     let text = format!(
         "daemon off; master_process off; pid {home}/{name}.pid; error_log stderr crit;
-         events {{ worker_connections 16384; }}
+         events {{ worker_connections 9000; }}
          http {{
            access_log off; keepalive_requests 1000000000; keepalive_timeout 300s;
            client_body_temp_path {home}/{name}-body; proxy_temp_path {home}/{name}-proxy;
@@ -80,7 +80,7 @@ fn haproxy(dir: &Path, upstream: SocketAddr) -> Result<Peer> {
     let text = format!(
         "global
   nbthread 1
-  maxconn 16000
+  maxconn 4500
 defaults
   mode http
   timeout connect 3s
