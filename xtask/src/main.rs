@@ -3,6 +3,7 @@
 //! Owns the command line and nothing else: each verb is a module. Must not depend on the gateway's crates, so that it
 //! builds in seconds on a machine where they do not build yet.
 
+mod bench;
 mod build;
 mod lint;
 mod privilege;
@@ -65,6 +66,11 @@ Ctrl-C stops it and leaves no program attached and no pin behind.")]
   cargo xtask lint                  every check, going on after a failure
   cargo xtask lint --only imports   one of: format, clippy, deny, advisories, imports, lengths")]
     Lint(lint::Args),
+    /// Measure the gateway side by side with nginx and HAProxy.
+    #[command(after_help = "Examples:
+  cargo xtask bench http                 processor time a request, plain HTTP/1.1 keep-alive
+  cargo xtask bench http --seconds 20    longer runs, steadier figures")]
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -74,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::main(&args),
         Verb::Test(args) => test::main(&args),
         Verb::Lint(args) => lint::main(&args),
+        Verb::Bench(args) => bench::main(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

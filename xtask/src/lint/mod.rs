@@ -72,7 +72,13 @@ fn clippy() -> Result<()> {
 fn deny(checks: &[&str]) -> Result<()> {
     shell::run(
         shell::cargo()
-            .args(["deny", "--workspace", "--all-features", "check"])
+            .args([
+                "deny",
+                "--workspace",
+                "--all-features",
+                "check",
+                "--hide-inclusion-graph",
+            ])
             .args(checks),
     )
 }

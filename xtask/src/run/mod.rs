@@ -44,11 +44,19 @@ pub struct Args {
 
 /// Builds and runs; returns when the gateway has stopped.
 pub fn main(args: &Args) -> Result<()> {
-    let privilege = Privilege::obtain().context("the gateway attaches a program to an interface")?;
+    let demonstration = args.gateway.is_empty();
+    let privilege = match Privilege::obtain().context("the gateway attaches a program to an interface") {
+        Ok(privilege) => privilege,
+        Err(error) if demonstration => return Err(error),
+        Err(error) => {
+            // A configuration with `mode: none` needs no privileges, and the gateway says so if this one does.
+            eprintln!("warning: {error:#}; going on without");
+            Privilege::Own
+        }
+    };
     setup::ensure(&[Purpose::Build])?;
     let binary = build::gateway(args.release)?;
     let signals = Signals::listen()?;
-    let demonstration = args.gateway.is_empty();
     if demonstration {
         for (address, whose) in [
             (GATEWAY, "the gateway"),
@@ -194,10 +202,22 @@ fn await_end(child: &mut Child, signals: &Signals, privilege: Privilege) -> Resu
 /// Detaches what a gateway that was killed left behind; after an orderly stop there is nothing to do.
 fn clean_up(binary: &Path, arguments: &[OsString], privilege: Privilege) {
     let mut command = privilege.command(binary);
-    command.arg("detach").args(arguments);
+    command.arg("detach").args(config_of(arguments));
     match shell::run(&mut command) {
         Ok(()) => shell::step("stopped; nothing is left attached"),
         Err(error) => eprintln!("warning: {error:#}; the program may still be attached"),
+    }
+}
+
+/// Of the arguments of `gateway run`, those that say which configuration.
+fn config_of(arguments: &[OsString]) -> &[OsString] {
+    match arguments
+        .iter()
+        .position(|argument| argument.to_string_lossy().starts_with("--config"))
+    {
+        Some(at) if arguments[at] == "--config" => &arguments[at..arguments.len().min(at + 2)],
+        Some(at) => &arguments[at..=at],
+        None => &[],
     }
 }
 
@@ -238,6 +258,18 @@ mod tests {
         assert!(is_free(&address).is_err());
         drop(taken);
         assert!(is_free(&address).is_ok());
+    }
+
+    #[test]
+    fn detaching_reads_the_same_configuration() {
+        let arguments = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        let line = arguments("--debug --config a.yaml --more");
+        assert_eq!(config_of(&line), ["--config", "a.yaml"].map(OsString::from));
+        assert_eq!(
+            config_of(&arguments("--config=a.yaml -v")),
+            [OsString::from("--config=a.yaml")]
+        );
+        assert!(config_of(&arguments("-v")).is_empty());
     }
 
     #[test]
