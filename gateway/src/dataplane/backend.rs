@@ -117,11 +117,6 @@ pub enum Error {
     NotAnAddress { net: IpNet },
 }
 
-impl Error {
-    pub(super) fn not_an_address(net: IpNet) -> Self {
-        Self::NotAnAddress { net }
-    }
-}
 
 /// A keeper of the tables. One owner, one writer.
 pub trait Backend: Send {

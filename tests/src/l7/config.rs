@@ -131,6 +131,7 @@ impl Site {
                 segments: body.split('/').skip(1).map(segment).collect(),
                 prefix,
             },
+            rate_limit: None,
             auth: None,
             request: HeaderEdit::default(),
             response: HeaderEdit::default(),

@@ -1,0 +1,552 @@
+//! The loaded program: the same packet table, a differential run against the host, adoption, and the ABI.
+//!
+//! Needs the privileges to load programs and fails without them; a skip would pass for a result. Frames go through
+//! `BPF_PROG_TEST_RUN`, which refuses frames under 14 bytes, so those are run on the host only (`packets.rs`).
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use gateway::config::model::Capacity;
+use gateway::dataplane::kernel::Options;
+use gateway::dataplane::{Backend, Change, Counters, Error, Kernel, List, Memory};
+use gateway_common::outcome::{DropReason, PassReason, SLOTS, Verdict};
+use gateway_common::tables::{Rule, Settings, feature};
+use gateway_ebpf::packet::{Cursor, parse};
+use gateway_ebpf::policy::decide;
+use gateway_tests::packet::{ACK, Frame, SYN};
+use gateway_tests::table::cases;
+use ipnet::IpNet;
+
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+/// The shortest frame a test run takes.
+const SHORTEST: usize = 14;
+
+/// A private directory on bpffs, removed with everything in it.
+struct Pins(PathBuf);
+
+impl Pins {
+    fn new(name: &str) -> Self {
+        let dir = PathBuf::from(format!("/sys/fs/bpf/gateway-test-{}-{name}", std::process::id()));
+        Kernel::remove(&dir).expect("an old directory can be removed");
+        Self(dir)
+    }
+
+    fn load(&self) -> Kernel {
+        self.try_load(small())
+            .expect("loading needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and bpffs")
+    }
+
+    fn try_load(&self, capacity: Capacity) -> Result<Kernel, Error> {
+        Kernel::load(&Options {
+            pin_dir: self.0.clone(),
+            capacity,
+        })
+    }
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        if let Err(error) = Kernel::remove(&self.0) {
+            eprintln!("{} is left behind: {error}", self.0.display());
+        }
+    }
+}
+
+fn small() -> Capacity {
+    Capacity {
+        deny_addresses: 4096,
+        deny_prefixes: 256,
+        allow_addresses: 64,
+        allow_prefixes: 64,
+        blocks: 64,
+    }
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a network literal")
+}
+
+fn put(list: List, text: &str) -> Change {
+    Change::Put {
+        list,
+        net: net(text),
+        rule: Rule {
+            origin: 1,
+            ..Rule::default()
+        },
+    }
+}
+
+fn apply(backend: &mut impl Backend, changes: &[Change]) {
+    let failures = backend.apply(changes);
+    assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// Removes every entry.
+fn clear(backend: &mut impl Backend) {
+    let image = backend.enforced().expect("reading the tables");
+    let mut changes = Vec::new();
+    for list in [List::Allow, List::Deny, List::Block] {
+        changes.extend(
+            image
+                .list(list)
+                .keys()
+                .map(|net| Change::Remove { list, net: *net }),
+        );
+    }
+    apply(backend, &changes);
+}
+
+/// The verdict, by the action and by the one counter that rose.
+fn verdict(kernel: &mut Kernel, frame: &[u8]) -> Verdict {
+    let before = kernel.counters().expect("counters");
+    let (action, _) = kernel.test_run(frame, 1).expect("a test run");
+    let after = kernel.counters().expect("counters");
+    let rose: Vec<u32> = (0..SLOTS)
+        .filter(|slot| after.get(*slot) != before.get(*slot))
+        .collect();
+    assert_eq!(rose.len(), 1, "exactly one counter rises, not {rose:?}");
+    let (old, new) = (before.get(rose[0]), after.get(rose[0]));
+    assert_eq!(
+        (new.packets - old.packets, new.bytes - old.bytes),
+        (1, frame.len() as u64)
+    );
+    let pass = PassReason::ALL.iter().map(|reason| Verdict::Pass(*reason));
+    let drop = DropReason::ALL.iter().map(|reason| Verdict::Drop(*reason));
+    let verdict = pass
+        .chain(drop)
+        .find(|verdict| verdict.slot() == rose[0])
+        .expect("a known slot");
+    assert_eq!(action, action_of(verdict), "{verdict:?}");
+    verdict
+}
+
+fn action_of(verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Pass(_) => XDP_PASS,
+        Verdict::Drop(_) => XDP_DROP,
+    }
+}
+
+fn on_host(memory: &mut Memory, frame: &[u8]) -> Verdict {
+    memory.now_ns = boottime_ns();
+    let decision = decide(&parse(Cursor::new(frame)), memory);
+    memory.leave(decision, frame.len() as u64)
+}
+
+/// Uptime to a hundredth of a second, which is enough beside limits of an hour.
+fn boottime_ns() -> u64 {
+    let uptime = std::fs::read_to_string("/proc/uptime").expect("procfs");
+    let seconds: f64 = uptime
+        .split(' ')
+        .next()
+        .and_then(|s| s.parse().ok())
+        .expect("a number");
+    (seconds * 1e9) as u64
+}
+
+#[test]
+fn the_packet_table_in_the_kernel() {
+    let pins = Pins::new("table");
+    let mut kernel = pins.load();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        if case.frame.len() < SHORTEST {
+            continue;
+        }
+        clear(&mut kernel);
+        apply(&mut kernel, &case.setup.changes());
+        for frame in &case.before {
+            kernel.test_run(frame, 1).expect("a test run");
+        }
+        let got = verdict(&mut kernel, &case.frame);
+        if got != case.verdict {
+            wrong.push(format!("{}: {got:?}, expected {:?}", case.name, case.verdict));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_cut_of_every_frame_is_decided_as_on_the_host() {
+    let pins = Pins::new("cuts");
+    let mut kernel = pins.load();
+    let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
+    let changes = [
+        Change::Settings(Settings {
+            ready: 1,
+            ..Settings::default()
+        }),
+        put(List::Deny, "192.0.2.0/24"),
+    ];
+    apply(&mut kernel, &changes);
+    apply(&mut memory, &changes);
+    for case in cases() {
+        let mut expected = Vec::new();
+        for length in SHORTEST..=case.frame.len() {
+            let frame = &case.frame[..length];
+            let verdict = on_host(&mut memory, frame);
+            let (action, _) = kernel.test_run(frame, 1).expect("a test run");
+            assert_eq!(
+                action,
+                action_of(verdict),
+                "{} cut at {length}: {verdict:?}",
+                case.name
+            );
+            expected.push(verdict);
+        }
+        let (on_host, in_kernel) = (
+            memory.counters().expect("memory"),
+            kernel.counters().expect("counters"),
+        );
+        assert_eq!(in_kernel, on_host, "{}: {expected:?}", case.name);
+    }
+}
+
+/// Small, fast and the same on every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        ((self.next() >> 33) as usize) % n
+    }
+
+    /// Networks around the addresses that the frames use, of any length and life.
+    fn rules(&mut self, sources: &[IpAddr]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for _ in 0..self.below(24) {
+            let ip = sources[self.below(sources.len())];
+            let full = if ip.is_ipv4() { 32 } else { 128 };
+            let list = [List::Allow, List::Deny, List::Deny, List::Block][self.below(4)];
+            let length = if list == List::Block || self.below(2) == 0 {
+                full
+            } else {
+                self.below(full + 1)
+            };
+            let deadline_ns = [0, 0, 1, 2, u64::MAX][self.below(5)];
+            let net = IpNet::new(ip, length as u8).expect("a length in range");
+            changes.push(Change::Put {
+                list,
+                net,
+                rule: Rule {
+                    deadline_ns,
+                    ..Rule::default()
+                },
+            });
+        }
+        changes
+    }
+
+    /// Random bytes, or a frame of the table with some bytes, its length or its EtherType changed.
+    fn frame(&mut self, models: &[Vec<u8>]) -> Vec<u8> {
+        if self.below(4) == 0 {
+            let length = SHORTEST + self.below(120);
+            let mut frame: Vec<u8> = (0..length).map(|_| self.next() as u8).collect();
+            let kinds = [[8, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0xa8], [8, 6]];
+            frame[12..14].copy_from_slice(&kinds[self.below(kinds.len())]);
+            if length > 14 && self.below(2) == 0 {
+                frame[14] = [0x45, 0x46, 0x4f, 0x60][self.below(4)];
+            }
+            return frame;
+        }
+        let mut frame = models[self.below(models.len())].clone();
+        for _ in 0..self.below(4) {
+            let at = 12 + self.below(frame.len().min(90) - 12);
+            frame[at] = if self.below(2) == 0 {
+                self.next() as u8
+            } else {
+                frame[at] ^ 1 << self.below(8)
+            };
+        }
+        if self.below(8) == 0 {
+            frame.truncate(SHORTEST + self.below(frame.len() - SHORTEST + 1));
+        }
+        frame
+    }
+}
+
+#[test]
+fn a_million_random_frames_are_decided_as_on_the_host() {
+    const ROUNDS: usize = 500;
+    const FRAMES: usize = 2_000;
+    let started = Instant::now();
+    let pins = Pins::new("random");
+    let mut kernel = pins.load();
+    let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
+    let models: Vec<Vec<u8>> = cases()
+        .into_iter()
+        .map(|case| case.frame)
+        .filter(|frame| frame.len() > SHORTEST)
+        .collect();
+    let sources: Vec<IpAddr> = [
+        "192.0.2.1",
+        "192.0.2.3",
+        "198.51.100.1",
+        "198.51.100.9",
+        "2001:db8::1",
+        "2001:db8:1::1",
+        "2001:db8::3",
+    ]
+    .iter()
+    .map(|text| text.parse().expect("a literal"))
+    .collect();
+    let mut random = Random(0x5eed_0000_0000_0001);
+    for round in 0..ROUNDS {
+        clear(&mut kernel);
+        clear(&mut memory);
+        let limit = gateway_common::limiter::cost(1, 3600 * 1_000_000_000, 1 + random.below(3) as u32);
+        let settings = Settings {
+            features: if random.below(3) > 0 {
+                feature::SYN_LIMIT
+            } else {
+                0
+            },
+            ready: u32::from(random.below(20) > 0),
+            syn_interval_ns: limit.0,
+            syn_tolerance_ns: limit.1,
+            syn_v6_prefix: 1 + random.below(128) as u32,
+            ..Settings::default()
+        };
+        let mut changes = random.rules(&sources);
+        changes.push(Change::Settings(settings));
+        apply(&mut kernel, &changes);
+        apply(&mut memory, &changes);
+        assert_eq!(
+            kernel.enforced().expect("reading"),
+            memory.enforced().expect("reading"),
+            "round {round}"
+        );
+
+        let mut frames = Vec::with_capacity(FRAMES);
+        memory.now_ns = boottime_ns();
+        for _ in 0..FRAMES {
+            let frame = random.frame(&models);
+            let decision = decide(&parse(Cursor::new(&frame)), &memory);
+            let verdict = memory.leave(decision, frame.len() as u64);
+            let (action, _) = kernel.test_run(&frame, 1).expect("a test run");
+            assert_eq!(
+                action,
+                action_of(verdict),
+                "round {round}: {verdict:?} for {frame:02x?} in {changes:?}"
+            );
+            frames.push((verdict, frame));
+        }
+        let (host, real) = (
+            memory.counters().expect("memory"),
+            kernel.counters().expect("counters"),
+        );
+        if host != real {
+            panic!(
+                "round {round}: the counters differ: {}",
+                differences(&host, &real)
+            );
+        }
+    }
+    println!("{} frames in {:.1?}", ROUNDS * FRAMES, started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(300));
+}
+
+fn differences(host: &Counters, kernel: &Counters) -> String {
+    let differing = (0..SLOTS).filter(|slot| host.get(*slot) != kernel.get(*slot));
+    differing
+        .map(|slot| {
+            format!(
+                "slot {slot}: {:?} on the host, {:?} ",
+                host.get(slot),
+                kernel.get(slot)
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn hits_are_counted_and_survive_a_replacement() {
+    let pins = Pins::new("hits");
+    let mut kernel = pins.load();
+    apply(
+        &mut kernel,
+        &[
+            Change::Settings(Settings {
+                ready: 1,
+                ..Settings::default()
+            }),
+            put(List::Deny, "192.0.2.0/24"),
+        ],
+    );
+    kernel
+        .test_run(&Frame::v4("192.0.2.9").tcp(ACK).bytes(), 5)
+        .expect("a test run");
+    apply(&mut kernel, &[put(List::Deny, "192.0.2.0/24")]);
+    let found = kernel
+        .lookup("192.0.2.77".parse().expect("a literal"))
+        .expect("a look-up");
+    assert_eq!(
+        found.deny_net,
+        Some(Rule {
+            hits: 5,
+            origin: 1,
+            ..Rule::default()
+        })
+    );
+}
+
+#[test]
+fn a_full_table_says_which_and_the_rest_is_applied() {
+    let pins = Pins::new("full");
+    let mut kernel = pins
+        .try_load(Capacity {
+            blocks: 2,
+            deny_prefixes: 2,
+            ..small()
+        })
+        .expect("loading");
+    let changes = [
+        put(List::Block, "192.0.2.1/32"),
+        put(List::Block, "192.0.2.2/32"),
+        put(List::Block, "192.0.2.3/32"),
+        put(List::Deny, "10.0.0.0/8"),
+        put(List::Deny, "11.0.0.0/8"),
+        put(List::Deny, "12.0.0.0/8"),
+        put(List::Deny, "192.0.2.3/32"),
+    ];
+    let failures = kernel.apply(&changes);
+    let failed: Vec<_> = failures.iter().map(|(index, _)| *index).collect();
+    assert_eq!(failed, [2, 5], "{failures:?}");
+    assert!(
+        matches!(
+            failures[0].1,
+            Error::Full {
+                list: "BLOCK_ADDR",
+                capacity: 2
+            }
+        ),
+        "{:?}",
+        failures[0].1
+    );
+    assert!(
+        matches!(
+            failures[1].1,
+            Error::Full {
+                list: "DENY_NET4",
+                capacity: 2
+            }
+        ),
+        "{:?}",
+        failures[1].1
+    );
+}
+
+#[test]
+fn pinned_tables_are_adopted_with_all_that_is_in_them() {
+    let pins = Pins::new("adopt");
+    assert!(matches!(Kernel::pinned(&pins.0), Err(Error::NotPinned { .. })));
+    let mut first = pins.load();
+    apply(
+        &mut first,
+        &[
+            Change::Settings(Settings {
+                ready: 1,
+                ..Settings::default()
+            }),
+            put(List::Deny, "192.0.2.1/32"),
+        ],
+    );
+    let image = first.enforced().expect("reading");
+    assert_ne!(image.settings.hash_key, [0, 0]);
+    drop(first);
+
+    let mut command = Kernel::pinned(&pins.0).expect("pinned");
+    assert_eq!(command.enforced().expect("reading"), image);
+    let mut second = pins
+        .try_load(Capacity {
+            blocks: 128,
+            ..small()
+        })
+        .expect("loading");
+    assert_eq!(second.enforced().expect("reading"), image);
+    assert_eq!(second.warnings().len(), 1, "{:?}", second.warnings());
+    assert!(
+        second.warnings()[0].contains("BLOCK_ADDR"),
+        "{:?}",
+        second.warnings()
+    );
+    assert_eq!(
+        verdict(&mut second, &Frame::v4("192.0.2.1").tcp(SYN).bytes()),
+        Verdict::Drop(DropReason::Denied)
+    );
+}
+
+#[test]
+fn nothing_is_left_after_detaching() {
+    let pins = Pins::new("left");
+    let kernel = pins.load();
+    assert!(pins.0.exists());
+    kernel.detach_all().expect("detaching");
+    assert!(!Path::new(&pins.0).exists());
+}
+
+#[test]
+fn nanoseconds_per_packet() {
+    let pins = Pins::new("speed");
+    let mut kernel = pins.load();
+    let ready = Settings {
+        ready: 1,
+        ..Settings::default()
+    };
+    let (interval, tolerance) = gateway_common::limiter::cost(1, 3600 * 1_000_000_000, 1);
+    let limited = Settings {
+        features: feature::SYN_LIMIT,
+        syn_interval_ns: interval,
+        syn_tolerance_ns: tolerance,
+        syn_v6_prefix: 64,
+        ..ready
+    };
+    let (ack, syn) = (
+        Frame::v4("192.0.2.1").tcp(ACK).bytes(),
+        Frame::v4("192.0.2.1").tcp(SYN).bytes(),
+    );
+    let ack6 = Frame::v6("2001:db8::1").tcp(ACK).bytes();
+    let rows: [(&str, &[u8], Vec<Change>); 8] = [
+        ("not ready", &ack, vec![Change::Settings(Settings::default())]),
+        ("empty lists, ipv4 passes", &ack, vec![Change::Settings(ready)]),
+        ("empty lists, ipv6 passes", &ack6, vec![Change::Settings(ready)]),
+        (
+            "one unrelated address denied",
+            &ack,
+            vec![Change::Settings(ready), put(List::Deny, "192.0.2.2/32")],
+        ),
+        (
+            "address denied",
+            &ack,
+            vec![Change::Settings(ready), put(List::Deny, "192.0.2.1/32")],
+        ),
+        (
+            "prefix denied",
+            &ack,
+            vec![Change::Settings(ready), put(List::Deny, "192.0.2.0/24")],
+        ),
+        (
+            "ipv6 address denied",
+            &ack6,
+            vec![Change::Settings(ready), put(List::Deny, "2001:db8::1/128")],
+        ),
+        ("syn over its limit", &syn, vec![Change::Settings(limited)]),
+    ];
+    for (name, frame, changes) in rows {
+        clear(&mut kernel);
+        apply(&mut kernel, &changes);
+        let best = (0..5)
+            .map(|_| kernel.test_run(frame, 1_000_000).expect("a test run").1)
+            .min();
+        println!("{:>4} ns  {name}", best.expect("five runs").as_nanos());
+    }
+}
