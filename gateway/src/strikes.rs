@@ -70,7 +70,12 @@ impl Strikes {
     /// Counts a reject; `Some` when it was one too many.
     pub fn record(&self, client: Client, reject: Reject, now: Instant) -> Option<Sentence> {
         let rules = lock(&self.rules);
-        let score = rules.policy.scores.get(reject.code()).copied().unwrap_or(reject.default_strikes());
+        let score = rules
+            .policy
+            .scores
+            .get(reject.code())
+            .copied()
+            .unwrap_or(reject.default_strikes());
         let block = rules.policy.block?;
         if score == 0 || (client.forwarded.is_none() && rules.trusts(client.socket.ip())) {
             return None;
@@ -102,7 +107,10 @@ impl Strikes {
     #[must_use]
     pub fn standing(&self, addr: IpAddr, now: Instant) -> Option<(u32, u32)> {
         let block = lock(&self.rules).policy.block?;
-        Some((lock(&self.ledger).count(addr.to_canonical(), block.within, now), block.after.get()))
+        Some((
+            lock(&self.ledger).count(addr.to_canonical(), block.within, now),
+            block.after.get(),
+        ))
     }
 
     /// Whether a forwarded client is blocked at layer 7.
@@ -123,7 +131,8 @@ impl Strikes {
     pub fn forwarded_blocks(&self, now: Instant) -> Vec<(ForwardedAddr, Duration)> {
         let blocks = lock(&self.forwarded);
         let live = blocks.iter().filter(|(_, until)| now < **until);
-        live.map(|(addr, until)| (*addr, until.duration_since(now))).collect()
+        live.map(|(addr, until)| (*addr, until.duration_since(now)))
+            .collect()
     }
 
     fn block_forwarded(&self, addr: ForwardedAddr, until: Instant, now: Instant) {
@@ -132,7 +141,10 @@ impl Strikes {
             blocks.retain(|_, until| now < *until);
         }
         if blocks.len() >= FORWARDED_BLOCKS
-            && let Some(first) = blocks.iter().min_by_key(|(_, until)| **until).map(|(addr, _)| *addr)
+            && let Some(first) = blocks
+                .iter()
+                .min_by_key(|(_, until)| **until)
+                .map(|(addr, _)| *addr)
         {
             blocks.remove(&first);
         }
@@ -142,7 +154,10 @@ impl Strikes {
 
 impl Rules {
     fn of(config: &Config) -> Self {
-        Self { policy: config.strikes.clone(), proxies: config.trusted_proxies.clone() }
+        Self {
+            policy: config.strikes.clone(),
+            proxies: config.trusted_proxies.clone(),
+        }
     }
 
     fn trusts(&self, ip: IpAddr) -> bool {

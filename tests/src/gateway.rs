@@ -20,7 +20,10 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let test = std::env::current_exe()?;
-    let beside = test.parent().and_then(Path::parent).map(|dir| dir.join("gateway"));
+    let beside = test
+        .parent()
+        .and_then(Path::parent)
+        .map(|dir| dir.join("gateway"));
     match beside {
         Some(path) if path.exists() => Ok(path),
         _ => bail!("the gateway is not built: run `cargo xtask test`, or set GATEWAY_BIN"),
@@ -37,8 +40,15 @@ pub struct Home {
 impl Home {
     pub fn new() -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("gateway-test-").tempdir()?;
-        let name = dir.path().file_name().context("a directory has a name")?.to_owned();
-        Ok(Self { dir, pins: Path::new("/sys/fs/bpf").join(name) })
+        let name = dir
+            .path()
+            .file_name()
+            .context("a directory has a name")?
+            .to_owned();
+        Ok(Self {
+            dir,
+            pins: Path::new("/sys/fs/bpf").join(name),
+        })
     }
 
     #[must_use]
@@ -60,7 +70,10 @@ impl Home {
     /// `{socket}`, `{state}` and `{pins}`.
     pub fn write(&self, body: &str) -> Result<()> {
         let text = body
-            .replace("{socket}", &self.dir.path().join("admin.sock").display().to_string())
+            .replace(
+                "{socket}",
+                &self.dir.path().join("admin.sock").display().to_string(),
+            )
             .replace("{state}", &self.dir.path().join("state").display().to_string())
             .replace("{pins}", &self.pins.display().to_string());
         Ok(std::fs::write(self.config(), text)?)
@@ -93,7 +106,16 @@ impl Gateway {
                 bail!("the gateway ended at once, {status}:\n{}", gateway.log());
             }
             let mut probe = namespace.command("curl");
-            probe.args(["-sf", "--max-time", "1", "--noproxy", "*", "-o", "/dev/null", "http://127.0.0.1:9901/readyz"]);
+            probe.args([
+                "-sf",
+                "--max-time",
+                "1",
+                "--noproxy",
+                "*",
+                "-o",
+                "/dev/null",
+                "http://127.0.0.1:9901/readyz",
+            ]);
             if probe.status()?.success() {
                 return Ok(gateway);
             }
@@ -108,11 +130,21 @@ impl Gateway {
     pub fn spawn(namespace: &Namespace, home: &Home, flags: &[&str]) -> Result<Self> {
         let mut command = namespace.command(binary()?);
         command.arg("run").arg("--config").arg(home.config()).args(flags);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let log = Arc::new(Mutex::new(Vec::new()));
         let outputs: [Option<Box<dyn std::io::Read + Send>>; 2] = [
-            child.stdout.take().map(|out| Box::new(out) as Box<dyn std::io::Read + Send>),
-            child.stderr.take().map(|out| Box::new(out) as Box<dyn std::io::Read + Send>),
+            child
+                .stdout
+                .take()
+                .map(|out| Box::new(out) as Box<dyn std::io::Read + Send>),
+            child
+                .stderr
+                .take()
+                .map(|out| Box::new(out) as Box<dyn std::io::Read + Send>),
         ];
         for output in outputs.into_iter().flatten() {
             let log = Arc::clone(&log);
@@ -139,8 +171,10 @@ impl Gateway {
 
     /// Waits until a log line holds `needle`.
     pub fn wait_for_log(&self, needle: &str) -> Result<()> {
-        wait_until(&format!("{needle:?} in the log"), || Ok(self.log().contains(needle)))
-            .with_context(|| format!("the log:\n{}", self.log()))
+        wait_until(&format!("{needle:?} in the log"), || {
+            Ok(self.log().contains(needle))
+        })
+        .with_context(|| format!("the log:\n{}", self.log()))
     }
 
     /// Sends a signal and waits for the end. Returns the exit code, `None` when the signal ended it.
@@ -184,7 +218,11 @@ pub fn command(namespace: &Namespace, home: &Home, words: &[&str]) -> Result<(i3
 
 /// Runs a command to its end. Returns exit code, standard output and standard error.
 pub fn finish(command: &mut Command) -> Result<(i32, String, String)> {
-    let Output { status, stdout, stderr } = command.stdin(Stdio::null()).output()?;
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.stdin(Stdio::null()).output()?;
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     Ok((status.code().unwrap_or(-1), text(stdout), text(stderr)))
 }

@@ -21,7 +21,9 @@ impl Namespace {
     /// Makes a namespace with its loopback up.
     pub fn new(role: &str) -> Result<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let namespace = Self { name: format!("gwt-{}-{number}-{role}", std::process::id()) };
+        let namespace = Self {
+            name: format!("gwt-{}-{number}-{role}", std::process::id()),
+        };
         run(Command::new("ip").args(["netns", "add", &namespace.name]))?;
         namespace.run(&["ip", "link", "set", "lo", "up"])?;
         Ok(namespace)
@@ -40,7 +42,10 @@ impl Namespace {
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -78,7 +83,11 @@ impl Drop for Namespace {
 pub fn run(command: &mut Command) -> Result<Output> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     if !output.status.success() {
-        bail!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "{command:?}: {}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(output)
 }
@@ -107,14 +116,21 @@ pub const B6: &str = "fd77::3";
 impl Wire {
     /// Needs root.
     pub fn new() -> Result<Self> {
-        ensure!(rustix::process::geteuid().is_root(), "these tests make network namespaces: run them as root");
+        ensure!(
+            rustix::process::geteuid().is_root(),
+            "these tests make network namespaces: run them as root"
+        );
         let gateway = Namespace::new("gw")?;
         let client = Namespace::new("cl")?;
         let peer = ["peer", "name", "cl0", "netns", client.name()];
         gateway.run(&[&["ip", "link", "add", "gw0", "type", "veth"][..], &peer[..]].concat())?;
         for (namespace, device, addrs) in [
             (&gateway, "gw0", &["10.77.0.1/24", "fd77::1/64"][..]),
-            (&client, "cl0", &["10.77.0.2/24", "10.77.0.3/24", "fd77::2/64", "fd77::3/64"][..]),
+            (
+                &client,
+                "cl0",
+                &["10.77.0.2/24", "10.77.0.3/24", "fd77::2/64", "fd77::3/64"][..],
+            ),
         ] {
             for addr in addrs {
                 // Without duplicate address detection, which would hold IPv6 back for a second.
@@ -129,7 +145,9 @@ impl Wire {
     /// `curl` on the client's host, from one of its addresses. Returns exit code and what it printed.
     pub fn curl(&self, from: &str, args: &[&str]) -> Result<(i32, String)> {
         let mut command = self.client.command("curl");
-        command.args(["-sS", "--max-time", "2", "--noproxy", "*", "--interface", from]).args(args);
+        command
+            .args(["-sS", "--max-time", "2", "--noproxy", "*", "--interface", from])
+            .args(args);
         let output = command.output().context("curl")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         Ok((output.status.code().unwrap_or(-1), text))

@@ -43,7 +43,10 @@ impl Origin {
         loop {
             let mut line = String::new();
             reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
-            self.seen.lock().expect("no holder panics").push(line.trim_end().to_owned());
+            self.seen
+                .lock()
+                .expect("no holder panics")
+                .push(line.trim_end().to_owned());
             let mut length = 0_u64;
             loop {
                 let mut header = String::new();

@@ -10,13 +10,19 @@ impl From<Refusal> for Failure {
             Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
             Refusal::Store(_) | Refusal::ReadOnly | Refusal::Tables(_) => FailureKind::Failed,
         };
-        Self { kind, message: refusal.to_string() }
+        Self {
+            kind,
+            message: refusal.to_string(),
+        }
     }
 }
 
 impl From<crate::dataplane::Error> for Failure {
     fn from(error: crate::dataplane::Error) -> Self {
-        Self { kind: FailureKind::Failed, message: error.to_string() }
+        Self {
+            kind: FailureKind::Failed,
+            message: error.to_string(),
+        }
     }
 }
 
@@ -26,10 +32,14 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::AddRules(order) => Answer::Added(engine.add_rules(order)?),
         Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
         Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
-        Request::ListRules { list } => {
-            Answer::Entries { entries: engine.entries(list.into())?, forwarded: Vec::new() }
-        }
-        Request::ListBlocks => Answer::Entries { entries: engine.entries(List::Block)?, forwarded: Vec::new() },
+        Request::ListRules { list } => Answer::Entries {
+            entries: engine.entries(list.into())?,
+            forwarded: Vec::new(),
+        },
+        Request::ListBlocks => Answer::Entries {
+            entries: engine.entries(List::Block)?,
+            forwarded: Vec::new(),
+        },
         Request::Unblock { addrs } => Answer::Unblocked(engine.unblock(&addrs)),
         Request::Explain { addr, operators } => Answer::Explained(Explained {
             packets: engine.explain(addr, &operators)?,
@@ -54,6 +64,9 @@ impl Request {
     /// Whether answering may change something, and so needs the right to write.
     #[must_use]
     pub fn writes(&self) -> bool {
-        !matches!(self, Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status)
+        !matches!(
+            self,
+            Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
+        )
     }
 }

@@ -36,11 +36,16 @@ pub enum Request {
 pub enum Answer {
     Added(Added),
     Removed(Removed),
-    Entries { entries: Vec<EntryRow>, forwarded: Vec<ForwardedBlock> },
+    Entries {
+        entries: Vec<EntryRow>,
+        forwarded: Vec<ForwardedBlock>,
+    },
     Unblocked(Unblocked),
     Explained(Explained),
     Status(FullStatus),
-    Reloaded { changed: bool },
+    Reloaded {
+        changed: bool,
+    },
 }
 
 /// A client known through a trusted proxy's header, refused at layer 7.

@@ -24,12 +24,17 @@ pub enum ClientError {
 
 /// Asks the running gateway.
 pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
-    let io = |source| ClientError::Io { path: socket.display().to_string(), source };
+    let io = |source| ClientError::Io {
+        path: socket.display().to_string(),
+        source,
+    };
     let mut stream = match UnixStream::connect(socket) {
         Ok(stream) => stream,
         Err(error) => {
             return Err(match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ClientError::NotRunning,
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                    ClientError::NotRunning
+                }
                 _ => io(error),
             });
         }
@@ -39,6 +44,9 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
     line.push(b'\n');
     stream.write_all(&line).map_err(io)?;
     let mut answer = String::new();
-    BufReader::new(stream).take(LONGEST as u64).read_line(&mut answer).map_err(io)?;
+    BufReader::new(stream)
+        .take(LONGEST as u64)
+        .read_line(&mut answer)
+        .map_err(io)?;
     serde_json::from_str(&answer).map_err(ClientError::Garbled)
 }

@@ -43,7 +43,10 @@ impl AdminSocket {
         }
         let listener = UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Serves until the future is dropped. Each connection is a task on the local set.
@@ -80,7 +83,12 @@ async fn converse<A: Future<Output = Outcome>>(
     let mut read = BufReader::new(read);
     loop {
         let mut line = Vec::new();
-        if (&mut read).take(LONGEST as u64).read_until(b'\n', &mut line).await? == 0 {
+        if (&mut read)
+            .take(LONGEST as u64)
+            .read_until(b'\n', &mut line)
+            .await?
+            == 0
+        {
             return Ok(());
         }
         let outcome = match serde_json::from_slice(&line) {

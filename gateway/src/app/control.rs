@@ -37,7 +37,10 @@ pub struct Control {
 }
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure { kind: FailureKind::Failed, message: message.into() }
+    Failure {
+        kind: FailureKind::Failed,
+        message: message.into(),
+    }
 }
 
 impl From<Stopped> for Failure {
@@ -52,25 +55,34 @@ impl Control {
         if matches!(request, Request::Reload) {
             return self.reload().await.map(|changed| Answer::Reloaded { changed });
         }
-        let answered = self.dataplane.with(move |engine| answer(engine, request)).await??;
+        let answered = self
+            .dataplane
+            .with(move |engine| answer(engine, request))
+            .await??;
         Ok(match answered {
             Answer::Explained(explained) => Answer::Explained(self.with_strikes(explained)),
-            Answer::Status(status) => {
-                Answer::Status(crate::admin::api::FullStatus { proxy: Some(self.status()), ..status })
-            }
+            Answer::Status(status) => Answer::Status(crate::admin::api::FullStatus {
+                proxy: Some(self.status()),
+                ..status
+            }),
             Answer::Entries { entries, .. } => {
                 let blocks = self.strikes.forwarded_blocks(Instant::now());
                 let forwarded = blocks.into_iter().map(|(addr, left)| ForwardedBlock {
                     addr: addr.ip(),
                     left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
                 });
-                Answer::Entries { entries, forwarded: forwarded.collect() }
+                Answer::Entries {
+                    entries,
+                    forwarded: forwarded.collect(),
+                }
             }
             Answer::Unblocked(mut outcome) => {
                 // A client that is only refused at layer 7 has no entry in the tables.
                 let now = Instant::now();
                 outcome.missing.retain(|addr| {
-                    let refused = self.strikes.blocks_forwarded(ForwardedAddr::of_header(*addr), now);
+                    let refused = self
+                        .strikes
+                        .blocks_forwarded(ForwardedAddr::of_header(*addr), now);
                     self.strikes.pardon(*addr);
                     if refused {
                         outcome.lifted.push(*addr);
@@ -109,18 +121,23 @@ impl Control {
     ///
     /// What was bound or attached at the start can not change here; such a change is refused by name.
     pub async fn reload(&self) -> Result<bool, Failure> {
-        let (config, warnings) = Config::load(&self.path)
-            .map_err(|faults| Failure { kind: FailureKind::BadInput, message: faults.to_string() })?;
+        let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
+            kind: FailureKind::BadInput,
+            message: faults.to_string(),
+        })?;
         super::tell(&warnings);
         let old = self.site.load();
         if let Some(fixed) = fixed_change(&old.config, &config) {
             return Err(Failure {
                 kind: FailureKind::BadInput,
-                message: format!("{fixed} can not change while the gateway runs: restart it; nothing was changed"),
+                message: format!(
+                    "{fixed} can not change while the gateway runs: restart it; nothing was changed"
+                ),
             });
         }
         // Compiled even if the text is the same: certificate files may have changed.
-        let runtime = Runtime::compile(&config, Some(&old), &self.metrics).map_err(|error| failed(error.to_string()))?;
+        let runtime = Runtime::compile(&config, Some(&old), &self.metrics)
+            .map_err(|error| failed(error.to_string()))?;
         let changed = old.config != config;
         let applied = self.dataplane.with({
             let config = config.clone();
@@ -131,7 +148,11 @@ impl Control {
         self.site.replace(runtime);
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
         if !applied.failures.is_empty() {
-            return Err(failed(format!("{} changes of the tables failed: {}", applied.failures.len(), applied.failures[0])));
+            return Err(failed(format!(
+                "{} changes of the tables failed: {}",
+                applied.failures.len(),
+                applied.failures[0]
+            )));
         }
         Ok(changed)
     }
@@ -140,11 +161,20 @@ impl Control {
 /// The first part that differs and is fixed for the life of the process.
 fn fixed_change(old: &Config, new: &Config) -> Option<&'static str> {
     let addresses = |config: &Config| -> Vec<_> {
-        config.listen.iter().map(|listener| (listener.address, listener.tls.is_some())).collect()
+        config
+            .listen
+            .iter()
+            .map(|listener| (listener.address, listener.tls.is_some()))
+            .collect()
     };
     let xdp = |config: &Config| {
         let xdp = &config.xdp;
-        (xdp.mode, xdp.interfaces.clone(), xdp.pin_dir.clone(), xdp.capacity)
+        (
+            xdp.mode,
+            xdp.interfaces.clone(),
+            xdp.pin_dir.clone(),
+            xdp.capacity,
+        )
     };
     if addresses(old) != addresses(new) {
         Some("listen")
@@ -172,11 +202,19 @@ impl Facts for Control {
                 (list.name(), desired as u64, enforced as u64)
             });
             Ok::<_, crate::dataplane::Error>(Snapshot {
-                counters: counters.0.iter().map(|counter| (counter.packets, counter.bytes)).collect(),
+                counters: counters
+                    .0
+                    .iter()
+                    .map(|counter| (counter.packets, counter.bytes))
+                    .collect(),
                 lists: lists.to_vec(),
                 failures: engine.failures() as u64,
                 dropped_orders: engine.dropped_orders(),
-                interfaces: engine.interfaces()?.into_iter().map(|row| (row.interface, row.mode)).collect(),
+                interfaces: engine
+                    .interfaces()?
+                    .into_iter()
+                    .map(|row| (row.interface, row.mode))
+                    .collect(),
             })
         });
         match snapshot.await {
@@ -188,6 +226,10 @@ impl Facts for Control {
     }
 
     fn ready(&self) -> Result<(), &'static str> {
-        if self.draining.get() { Err("stopping") } else { Ok(()) }
+        if self.draining.get() {
+            Err("stopping")
+        } else {
+            Ok(())
+        }
     }
 }

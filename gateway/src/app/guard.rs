@@ -28,7 +28,9 @@ impl std::fmt::Debug for Guard {
 
 impl Watch for Guard {
     fn admits_connection(&self, client: ClientAddr) -> bool {
-        self.memory.as_ref().is_none_or(|memory| memory.admits(client.ip(), Now::read().boot_ns))
+        self.memory
+            .as_ref()
+            .is_none_or(|memory| memory.admits(client.ip(), Now::read().boot_ns))
     }
 
     fn admits_forwarded(&self, client: ForwardedAddr) -> bool {

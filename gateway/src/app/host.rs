@@ -75,7 +75,8 @@ mod tests {
         assert_eq!(ssh_client(ssh), "198.51.100.7".parse().ok());
         let web = "   1: 010200C0:0050 076433C6:C350 01 00000000:00000000 02:000A 00000000     0        0 1";
         assert_eq!(ssh_client(web), None);
-        let listening = "   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:0000 00000000     0        0 1";
+        let listening =
+            "   2: 00000000:0016 00000000:0000 0A 00000000:00000000 00:0000 00000000     0        0 1";
         assert_eq!(ssh_client(listening), None);
         assert_eq!(ssh_client("nonsense"), None);
     }
@@ -83,8 +84,14 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn ipv6_and_mapped_addresses_are_read() {
-        assert_eq!(address("B80D0120000000000000000001000000"), "2001:db8::1".parse().ok());
-        assert_eq!(address("0000000000000000FFFF0000076433C6"), "198.51.100.7".parse().ok());
+        assert_eq!(
+            address("B80D0120000000000000000001000000"),
+            "2001:db8::1".parse().ok()
+        );
+        assert_eq!(
+            address("0000000000000000FFFF0000076433C6"),
+            "198.51.100.7".parse().ok()
+        );
         assert_eq!(address("zz"), None);
     }
 

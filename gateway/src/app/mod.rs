@@ -84,15 +84,26 @@ struct Tables {
 fn tables(config: &Config) -> Result<Tables, Error> {
     if config.xdp.mode == XdpMode::None {
         let shared = Shared::new([getrandom::u64().unwrap_or(1), getrandom::u64().unwrap_or(2)]);
-        return Ok(Tables { backend: Box::new(shared.clone()), memory: Some(shared), log: None });
+        return Ok(Tables {
+            backend: Box::new(shared.clone()),
+            memory: Some(shared),
+            log: None,
+        });
     }
-    let options = Options { pin_dir: config.xdp.pin_dir.clone(), capacity: config.xdp.capacity };
+    let options = Options {
+        pin_dir: config.xdp.pin_dir.clone(),
+        capacity: config.xdp.capacity,
+    };
     let mut kernel = Kernel::load(&options)?;
     for warning in kernel.warnings() {
         tracing::warn!("{warning}");
     }
     let log = kernel.take_log();
-    Ok(Tables { backend: Box::new(kernel), memory: None, log })
+    Ok(Tables {
+        backend: Box::new(kernel),
+        memory: None,
+        log,
+    })
 }
 
 /// From bound sockets to the last closed connection.
@@ -102,11 +113,15 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let metrics = Arc::new(Metrics::new());
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     let bound = Bound::bind(&config.listen, config.workers)?;
-    let socket = AdminSocket::bind(&config.admin.socket)
-        .map_err(io(format!("listen on the admin socket {}", config.admin.socket.display())))?;
+    let socket = AdminSocket::bind(&config.admin.socket).map_err(io(format!(
+        "listen on the admin socket {}",
+        config.admin.socket.display()
+    )))?;
     let endpoint = match config.admin.metrics {
         Some(address) => Some(
-            TcpListener::bind(address).await.map_err(io(format!("listen on {address} (admin.metrics)")))?,
+            TcpListener::bind(address)
+                .await
+                .map_err(io(format!("listen on {address} (admin.metrics)")))?,
         ),
         None => None,
     };
@@ -114,8 +129,15 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
     let Tables { backend, memory, log } = tables(&config)?;
-    let events = Aftermath { strikes: Arc::clone(&strikes), connections: Arc::clone(&connections) };
-    let world = World { clock: Box::new(Now::read), host: Box::new(host::gather), events: Box::new(events) };
+    let events = Aftermath {
+        strikes: Arc::clone(&strikes),
+        connections: Arc::clone(&connections),
+    };
+    let world = World {
+        clock: Box::new(Now::read),
+        host: Box::new(host::gather),
+        events: Box::new(events),
+    };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
     engine.reconcile()?;
     engine.attach(&config.xdp)?;
@@ -127,8 +149,11 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         });
     }
 
-    let guard: Arc<dyn Watch> =
-        Arc::new(Guard { strikes: Arc::clone(&strikes), dataplane: dataplane.clone(), memory });
+    let guard: Arc<dyn Watch> = Arc::new(Guard {
+        strikes: Arc::clone(&strikes),
+        dataplane: dataplane.clone(),
+        memory,
+    });
     let addresses = bound.addresses().to_vec();
     let server = bound.serve(&site.site(), &guard, &metrics, &connections)?;
     let packets = Packets::default();
@@ -152,13 +177,22 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let answering = tokio::task::spawn_local({
         let control = Rc::clone(&control);
         async move {
-            socket.serve(move |request| { let control = Rc::clone(&control); async move { control.answer(request).await } }).await;
+            socket
+                .serve(move |request| {
+                    let control = Rc::clone(&control);
+                    async move { control.answer(request).await }
+                })
+                .await;
         }
     });
     for address in &control.addresses {
         tracing::info!(%address, "listening");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "ready");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
+        "ready"
+    );
 
     signals::each(async |event| match event {
         Event::Reload => {
@@ -172,7 +206,11 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     .await
     .map_err(io("wait for signals"))?;
 
-    tracing::info!(limit_s = drain.as_secs(), connections = control.connections.len(), "stopping");
+    tracing::info!(
+        limit_s = drain.as_secs(),
+        connections = control.connections.len(),
+        "stopping"
+    );
     control.draining.set(true);
     if !server.shutdown(drain).await {
         tracing::warn!("some requests had not ended in time and were cut off");

@@ -19,7 +19,11 @@ pub fn engine(config: &Config, writes: bool) -> anyhow::Result<Engine> {
     } else {
         (store::peek(&config.state_dir)?, None)
     };
-    let world = World { clock: Box::new(Now::read), host: Box::new(host::gather), events: Box::new(NoEvents) };
+    let world = World {
+        clock: Box::new(Now::read),
+        host: Box::new(host::gather),
+        events: Box::new(NoEvents),
+    };
     Ok(Engine::open(pinned(config)?, config, saved, store, world)?)
 }
 

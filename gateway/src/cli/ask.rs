@@ -52,5 +52,8 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
 
 /// An answer of another kind than the request asks for: server and command are of different versions.
 pub fn unexpected() -> Failed {
-    Failed::new(Exit::Failed, "the gateway's answer does not fit the question; is it of another version?")
+    Failed::new(
+        Exit::Failed,
+        "the gateway's answer does not fit the question; is it of another version?",
+    )
 }

@@ -16,7 +16,10 @@ pub fn check(args: &Args) -> Result<Exit> {
                     print(&format!("{warning}\n"))?;
                 }
                 let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
-                print(&format!("{}: good: {routes} routes, {upstreams} upstreams\n", args.config.display()))?;
+                print(&format!(
+                    "{}: good: {routes} routes, {upstreams} upstreams\n",
+                    args.config.display()
+                ))?;
             }
             Ok(Exit::Done)
         }
@@ -41,8 +44,17 @@ pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
 
 pub fn detach(args: &Args) -> Result<Exit> {
     let config = load(args)?;
-    let detached = app::offline::detach(&config).map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
-    let text = if detached { "detached: no program and no pin is left\n" } else { "nothing was attached\n" };
-    if args.json { print_json(&serde_json::json!({"detached": detached}))? } else { print(text)? }
+    let detached =
+        app::offline::detach(&config).map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
+    let text = if detached {
+        "detached: no program and no pin is left\n"
+    } else {
+        "nothing was attached\n"
+    };
+    if args.json {
+        print_json(&serde_json::json!({"detached": detached}))?
+    } else {
+        print(text)?
+    }
     Ok(Exit::Done)
 }

@@ -17,7 +17,11 @@ use crate::http::router::Router;
 use crate::http::{host, path};
 
 pub fn run(args: &Args, what: &str, method: &str) -> Result<Exit> {
-    if let Ok(addr) = what.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+    if let Ok(addr) = what
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>()
+    {
         return address(args, addr);
     }
     let uri: Uri = what.parse().map_err(|_| neither(what))?;
@@ -26,23 +30,36 @@ pub fn run(args: &Args, what: &str, method: &str) -> Result<Exit> {
     }
     let config = load(args)?;
     let explained = url(&config, &uri, method)?;
-    if args.json { print_json(&explained)? } else { print(&explained.text(what))? }
+    if args.json {
+        print_json(&explained)?
+    } else {
+        print(&explained.text(what))?
+    }
     Ok(Exit::Done)
 }
 
 fn neither(what: &str) -> Failed {
     Failed::new(
         Exit::BadInput,
-        format!("{what:?} is neither an IP address nor a URL; write 203.0.113.7 or https://api.example.com/v1/orders"),
+        format!(
+            "{what:?} is neither an IP address nor a URL; write 203.0.113.7 or https://api.example.com/v1/orders"
+        ),
     )
 }
 
 fn address(args: &Args, addr: IpAddr) -> Result<Exit> {
-    let request = Request::Explain { addr, operators: operator::addresses() };
+    let request = Request::Explain {
+        addr,
+        operators: operator::addresses(),
+    };
     let Answer::Explained(explained) = ask(args, request)? else {
         return Err(unexpected());
     };
-    if args.json { print_json(&explained)? } else { print(&render::explained(&explained))? }
+    if args.json {
+        print_json(&explained)?
+    } else {
+        print(&render::explained(&explained))?
+    }
     Ok(Exit::Done)
 }
 
@@ -74,9 +91,17 @@ struct Matched {
 
 fn url(config: &Config, uri: &Uri, method: &str) -> Result<Explained> {
     let authority = uri.authority().map(ToString::to_string).unwrap_or_default();
-    let mut explained =
-        Explained { method: method.to_ascii_uppercase(), host: authority.clone(), path: None, reject: None, route: None };
-    let refused = |explained: Explained, reject: Reject| Explained { reject: Some(reject.code()), ..explained };
+    let mut explained = Explained {
+        method: method.to_ascii_uppercase(),
+        host: authority.clone(),
+        path: None,
+        reject: None,
+        route: None,
+    };
+    let refused = |explained: Explained, reject: Reject| Explained {
+        reject: Some(reject.code()),
+        ..explained
+    };
     let Ok(name) = host::name(&authority) else {
         return Ok(refused(explained, Reject::BadHost));
     };
@@ -108,7 +133,9 @@ fn matched(config: &Config, route: &Route) -> Matched {
         auth: match &route.auth {
             None => "none".to_owned(),
             Some(Auth::ApiKey(auth)) => format!("api key in {}, {} known", auth.header, auth.keys.len()),
-            Some(Auth::Unavailable { what }) => format!("{what}: not available in this version, so every request is refused"),
+            Some(Auth::Unavailable { what }) => {
+                format!("{what}: not available in this version, so every request is refused")
+            }
         },
         upstream: upstream.name.clone(),
         endpoints: upstream
@@ -126,15 +153,30 @@ impl Explained {
             (Some(route), _) => {
                 let _ = writeln!(out, "{} {typed} takes the route {}", self.method, route.name);
                 let _ = writeln!(out, "  matched: {} ({})", route.pattern, route.source);
-                let _ = writeln!(out, "  host {}, path {}", self.host, self.path.as_deref().unwrap_or("-"));
+                let _ = writeln!(
+                    out,
+                    "  host {}, path {}",
+                    self.host,
+                    self.path.as_deref().unwrap_or("-")
+                );
                 let _ = writeln!(out, "  authentication: {}", route.auth);
-                let _ = writeln!(out, "  upstream {}: {}", route.upstream, route.endpoints.join(", "));
+                let _ = writeln!(
+                    out,
+                    "  upstream {}: {}",
+                    route.upstream,
+                    route.endpoints.join(", ")
+                );
             }
             (None, reject) => {
                 let reject = reject.unwrap_or(Reject::NoRoute.code());
                 let status = Reject::from_code(reject).map_or(0, |reject| reject.status().as_u16());
                 let _ = writeln!(out, "{} {typed} is refused: {status} {reject}", self.method);
-                let _ = writeln!(out, "  host {}, path {}", self.host, self.path.as_deref().unwrap_or("-"));
+                let _ = writeln!(
+                    out,
+                    "  host {}, path {}",
+                    self.host,
+                    self.path.as_deref().unwrap_or("-")
+                );
             }
         }
         out

@@ -52,11 +52,19 @@ fn parse(line: &str) -> Result<Parsed, String> {
     let net = crate::config::units::network(first).map_err(|fault| fault.to_string())?;
     let mut until = None;
     for word in words {
-        let seconds = word.strip_prefix("until=").ok_or_else(|| format!("{word:?} after the network"))?;
-        let seconds: u64 = seconds.parse().map_err(|_| format!("{seconds:?} is not seconds since 1970"))?;
+        let seconds = word
+            .strip_prefix("until=")
+            .ok_or_else(|| format!("{word:?} after the network"))?;
+        let seconds: u64 = seconds
+            .parse()
+            .map_err(|_| format!("{seconds:?} is not seconds since 1970"))?;
         until = Some(seconds.saturating_mul(1_000));
     }
-    Ok(Some((net, until, comment.filter(|text| !text.is_empty()).map(str::to_owned))))
+    Ok(Some((
+        net,
+        until,
+        comment.filter(|text| !text.is_empty()).map(str::to_owned),
+    )))
 }
 
 /// The time left of an entry at `now_ms`: `Err` if it has ended, `Ok(None)` if it never does.
@@ -73,10 +81,13 @@ pub fn left(until_ms: Option<u64>, now_ms: u64) -> Result<Option<Duration>, ()> 
 pub fn line(row: &EntryRow) -> String {
     let mut line = row.net.to_string();
     if let Some(until) = row.until_ms {
-        line.push_str(&format!(" until={}", until.div_ceil(1_000)));
+        line.push_str(&format!(" until={}", (until + 500) / 1_000));
     }
     if let Some(reason) = &row.reason {
-        let reason: String = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let reason: String = reason
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
         line.push_str(&format!(" # {reason}"));
     }
     line.push('\n');
@@ -103,7 +114,11 @@ mod tests {
     #[test]
     fn what_is_exported_is_imported_again() {
         let rows = [
-            row("203.0.113.7/32", Some(1_800_000_000_000), Some("scanner; # twice\nover")),
+            row(
+                "203.0.113.7/32",
+                Some(1_800_000_000_000),
+                Some("scanner; # twice\nover"),
+            ),
             row("2001:db8::/32", None, None),
         ];
         let text: String = rows.iter().map(line).collect();
@@ -112,7 +127,11 @@ mod tests {
         assert_eq!(
             imported.entries,
             [
-                (rows[0].net, Some(1_800_000_000_000), Some("scanner; # twice over".to_owned())),
+                (
+                    rows[0].net,
+                    Some(1_800_000_000_000),
+                    Some("scanner; # twice over".to_owned())
+                ),
                 (rows[1].net, None, None),
             ]
         );

@@ -51,7 +51,10 @@ pub struct Failed {
 
 impl Failed {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Self { exit, message: message.into() }
+        Self {
+            exit,
+            message: message.into(),
+        }
     }
 }
 
@@ -65,7 +68,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // Help and version are asked for and go to standard output; faults of usage do not.
             let _ = error.print();
-            return if error.use_stderr() { Exit::BadInput.into() } else { Exit::Done.into() };
+            return if error.use_stderr() {
+                Exit::BadInput.into()
+            } else {
+                Exit::Done.into()
+            };
         }
     };
     match dispatch(&args) {
@@ -109,6 +116,7 @@ fn print(text: &str) -> Result<()> {
 
 /// Prints a value as one JSON document.
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failed::new(Exit::Failed, error.to_string()))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failed::new(Exit::Failed, error.to_string()))?;
     print(&format!("{text}\n"))
 }

@@ -29,7 +29,9 @@ pub fn addresses() -> Vec<IpAddr> {
 /// The client in a line such as `SSH_CONNECTION=203.0.113.7 50312 192.0.2.1 22`.
 fn client_of(line: &[u8]) -> Option<IpAddr> {
     let line = std::str::from_utf8(line).ok()?;
-    let value = line.strip_prefix("SSH_CONNECTION=").or_else(|| line.strip_prefix("SSH_CLIENT="))?;
+    let value = line
+        .strip_prefix("SSH_CONNECTION=")
+        .or_else(|| line.strip_prefix("SSH_CLIENT="))?;
     let addr: IpAddr = value.split_whitespace().next()?.split('%').next()?.parse().ok()?;
     Some(addr.to_canonical())
 }
@@ -47,10 +49,24 @@ mod tests {
     #[test]
     fn the_client_is_the_first_word() {
         let client = |line: &str| client_of(line.as_bytes()).map(|ip| ip.to_string());
-        assert_eq!(client("SSH_CONNECTION=203.0.113.7 50312 192.0.2.1 22").as_deref(), Some("203.0.113.7"));
-        assert_eq!(client("SSH_CLIENT=fe80::1%eth0 50312 22").as_deref(), Some("fe80::1"));
-        assert_eq!(client("SSH_CONNECTION=::ffff:203.0.113.7 1 ::1 22").as_deref(), Some("203.0.113.7"));
-        for line in ["SSH_CONNECTION=", "SSH_TTY=/dev/pts/0", "", "SSH_CONNECTION=nonsense 1"] {
+        assert_eq!(
+            client("SSH_CONNECTION=203.0.113.7 50312 192.0.2.1 22").as_deref(),
+            Some("203.0.113.7")
+        );
+        assert_eq!(
+            client("SSH_CLIENT=fe80::1%eth0 50312 22").as_deref(),
+            Some("fe80::1")
+        );
+        assert_eq!(
+            client("SSH_CONNECTION=::ffff:203.0.113.7 1 ::1 22").as_deref(),
+            Some("203.0.113.7")
+        );
+        for line in [
+            "SSH_CONNECTION=",
+            "SSH_TTY=/dev/pts/0",
+            "",
+            "SSH_CONNECTION=nonsense 1",
+        ] {
             assert_eq!(client(line), None, "{line}");
         }
     }

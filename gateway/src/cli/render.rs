@@ -11,16 +11,32 @@ const SHOWN: usize = 10;
 
 /// What came from outside or from an operator, made safe for a terminal.
 fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 /// `3d 4h`, `9m 41s`, `12s`, `0s`: the two largest units.
 fn span(ms: u64) -> String {
     let seconds = ms.div_ceil(1_000);
-    let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
-    let shown: Vec<String> =
-        parts.iter().skip_while(|(n, _)| *n == 0).take(2).filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
-    if shown.is_empty() { "0s".to_owned() } else { shown.join(" ") }
+    let parts = [
+        (seconds / 86_400, "d"),
+        (seconds / 3_600 % 24, "h"),
+        (seconds / 60 % 60, "m"),
+        (seconds % 60, "s"),
+    ];
+    let shown: Vec<String> = parts
+        .iter()
+        .skip_while(|(n, _)| *n == 0)
+        .take(2)
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, unit)| format!("{n}{unit}"))
+        .collect();
+    if shown.is_empty() {
+        "0s".to_owned()
+    } else {
+        shown.join(" ")
+    }
 }
 
 fn lines(out: &mut String, prefix: &str, items: &[String]) {
@@ -39,11 +55,20 @@ fn networks(count: usize) -> String {
 pub fn added(added: &Added) -> String {
     let mut out = String::new();
     if !added.enforced {
-        let _ = writeln!(out, "{} remembered; no gateway is attached, so nothing enforces them yet", networks(added.added));
+        let _ = writeln!(
+            out,
+            "{} remembered; no gateway is attached, so nothing enforces them yet",
+            networks(added.added)
+        );
     } else if added.failures.is_empty() {
         let _ = writeln!(out, "{} added, and in force", networks(added.added));
     } else {
-        let _ = writeln!(out, "{} added, but {} not in force:", networks(added.added), added.failures.len());
+        let _ = writeln!(
+            out,
+            "{} added, but {} not in force:",
+            networks(added.added),
+            added.failures.len()
+        );
     }
     lines(&mut out, "  failed: ", &added.failures);
     lines(&mut out, "  note: ", &added.notes);
@@ -65,7 +90,10 @@ pub fn unblocked(outcome: &Unblocked) -> String {
         let _ = writeln!(out, "{addr} is no longer blocked");
     }
     for addr in &outcome.missing {
-        let _ = writeln!(out, "{addr} was not blocked; `gateway explain {addr}` says what holds for it");
+        let _ = writeln!(
+            out,
+            "{addr} was not blocked; `gateway explain {addr}` says what holds for it"
+        );
     }
     lines(&mut out, "  failed: ", &outcome.failures);
     out
@@ -76,9 +104,9 @@ fn why(row: &EntryRow) -> String {
     match (&row.reason, row.detail) {
         (Some(reason), _) => clean(reason),
         (None, 0) => String::new(),
-        (None, detail) => {
-            Reject::from_number(detail).map_or_else(String::new, |reject| format!("strikes, the last for {}", reject.code()))
-        }
+        (None, detail) => Reject::from_number(detail).map_or_else(String::new, |reject| {
+            format!("strikes, the last for {}", reject.code())
+        }),
     }
 }
 
@@ -100,7 +128,11 @@ pub fn entries(rows: &[EntryRow]) -> String {
 }
 
 pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock]) -> String {
-    let mut out = if rows.is_empty() { "no source is blocked\n".to_owned() } else { entries(rows) };
+    let mut out = if rows.is_empty() {
+        "no source is blocked\n".to_owned()
+    } else {
+        entries(rows)
+    };
     if !forwarded.is_empty() {
         out.push_str("\nrefused at layer 7, as a trusted proxy names them:\n");
         for block in forwarded {
@@ -112,7 +144,12 @@ pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock]) -> String {
 
 fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..N).map(width).collect();
     let mut out = String::new();
     for row in &rows {
@@ -141,19 +178,34 @@ pub fn explained(explained: &Explained) -> String {
     let _ = writeln!(out, "{} {says}", it.addr);
     let mut section = |name: &str, rows: &[EntryRow]| {
         for row in rows {
-            let left = row.left_ms.map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
+            let left = row
+                .left_ms
+                .map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
             let hits = format!("{} packet{}", row.hits, if row.hits == 1 { "" } else { "s" });
-            let force = if row.enforced || !it.enforced { "" } else { "; NOT IN FORCE" };
+            let force = if row.enforced || !it.enforced {
+                ""
+            } else {
+                "; NOT IN FORCE"
+            };
             let why = why(row);
             let why = if why.is_empty() { why } else { format!(": {why}") };
-            let _ = writeln!(out, "  {name} {} from {}, {left}, {hits}{force}{why}", plain(row.net), row.origin);
+            let _ = writeln!(
+                out,
+                "  {name} {} from {}, {left}, {hits}{force}{why}",
+                plain(row.net),
+                row.origin
+            );
         }
     };
     section("allow", &it.allow);
     section("deny", &it.deny);
     section("block", &it.block);
     if let Some(standing) = explained.strikes {
-        let _ = writeln!(out, "  strikes: {} of the {} that lead to a block", standing.strikes, standing.block_after);
+        let _ = writeln!(
+            out,
+            "  strikes: {} of the {} that lead to a block",
+            standing.strikes, standing.block_after
+        );
     }
     if explained.refused_when_forwarded {
         let _ = writeln!(out, "  refused at layer 7 when a trusted proxy names it");
@@ -196,19 +248,45 @@ pub fn status(status: &FullStatus) -> String {
         out.push_str("packets: no interface is filtered by a program\n");
     }
     for row in &packets.interfaces {
-        let note = row.note.as_deref().map_or_else(String::new, |note| format!(" ({})", clean(note)));
-        let _ = writeln!(out, "packets: {} filtered in {} mode by program {}{note}", row.interface, row.mode, row.program_id);
+        let note = row
+            .note
+            .as_deref()
+            .map_or_else(String::new, |note| format!(" ({})", clean(note)));
+        let _ = writeln!(
+            out,
+            "packets: {} filtered in {} mode by program {}{note}",
+            row.interface, row.mode, row.program_id
+        );
     }
     for row in &packets.lists {
-        let drift = if row.desired == row.enforced { "" } else { "  <- DIFFER" };
-        let _ = writeln!(out, "  {:<6} {:>9} desired {:>9} in force{drift}", row.list, row.desired, row.enforced);
+        let drift = if row.desired == row.enforced {
+            ""
+        } else {
+            "  <- DIFFER"
+        };
+        let _ = writeln!(
+            out,
+            "  {:<6} {:>9} desired {:>9} in force{drift}",
+            row.list, row.desired, row.enforced
+        );
     }
     lines(&mut out, "  failed: ", &packets.failures);
     if packets.dropped_orders > 0 {
-        let _ = writeln!(out, "  {} block orders were lost as the queue was full", packets.dropped_orders);
+        let _ = writeln!(
+            out,
+            "  {} block orders were lost as the queue was full",
+            packets.dropped_orders
+        );
     }
     let seen = packets.counters.iter().filter(|row| row.packets > 0);
-    let cells = seen.map(|row| [row.verdict.clone(), row.reason.clone(), row.packets.to_string(), row.bytes.to_string()]);
+    let cells = seen.map(|row| {
+        [
+            row.verdict.clone(),
+            row.reason.clone(),
+            row.packets.to_string(),
+            row.bytes.to_string(),
+        ]
+    });
     out.push('\n');
     out.push_str(&table(["VERDICT", "REASON", "PACKETS", "BYTES"], cells));
     out
@@ -220,9 +298,14 @@ mod tests {
 
     #[test]
     fn spans_show_the_two_largest_units() {
-        for (ms, text) in
-            [(0, "0s"), (1, "1s"), (61_000, "1m 1s"), (3_600_000, "1h"), (90_061_000, "1d 1h"), (86_400_000, "1d")]
-        {
+        for (ms, text) in [
+            (0, "0s"),
+            (1, "1s"),
+            (61_000, "1m 1s"),
+            (3_600_000, "1h"),
+            (90_061_000, "1d 1h"),
+            (86_400_000, "1d"),
+        ] {
             assert_eq!(span(ms), text);
         }
     }

@@ -20,11 +20,21 @@ pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
             let added = add(args, order(list, nets.clone(), how))?;
             report_added(args, &added)
         }
-        RuleCommand::Del { nets } => removed(args, Request::RemoveRules { list, nets: nets.clone() }),
+        RuleCommand::Del { nets } => removed(
+            args,
+            Request::RemoveRules {
+                list,
+                nets: nets.clone(),
+            },
+        ),
         RuleCommand::Flush => removed(args, Request::FlushRules { list }),
         RuleCommand::List => {
             let entries = entries(args, Request::ListRules { list })?.0;
-            if args.json { print_json(&entries)? } else { print(&render::entries(&entries))? }
+            if args.json {
+                print_json(&entries)?
+            } else {
+                print(&render::entries(&entries))?
+            }
             Ok(Exit::Done)
         }
         RuleCommand::Export => {
@@ -56,7 +66,11 @@ fn add(args: &Args, order: AddRules) -> Result<Added> {
 }
 
 fn report_added(args: &Args, added: &Added) -> Result<Exit> {
-    if args.json { print_json(added)? } else { print(&render::added(added))? }
+    if args.json {
+        print_json(added)?
+    } else {
+        print(&render::added(added))?
+    }
     Ok(if !added.failures.is_empty() {
         Exit::Failed
     } else if !added.enforced {
@@ -70,9 +84,19 @@ fn removed(args: &Args, request: Request) -> Result<Exit> {
     let Answer::Removed(removed) = ask(args, request)? else {
         return Err(unexpected());
     };
-    if args.json { print_json(&removed)? } else { print(&render::removed(&removed))? }
-    let Removed { missing, failures, .. } = removed;
-    Ok(if missing.is_empty() && failures.is_empty() { Exit::Done } else { Exit::Failed })
+    if args.json {
+        print_json(&removed)?
+    } else {
+        print(&render::removed(&removed))?
+    }
+    let Removed {
+        missing, failures, ..
+    } = removed;
+    Ok(if missing.is_empty() && failures.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 fn entries(args: &Args, request: Request) -> Result<(Vec<EntryRow>, Vec<crate::admin::api::ForwardedBlock>)> {
@@ -84,29 +108,50 @@ fn entries(args: &Args, request: Request) -> Result<(Vec<EntryRow>, Vec<crate::a
 
 /// Entries with the same end and reason go in one order; a list has few of those.
 fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArgs) -> Result<Exit> {
-    let Imported { entries, bad, bad_count } = read(file)?;
+    let Imported {
+        entries,
+        bad,
+        bad_count,
+    } = read(file)?;
     for line in &bad {
         eprintln!("gateway: {}: {line}", file.display());
     }
     if bad_count > bad.len() {
-        eprintln!("gateway: {}: and {} more bad lines", file.display(), bad_count - bad.len());
+        eprintln!(
+            "gateway: {}: and {} more bad lines",
+            file.display(),
+            bad_count - bad.len()
+        );
     }
     if entries.is_empty() {
-        return Err(Failed::new(Exit::BadInput, format!("{}: no network in it; nothing was changed", file.display())));
+        return Err(Failed::new(
+            Exit::BadInput,
+            format!("{}: no network in it; nothing was changed", file.display()),
+        ));
     }
     let now = Now::read();
     let mut ended = 0;
     let mut orders: BTreeMap<(Option<u64>, Option<String>), Vec<IpNet>> = BTreeMap::new();
     for (net, until, reason) in entries {
         match import::left(until, now.wall_ms) {
-            Ok(_) => orders.entry((until, how.reason.clone().or(reason))).or_default().push(net),
+            Ok(_) => orders
+                .entry((until, how.reason.clone().or(reason)))
+                .or_default()
+                .push(net),
             Err(()) => ended += 1,
         }
     }
-    let mut total = Added { enforced: true, ..Added::default() };
+    let mut total = Added {
+        enforced: true,
+        ..Added::default()
+    };
     for ((until, reason), nets) in orders {
         let left = import::left(until, now.wall_ms).unwrap_or(None);
-        let order = AddRules { reason, ttl: how.ttl.or(left), ..order(list, nets, how) };
+        let order = AddRules {
+            reason,
+            ttl: how.ttl.or(left),
+            ..order(list, nets, how)
+        };
         let added = add(args, order)?;
         total.added += added.added;
         total.enforced &= added.enforced;
@@ -114,13 +159,19 @@ fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArg
         total.notes.extend(added.notes);
     }
     if ended > 0 {
-        total.notes.push(format!("{ended} entries had ended already and were left out"));
+        total
+            .notes
+            .push(format!("{ended} entries had ended already and were left out"));
     }
     if bad_count > 0 {
         total.notes.push(format!("{bad_count} bad lines were left out"));
     }
     let exit = report_added(args, &total)?;
-    Ok(if bad_count > 0 && exit == Exit::Done { Exit::Failed } else { exit })
+    Ok(if bad_count > 0 && exit == Exit::Done {
+        Exit::Failed
+    } else {
+        exit
+    })
 }
 
 fn read(file: &std::path::Path) -> Result<Imported> {
@@ -148,18 +199,36 @@ pub fn blocks(args: &Args, command: &BlockCommand) -> Result<Exit> {
 }
 
 fn lift(args: &Args, addrs: &[IpAddr]) -> Result<Exit> {
-    let Answer::Unblocked(outcome) = ask(args, Request::Unblock { addrs: addrs.to_vec() })? else {
+    let Answer::Unblocked(outcome) = ask(
+        args,
+        Request::Unblock {
+            addrs: addrs.to_vec(),
+        },
+    )?
+    else {
         return Err(unexpected());
     };
-    if args.json { print_json(&outcome)? } else { print(&render::unblocked(&outcome))? }
-    Ok(if outcome.missing.is_empty() && outcome.failures.is_empty() { Exit::Done } else { Exit::Failed })
+    if args.json {
+        print_json(&outcome)?
+    } else {
+        print(&render::unblocked(&outcome))?
+    }
+    Ok(if outcome.missing.is_empty() && outcome.failures.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
 pub fn status(args: &Args) -> Result<Exit> {
     let Answer::Status(status) = ask(args, Request::Status)? else {
         return Err(unexpected());
     };
-    if args.json { print_json(&status)? } else { print(&render::status(&status))? }
+    if args.json {
+        print_json(&status)?
+    } else {
+        print(&render::status(&status))?
+    }
     Ok(Exit::Done)
 }
 
@@ -167,7 +236,15 @@ pub fn reload(args: &Args) -> Result<Exit> {
     let Answer::Reloaded { changed } = ask(args, Request::Reload)? else {
         return Err(unexpected());
     };
-    let text = if changed { "the new configuration is in force\n" } else { "nothing has changed\n" };
-    if args.json { print_json(&serde_json::json!({"changed": changed}))? } else { print(text)? }
+    let text = if changed {
+        "the new configuration is in force\n"
+    } else {
+        "nothing has changed\n"
+    };
+    if args.json {
+        print_json(&serde_json::json!({"changed": changed}))?
+    } else {
+        print(text)?
+    }
     Ok(Exit::Done)
 }

@@ -106,17 +106,24 @@ pub enum Error {
     #[error("nothing is pinned under {dir}: no gateway has been started there")]
     NotPinned { dir: String },
     #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first")]
-    Foreign { interface: String, program: String, id: u32 },
+    Foreign {
+        interface: String,
+        program: String,
+        id: u32,
+    },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
     #[error("{operation}: {source}{hint}")]
-    Os { operation: String, hint: String, source: std::io::Error },
+    Os {
+        operation: String,
+        hint: String,
+        source: std::io::Error,
+    },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },
     #[error("{net} is a network: the block list holds single addresses only")]
     NotAnAddress { net: IpNet },
 }
-
 
 /// A keeper of the tables. One owner, one writer.
 pub trait Backend: Send {
@@ -138,7 +145,10 @@ pub trait Backend: Send {
     /// Puts the program on an interface, or takes over the one that an earlier process left there.
     fn attach(&mut self, interface: &str, _mode: XdpMode) -> Result<Attachment, Error> {
         let detail = format!("these tables have no program to put on {interface}");
-        Err(Error::Load { operation: "attaching".to_owned(), detail })
+        Err(Error::Load {
+            operation: "attaching".to_owned(),
+            detail,
+        })
     }
 
     /// The interfaces that a program of ours filters.

@@ -26,16 +26,22 @@ impl Now {
             u64::try_from(t.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000)
                 + u64::try_from(t.tv_nsec).unwrap_or(0)
         };
-        Self { boot_ns: ns(boot), wall_ms: ns(wall) / NS_PER_MS }
+        Self {
+            boot_ns: ns(boot),
+            wall_ms: ns(wall) / NS_PER_MS,
+        }
     }
 
     /// The boot-clock moment of a wall-clock one; a moment that has passed becomes the earliest that has passed.
     #[must_use]
     pub fn boot_of_wall(&self, wall_ms: u64) -> u64 {
         if wall_ms >= self.wall_ms {
-            self.boot_ns.saturating_add((wall_ms - self.wall_ms).saturating_mul(NS_PER_MS))
+            self.boot_ns
+                .saturating_add((wall_ms - self.wall_ms).saturating_mul(NS_PER_MS))
         } else {
-            self.boot_ns.saturating_sub((self.wall_ms - wall_ms).saturating_mul(NS_PER_MS)).max(1)
+            self.boot_ns
+                .saturating_sub((self.wall_ms - wall_ms).saturating_mul(NS_PER_MS))
+                .max(1)
         }
     }
 
@@ -52,7 +58,9 @@ impl Now {
     /// The boot-clock moment `lasts` from now.
     #[must_use]
     pub fn after(&self, lasts: std::time::Duration) -> u64 {
-        self.boot_ns.saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX / 2)).max(1)
+        self.boot_ns
+            .saturating_add(u64::try_from(lasts.as_nanos()).unwrap_or(u64::MAX / 2))
+            .max(1)
     }
 }
 
@@ -62,7 +70,10 @@ mod tests {
 
     #[test]
     fn conversion_round_trips_both_ways_of_now() {
-        let now = Now { boot_ns: 5_000_000_000, wall_ms: 1_700_000_000_000 };
+        let now = Now {
+            boot_ns: 5_000_000_000,
+            wall_ms: 1_700_000_000_000,
+        };
         for wall in [now.wall_ms - 4_000, now.wall_ms, now.wall_ms + 60_000] {
             assert_eq!(now.wall_of_boot(now.boot_of_wall(wall)), wall);
         }
@@ -70,7 +81,10 @@ mod tests {
 
     #[test]
     fn a_moment_before_boot_has_passed_and_is_not_mistaken_for_never() {
-        let now = Now { boot_ns: 5_000_000_000, wall_ms: 1_700_000_000_000 };
+        let now = Now {
+            boot_ns: 5_000_000_000,
+            wall_ms: 1_700_000_000_000,
+        };
         let deadline = now.boot_of_wall(1);
         assert!(deadline != gateway_common::tables::NEVER && deadline < now.boot_ns);
     }

@@ -31,7 +31,12 @@ impl Entry {
     }
 
     fn rule(&self) -> Rule {
-        Rule { deadline_ns: self.deadline_ns, hits: 0, origin: self.origin as u32, detail: self.detail }
+        Rule {
+            deadline_ns: self.deadline_ns,
+            hits: 0,
+            origin: self.origin as u32,
+            detail: self.detail,
+        }
     }
 }
 
@@ -61,11 +66,16 @@ fn nanos(duration: Duration) -> u64 {
 
 impl Limits {
     fn of(xdp: &Xdp) -> Self {
-        let mut limits = Self { log_interval_ns: xdp.log_drops_every.map_or(0, nanos), ..Self::default() };
+        let mut limits = Self {
+            log_interval_ns: xdp.log_drops_every.map_or(0, nanos),
+            ..Self::default()
+        };
         if let Some(syn) = xdp.syn_limit {
             let interval = nanos(syn.rate.per) / u64::from(syn.rate.count.get());
             limits.syn_interval_ns = interval.max(1);
-            limits.syn_tolerance_ns = limits.syn_interval_ns.saturating_mul(u64::from(syn.burst.get()) - 1);
+            limits.syn_tolerance_ns = limits
+                .syn_interval_ns
+                .saturating_mul(u64::from(syn.burst.get()) - 1);
             limits.syn_v6_prefix = u32::from(syn.ipv6_prefix);
         }
         limits
@@ -134,16 +144,30 @@ impl Desired {
     /// Every entry of `list` that is in force, wherever it came from, with the network it is written for.
     pub fn all(&self, list: List, boot_ns: u64) -> impl Iterator<Item = (IpNet, Entry)> {
         let config = self.config_list(list).iter().map(|net| {
-            (*net, Entry { origin: Origin::Config, deadline_ns: NEVER, reason: None, detail: 0 })
+            (
+                *net,
+                Entry {
+                    origin: Origin::Config,
+                    deadline_ns: NEVER,
+                    reason: None,
+                    detail: 0,
+                },
+            )
         });
-        let commands = self.entries(list).iter().filter(move |(_, entry)| entry.live(boot_ns));
+        let commands = self
+            .entries(list)
+            .iter()
+            .filter(move |(_, entry)| entry.live(boot_ns));
         config.chain(commands.map(|(net, entry)| (*net, entry.clone())))
     }
 
     /// The live entries of `list` that cover `addr`, the longest prefix first.
     #[must_use]
     pub fn covering(&self, list: List, addr: IpAddr, boot_ns: u64) -> Vec<(IpNet, Entry)> {
-        let mut found: Vec<_> = self.all(list, boot_ns).filter(|(net, _)| net.contains(&addr)).collect();
+        let mut found: Vec<_> = self
+            .all(list, boot_ns)
+            .filter(|(net, _)| net.contains(&addr))
+            .collect();
         found.sort_by_key(|(net, entry)| (std::cmp::Reverse(net.prefix_len()), entry.origin));
         found
     }
@@ -161,7 +185,10 @@ impl Desired {
             }
             // A network that is both configured and commanded is there for good: the configuration has no end.
             for net in self.config_list(list) {
-                let rule = Rule { origin: Origin::Config as u32, ..Rule::default() };
+                let rule = Rule {
+                    origin: Origin::Config as u32,
+                    ..Rule::default()
+                };
                 rules.insert(*net, rule);
             }
             outlast_covers(rules);
@@ -223,7 +250,12 @@ mod tests {
     }
 
     fn entry(deadline_ns: u64) -> Entry {
-        Entry { origin: Origin::Command, deadline_ns, reason: None, detail: 0 }
+        Entry {
+            origin: Origin::Command,
+            deadline_ns,
+            reason: None,
+            detail: 0,
+        }
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl Handle {
         });
         let orders = self.orders.clone();
         // The queue can be full for as long as a large list takes; that wait must not hold up the caller's thread.
-        tokio::task::spawn_blocking(move || orders.send(Order::Do(job))).await.map_err(|_| Stopped)?.map_err(|_| Stopped)?;
+        tokio::task::spawn_blocking(move || orders.send(Order::Do(job)))
+            .await
+            .map_err(|_| Stopped)?
+            .map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 }
@@ -102,7 +105,9 @@ fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Eng
                     tracing::info!(target: "gateway::dataplane", changes = applied.changes, "the tables were brought up to date");
                 }
                 Ok(_) => {}
-                Err(error) => tracing::error!(target: "gateway::dataplane", %error, "the tables could not be read"),
+                Err(error) => {
+                    tracing::error!(target: "gateway::dataplane", %error, "the tables could not be read")
+                }
             }
         }
     }

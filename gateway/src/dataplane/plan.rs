@@ -39,7 +39,11 @@ fn put(list: List, desired: &Image, enforced: &Image, changes: &mut Vec<Change>)
             Some(found) => found.hits,
             None => 0,
         };
-        changes.push(Change::Put { list, net: *net, rule: Rule { hits, ..*rule } });
+        changes.push(Change::Put {
+            list,
+            net: *net,
+            rule: Rule { hits, ..*rule },
+        });
     }
 }
 

@@ -25,7 +25,9 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OwnAddress { addr, interface } => write!(f, "{addr} is this host's own address on {interface}"),
+            Self::OwnAddress { addr, interface } => {
+                write!(f, "{addr} is this host's own address on {interface}")
+            }
             Self::Operator { addr } => write!(f, "{addr} is the client of an SSH session on this host"),
             Self::TrustedProxy { net } => write!(f, "{net} is a trusted proxy"),
         }
@@ -35,13 +37,26 @@ impl fmt::Display for Why {
 /// Whether denying or blocking `net` would cut off someone who must not be.
 #[must_use]
 pub fn protects(host: &Host, operators: &[IpAddr], proxies: &[IpNet], net: &IpNet) -> Option<Why> {
-    if let Some((addr, interface)) = host.own.iter().find(|(addr, _)| net.contains(&addr.to_canonical())) {
-        return Some(Why::OwnAddress { addr: *addr, interface: interface.clone() });
+    if let Some((addr, interface)) = host
+        .own
+        .iter()
+        .find(|(addr, _)| net.contains(&addr.to_canonical()))
+    {
+        return Some(Why::OwnAddress {
+            addr: *addr,
+            interface: interface.clone(),
+        });
     }
-    if let Some(addr) = operators.iter().chain(&host.operators).find(|addr| net.contains(&addr.to_canonical())) {
+    if let Some(addr) = operators
+        .iter()
+        .chain(&host.operators)
+        .find(|addr| net.contains(&addr.to_canonical()))
+    {
         return Some(Why::Operator { addr: *addr });
     }
-    let proxy = proxies.iter().find(|proxy| proxy.contains(net) || net.contains(*proxy))?;
+    let proxy = proxies
+        .iter()
+        .find(|proxy| proxy.contains(net) || net.contains(*proxy))?;
     Some(Why::TrustedProxy { net: *proxy })
 }
 
@@ -60,7 +75,14 @@ mod tests {
             operators: vec!["198.51.100.9".parse().expect("an address")],
         };
         let proxies = [net("203.0.113.0/24")];
-        let why = |text: &str| protects(&host, &["2001:db8::9".parse().expect("an address")], &proxies, &net(text));
+        let why = |text: &str| {
+            protects(
+                &host,
+                &["2001:db8::9".parse().expect("an address")],
+                &proxies,
+                &net(text),
+            )
+        };
         assert!(matches!(why("192.0.2.1/32"), Some(Why::OwnAddress { .. })));
         assert!(matches!(why("192.0.0.0/16"), Some(Why::OwnAddress { .. })));
         assert!(matches!(why("198.51.100.0/24"), Some(Why::Operator { .. })));

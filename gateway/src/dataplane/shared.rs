@@ -28,7 +28,10 @@ impl Shared {
     /// Decides about a new connection from `client` as the kernel program would about its SYN, and counts it.
     #[must_use]
     pub fn admits(&self, client: IpAddr, now_ns: u64) -> bool {
-        let packet = Packet::Ip { source: client.to_canonical().into(), transport: Transport::Syn };
+        let packet = Packet::Ip {
+            source: client.to_canonical().into(),
+            transport: Transport::Syn,
+        };
         let mut memory = self.memory();
         memory.now_ns = now_ns;
         let decision = decide(&packet, &*memory);

@@ -59,7 +59,11 @@ pub enum StoreError {
     #[error("another gateway holds {path}; two can not share one state_dir")]
     Locked { path: PathBuf },
     #[error("can not {operation} {path}: {source}")]
-    Io { operation: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "{path} is damaged: {detail}; nothing was changed. Move the file away to start without the commanded \
          rules, or mend it"
@@ -77,7 +81,11 @@ pub struct Store {
 
 fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { operation, path, source }
+    move |source| StoreError::Io {
+        operation,
+        path,
+        source,
+    }
 }
 
 impl Store {
@@ -85,14 +93,22 @@ impl Store {
     pub fn lock(directory: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(directory).map_err(io("create", directory))?;
         let path = directory.join("lock");
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let lock = lock.map_err(io("open", &path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path }),
             Err(errno) => return Err(io("lock", &path)(errno.into())),
         }
-        Ok(Self { file: file_in(directory), directory: directory.to_owned(), _lock: lock })
+        Ok(Self {
+            file: file_in(directory),
+            directory: directory.to_owned(),
+            _lock: lock,
+        })
     }
 
     /// What was saved last; empty if nothing ever was.
@@ -102,13 +118,20 @@ impl Store {
 
     /// Replaces what was saved.
     pub fn save(&self, rules: Vec<Saved>) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(&Document { version: VERSION, rules })
-            .map_err(|error| io("write", &self.file)(error.into()))?;
+        let text = serde_json::to_vec(&Document {
+            version: VERSION,
+            rules,
+        })
+        .map_err(|error| io("write", &self.file)(error.into()))?;
         let beside = self.directory.join("rules.json.new");
         let mut file = File::create(&beside).map_err(io("create", &beside))?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(io("write", &beside))?;
+        file.write_all(&text)
+            .and_then(|()| file.sync_all())
+            .map_err(io("write", &beside))?;
         fs::rename(&beside, &self.file).map_err(io("replace", &self.file))?;
-        File::open(&self.directory).and_then(|dir| dir.sync_all()).map_err(io("flush", &self.directory))
+        File::open(&self.directory)
+            .and_then(|dir| dir.sync_all())
+            .map_err(io("flush", &self.directory))
     }
 }
 
@@ -127,10 +150,16 @@ fn read(file: &Path) -> Result<Vec<Saved>, StoreError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io("read", file)(error)),
     };
-    let damaged = |detail: String| StoreError::Damaged { path: file.to_owned(), detail };
+    let damaged = |detail: String| StoreError::Damaged {
+        path: file.to_owned(),
+        detail,
+    };
     let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
     if document.version != VERSION {
-        return Err(damaged(format!("form {} is not known to this version", document.version)));
+        return Err(damaged(format!(
+            "form {} is not known to this version",
+            document.version
+        )));
     }
     Ok(document.rules)
 }
@@ -169,9 +198,17 @@ mod tests {
     #[test]
     fn a_damaged_file_is_an_error_and_not_an_empty_list() {
         let dir = tempfile::tempdir().expect("a directory");
-        for text in ["", "{", r#"{"version":9,"rules":[]}"#, r#"{"version":1,"rules":[{"net":"x"}]}"#] {
+        for text in [
+            "",
+            "{",
+            r#"{"version":9,"rules":[]}"#,
+            r#"{"version":1,"rules":[{"net":"x"}]}"#,
+        ] {
             fs::write(file_in(dir.path()), text).expect("written");
-            assert!(matches!(peek(dir.path()), Err(StoreError::Damaged { .. })), "{text:?}");
+            assert!(
+                matches!(peek(dir.path()), Err(StoreError::Damaged { .. })),
+                "{text:?}"
+            );
         }
     }
 }

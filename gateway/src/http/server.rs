@@ -73,7 +73,10 @@ impl Bound {
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
         for listener in listeners {
-            let bind = |source| Error::Bind { address: listener.address, source };
+            let bind = |source| Error::Bind {
+                address: listener.address,
+                source,
+            };
             let mut address = listener.address;
             probe(address).map_err(bind)?;
             for sockets in &mut sockets {
@@ -104,14 +107,26 @@ impl Bound {
     ) -> Result<Server, Error> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let connections = Arc::clone(connections);
-        let mut server = Server { addresses: self.addresses, phase, connections, workers: Vec::new() };
+        let mut server = Server {
+            addresses: self.addresses,
+            phase,
+            connections,
+            workers: Vec::new(),
+        };
         for (index, sockets) in self.sockets.into_iter().enumerate() {
             let seed = [getrandom::u64(), getrandom::u64()].map(|word| word.unwrap_or(index as u64 + 1) | 1);
             let (done, finished) = oneshot::channel();
-            let parts =
-                (Arc::clone(site), Arc::clone(watch), Arc::clone(metrics), Arc::clone(&server.connections), phases.clone());
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Worker)?;
+            let parts = (
+                Arc::clone(site),
+                Arc::clone(watch),
+                Arc::clone(metrics),
+                Arc::clone(&server.connections),
+                phases.clone(),
+            );
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(Error::Worker)?;
             let run = move || {
                 let (site, watch, metrics, connections, phase) = parts;
                 let local = tokio::task::LocalSet::new();
@@ -120,7 +135,9 @@ impl Bound {
                 let _ = done.send(all);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            server.workers.push((thread.spawn(run).map_err(Error::Worker)?, finished));
+            server
+                .workers
+                .push((thread.spawn(run).map_err(Error::Worker)?, finished));
         }
         Ok(server)
     }

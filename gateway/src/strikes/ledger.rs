@@ -32,7 +32,13 @@ pub(super) struct Ledger {
 
 impl Ledger {
     /// Counts `score` strikes; the length of the block if that made it one too many.
-    pub(super) fn strike(&mut self, addr: IpAddr, score: u32, policy: &BlockPolicy, now: Instant) -> Option<Duration> {
+    pub(super) fn strike(
+        &mut self,
+        addr: IpAddr,
+        score: u32,
+        policy: &BlockPolicy,
+        now: Instant,
+    ) -> Option<Duration> {
         if self.records.len() >= CLIENTS && !self.records.contains_key(&addr) {
             self.make_room(policy, now);
         }
@@ -67,7 +73,11 @@ impl Ledger {
     /// Strikes that still count.
     pub(super) fn count(&self, addr: IpAddr, within: Duration, now: Instant) -> u32 {
         let strikes = self.records.get(&addr).map(|record| &record.strikes);
-        let live = strikes.into_iter().flatten().filter(|at| now.duration_since(**at) <= within).count();
+        let live = strikes
+            .into_iter()
+            .flatten()
+            .filter(|at| now.duration_since(**at) <= within)
+            .count();
         u32::try_from(live).unwrap_or(u32::MAX)
     }
 
@@ -76,11 +86,17 @@ impl Ledger {
     }
 
     fn make_room(&mut self, policy: &BlockPolicy, now: Instant) {
-        self.records.retain(|_, record| now.duration_since(record.last) <= policy.within || now < record.remembered_until);
+        self.records.retain(|_, record| {
+            now.duration_since(record.last) <= policy.within || now < record.remembered_until
+        });
         if self.records.len() < CLIENTS {
             return;
         }
-        let mut last: Vec<(Instant, IpAddr)> = self.records.iter().map(|(addr, record)| (record.last, *addr)).collect();
+        let mut last: Vec<(Instant, IpAddr)> = self
+            .records
+            .iter()
+            .map(|(addr, record)| (record.last, *addr))
+            .collect();
         last.select_nth_unstable(ROOM);
         for (_, addr) in &last[..ROOM] {
             self.records.remove(addr);
@@ -125,9 +141,17 @@ mod tests {
         let at = |s| start + Duration::from_secs(s);
         assert_eq!(ledger.strike(addr(1), 1, &policy, at(0)), None);
         assert_eq!(ledger.strike(addr(1), 1, &policy, at(50)), None);
-        assert_eq!(ledger.strike(addr(1), 1, &policy, at(61)), None, "the first has aged out");
+        assert_eq!(
+            ledger.strike(addr(1), 1, &policy, at(61)),
+            None,
+            "the first has aged out"
+        );
         assert_eq!(ledger.count(addr(1), policy.within, at(61)), 2);
-        assert_eq!(ledger.strike(addr(2), 1, &policy, at(61)), None, "clients do not share strikes");
+        assert_eq!(
+            ledger.strike(addr(2), 1, &policy, at(61)),
+            None,
+            "clients do not share strikes"
+        );
         assert_eq!(ledger.strike(addr(1), 1, &policy, at(110)), Some(policy.lasts));
         assert_eq!(ledger.count(addr(1), policy.within, at(110)), 0);
     }
@@ -138,7 +162,9 @@ mod tests {
         let mut now = start;
         let mut lengths = Vec::new();
         for _ in 0..4 {
-            let lasts = ledger.strike(addr(1), 3, &policy, now).expect("three strikes at once");
+            let lasts = ledger
+                .strike(addr(1), 3, &policy, now)
+                .expect("three strikes at once");
             lengths.push(lasts.as_secs());
             now += lasts;
         }

@@ -10,7 +10,9 @@ routes: [{match: {path: /**}, upstream: [{url: 'http://127.0.0.1:1'}]}]
 ";
 
 fn strikes() -> Strikes {
-    let config = Config::parse(CONFIG, "test.yaml", std::path::Path::new("/")).expect("a good configuration").0;
+    let config = Config::parse(CONFIG, "test.yaml", std::path::Path::new("/"))
+        .expect("a good configuration")
+        .0;
     Strikes::new(&config)
 }
 
@@ -31,8 +33,14 @@ fn a_socket_address_goes_to_the_kernel() {
     let Some(Sentence::Kernel(order)) = strikes.record(who, Reject::CredentialsInvalid, now) else {
         panic!("two strikes are enough");
     };
-    assert_eq!((order.addr, order.lasts), (who.socket.ip(), Duration::from_secs(600)));
-    assert_eq!(Reject::from_number(order.detail), Some(Reject::CredentialsInvalid));
+    assert_eq!(
+        (order.addr, order.lasts),
+        (who.socket.ip(), Duration::from_secs(600))
+    );
+    assert_eq!(
+        Reject::from_number(order.detail),
+        Some(Reject::CredentialsInvalid)
+    );
 }
 
 #[test]
@@ -42,11 +50,20 @@ fn a_forwarded_address_never_goes_to_the_kernel_and_neither_does_its_proxy() {
     strikes.record(who, Reject::CredentialsInvalid, now);
     let addr = ForwardedAddr::of_header("192.0.2.7".parse().expect("a literal"));
     let sentence = strikes.record(who, Reject::CredentialsInvalid, now);
-    assert_eq!(sentence, Some(Sentence::Layer7 { addr, lasts: Duration::from_secs(600) }));
+    assert_eq!(
+        sentence,
+        Some(Sentence::Layer7 {
+            addr,
+            lasts: Duration::from_secs(600)
+        })
+    );
     assert!(strikes.blocks_forwarded(addr, now));
     assert!(!strikes.blocks_forwarded(addr, now + Duration::from_secs(600)));
     for _ in 0..9 {
-        assert_eq!(strikes.record(client("172.16.0.1", None), Reject::Malformed, now), None);
+        assert_eq!(
+            strikes.record(client("172.16.0.1", None), Reject::Malformed, now),
+            None
+        );
     }
     strikes.pardon(addr.ip());
     assert!(!strikes.blocks_forwarded(addr, now));
@@ -61,5 +78,8 @@ fn only_what_is_scored_counts() {
         assert_eq!(strikes.record(who, Reject::CredentialsMissing, now), None);
     }
     assert_eq!(strikes.record(who, Reject::NoRoute, now), None);
-    assert!(strikes.record(who, Reject::NoRoute, now).is_some(), "the configuration scores it");
+    assert!(
+        strikes.record(who, Reject::NoRoute, now).is_some(),
+        "the configuration scores it"
+    );
 }

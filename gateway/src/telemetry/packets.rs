@@ -43,12 +43,24 @@ impl Collector for Packets {
         let reasons = PassReason::ALL
             .iter()
             .map(|reason| ("pass", reason.name(), reason.slot()))
-            .chain(DropReason::ALL.iter().map(|reason| ("drop", reason.name(), reason.slot())))
+            .chain(
+                DropReason::ALL
+                    .iter()
+                    .map(|reason| ("drop", reason.name(), reason.slot())),
+            )
             .collect::<Vec<_>>();
         type Pick = fn(Pair) -> u64;
         let families: [(&str, &str, Pick); 2] = [
-            ("packets", "Packets seen by the kernel program, by verdict and reason", |pair| pair.0),
-            ("packet_bytes", "Bytes of frames seen by the kernel program, by verdict and reason", |pair| pair.1),
+            (
+                "packets",
+                "Packets seen by the kernel program, by verdict and reason",
+                |pair| pair.0,
+            ),
+            (
+                "packet_bytes",
+                "Bytes of frames seen by the kernel program, by verdict and reason",
+                |pair| pair.1,
+            ),
         ];
         for (name, help, pick) in families {
             let counter = ConstCounter::new(0_u64);
@@ -61,8 +73,14 @@ impl Collector for Packets {
         }
         type Count = fn(&(&'static str, u64, u64)) -> u64;
         let lists: [(&str, &str, Count); 2] = [
-            ("list_desired", "Entries that should be in force, by list", |list| list.1),
-            ("list_enforced", "Entries that the tables hold, by list", |list| list.2),
+            (
+                "list_desired",
+                "Entries that should be in force, by list",
+                |list| list.1,
+            ),
+            ("list_enforced", "Entries that the tables hold, by list", |list| {
+                list.2
+            }),
         ];
         for (name, help, pick) in lists {
             let gauge = ConstGauge::new(0_i64);
@@ -77,7 +95,12 @@ impl Collector for Packets {
         gauge.encode(encoder.encode_descriptor("change_failures", help, None, gauge.metric_type())?)?;
         let counter = ConstCounter::new(snapshot.dropped_orders);
         let help = "Block orders lost as the queue was full";
-        counter.encode(encoder.encode_descriptor("block_orders_lost", help, None, counter.metric_type())?)?;
+        counter.encode(encoder.encode_descriptor(
+            "block_orders_lost",
+            help,
+            None,
+            counter.metric_type(),
+        )?)?;
         let gauge = ConstGauge::new(1_i64);
         let help = "Interfaces with the program attached, by mode";
         let mut family = encoder.encode_descriptor("interface_attached", help, None, gauge.metric_type())?;

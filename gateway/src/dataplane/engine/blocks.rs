@@ -62,9 +62,18 @@ impl Engine {
             detail: order.detail,
         };
         let hits = self.enforced.block.get(&net).map_or(0, |rule| rule.hits);
-        let rule = Rule { deadline_ns: entry.deadline_ns, hits, origin: entry.origin as u32, detail: entry.detail };
+        let rule = Rule {
+            deadline_ns: entry.deadline_ns,
+            hits,
+            origin: entry.origin as u32,
+            detail: entry.detail,
+        };
         self.desired.put(List::Block, net, entry);
-        Ok(self.apply(&[Change::Put { list: List::Block, net, rule }]))
+        Ok(self.apply(&[Change::Put {
+            list: List::Block,
+            net,
+            rule,
+        }]))
     }
 
     /// Lifts blocks by command.
@@ -77,7 +86,11 @@ impl Engine {
             if held {
                 self.world.events.unblocked(addr);
             }
-            if held { outcome.lifted.push(addr) } else { outcome.missing.push(addr) }
+            if held {
+                outcome.lifted.push(addr)
+            } else {
+                outcome.missing.push(addr)
+            }
         }
         outcome.failures = self.enforce(now).failures;
         outcome
@@ -86,7 +99,10 @@ impl Engine {
     /// An allow rule ends the blocks under it: they would have no effect, and must not come back when it goes.
     pub(super) fn lift_blocks_under(&mut self, nets: &[IpNet], now: Now) -> Vec<String> {
         let blocks = self.desired.entries(List::Block).keys();
-        let under: Vec<IpNet> = blocks.filter(|block| nets.iter().any(|net| net.contains(*block))).copied().collect();
+        let under: Vec<IpNet> = blocks
+            .filter(|block| nets.iter().any(|net| net.contains(*block)))
+            .copied()
+            .collect();
         for block in &under {
             self.desired.remove(List::Block, block);
             self.world.events.unblocked(block.addr());
@@ -94,7 +110,10 @@ impl Engine {
         if under.is_empty() {
             return Vec::new();
         }
-        let mut notes: Vec<String> = under.iter().map(|block| format!("the block of {} is lifted", block.addr())).collect();
+        let mut notes: Vec<String> = under
+            .iter()
+            .map(|block| format!("the block of {} is lifted", block.addr()))
+            .collect();
         notes.extend(self.enforce(now).failures);
         notes
     }

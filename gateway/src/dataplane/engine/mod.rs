@@ -97,7 +97,10 @@ pub struct Engine {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("desired", &self.desired).field("failures", &self.failures).finish()
+        f.debug_struct("Engine")
+            .field("desired", &self.desired)
+            .field("failures", &self.failures)
+            .finish()
     }
 }
 
@@ -120,18 +123,37 @@ impl Engine {
         desired.configure(&config.xdp);
         for rule in saved {
             let deadline_ns = rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until));
-            let entry = Entry { origin: Origin::Command, deadline_ns, reason: rule.reason, detail: 0 };
+            let entry = Entry {
+                origin: Origin::Command,
+                deadline_ns,
+                reason: rule.reason,
+                detail: 0,
+            };
             desired.put(rule.list.into(), rule.net, entry);
         }
         for (net, rule) in &enforced.block {
             if rule.deadline_ns != NEVER && rule.live(now.boot_ns) {
                 let origin = Origin::from_number(rule.origin).unwrap_or(Origin::Strike);
-                let entry = Entry { origin, deadline_ns: rule.deadline_ns, reason: None, detail: rule.detail };
+                let entry = Entry {
+                    origin,
+                    deadline_ns: rule.deadline_ns,
+                    reason: None,
+                    detail: rule.detail,
+                };
                 desired.put(List::Block, *net, entry);
             }
         }
         let proxies = config.trusted_proxies.clone();
-        Ok(Self { tables, desired, enforced, store, proxies, world, failures: Vec::new(), dropped_orders: 0 })
+        Ok(Self {
+            tables,
+            desired,
+            enforced,
+            store,
+            proxies,
+            world,
+            failures: Vec::new(),
+            dropped_orders: 0,
+        })
     }
 
     /// Takes over a new configuration and enforces it.
@@ -169,16 +191,24 @@ impl Engine {
                 remember(&mut self.enforced, change);
             }
         }
-        self.failures = failed.iter().map(|(index, error)| format!("{}: {error}", describe(&changes[*index]))).collect();
+        self.failures = failed
+            .iter()
+            .map(|(index, error)| format!("{}: {error}", describe(&changes[*index])))
+            .collect();
         for failure in self.failures.iter().take(5) {
             tracing::error!(target: "gateway::dataplane", %failure, total = self.failures.len(), "a change was not enforced");
         }
-        Applied { changes: changes.len() - failed.len(), failures: self.failures.clone() }
+        Applied {
+            changes: changes.len() - failed.len(),
+            failures: self.failures.clone(),
+        }
     }
 
     /// Packets and bytes by outcome. Zeros without tables.
     pub fn counters(&mut self) -> Result<Counters, Error> {
-        self.tables.as_mut().map_or_else(|| Ok(Counters::default()), |tables| tables.counters())
+        self.tables
+            .as_mut()
+            .map_or_else(|| Ok(Counters::default()), |tables| tables.counters())
     }
 
     /// Lengths of the desired and the enforced list.
@@ -205,7 +235,13 @@ impl Engine {
         let held = !tables.interfaces()?.is_empty();
         for interface in &xdp.interfaces {
             match tables.attach(interface, xdp.mode) {
-                Ok(Attachment { mode, program, adopted, note, .. }) => {
+                Ok(Attachment {
+                    mode,
+                    program,
+                    adopted,
+                    note,
+                    ..
+                }) => {
                     tracing::info!(%interface, ?mode, program, adopted, note, "attached");
                 }
                 Err(error) => {

@@ -70,7 +70,16 @@ impl Engine {
         let mut desired = self.desired.clone();
         for net in &order.nets {
             let reason = order.reason.clone();
-            desired.put(order.list.into(), *net, Entry { origin: Origin::Command, deadline_ns, reason, detail: 0 });
+            desired.put(
+                order.list.into(),
+                *net,
+                Entry {
+                    origin: Origin::Command,
+                    deadline_ns,
+                    reason,
+                    detail: 0,
+                },
+            );
         }
         self.save(&desired, now)?;
         self.desired = desired;
@@ -81,25 +90,39 @@ impl Engine {
         if order.list == RuleList::Allow {
             notes.extend(self.lift_blocks_under(&order.nets, now));
         }
-        Ok(Added { added: order.nets.len(), enforced: self.enforces(), failures, notes })
+        Ok(Added {
+            added: order.nets.len(),
+            enforced: self.enforces(),
+            failures,
+            notes,
+        })
     }
 
     /// Removes commanded rules; those of the configuration stay and are named.
     pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
         let mut desired = self.desired.clone();
-        let mut outcome = Removed { enforced: self.enforces(), ..Removed::default() };
+        let mut outcome = Removed {
+            enforced: self.enforces(),
+            ..Removed::default()
+        };
         for net in nets {
             let configured = desired.in_config(list.into(), net);
             if desired.remove(list.into(), net).is_some() {
                 outcome.removed += 1;
                 if configured {
-                    outcome.notes.push(format!("{net} is also in the configuration, and stays in force"));
+                    outcome
+                        .notes
+                        .push(format!("{net} is also in the configuration, and stays in force"));
                 }
             } else if configured {
-                outcome.missing.push(format!("{net} comes from the configuration: take it out there and reload"));
+                outcome.missing.push(format!(
+                    "{net} comes from the configuration: take it out there and reload"
+                ));
             } else {
-                outcome.missing.push(missing_hint(&desired, list.into(), net, now.boot_ns));
+                outcome
+                    .missing
+                    .push(missing_hint(&desired, list.into(), net, now.boot_ns));
             }
         }
         if outcome.removed > 0 {
@@ -134,7 +157,9 @@ impl Engine {
                     "{net} is under the allow rule {allow}: allow wins, so this deny has no effect on traffic"
                 ));
             } else if let Some((allow, _)) = allows.iter().find(|(allow, _)| net.contains(allow)) {
-                notes.push(format!("{allow} inside {net} is under an allow rule and stays allowed"));
+                notes.push(format!(
+                    "{allow} inside {net} is under an allow rule and stays allowed"
+                ));
             }
         }
         notes
@@ -153,7 +178,11 @@ impl Engine {
                 List::Deny => (found.deny_addr, found.deny_net),
                 List::Block => (found.block, None),
             };
-            let rule = if net.prefix_len() == net.max_prefix_len() { single } else { prefix };
+            let rule = if net.prefix_len() == net.max_prefix_len() {
+                single
+            } else {
+                prefix
+            };
             if !rule.is_some_and(|rule| rule.live(boot_ns)) {
                 missing.push(format!("{} {net}: not in force", list.name()));
             }

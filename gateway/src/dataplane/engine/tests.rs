@@ -17,7 +17,10 @@ struct Stage {
 impl Stage {
     fn now(&self) -> Now {
         let seconds = *self.seconds.lock().expect("no panic");
-        Now { boot_ns: (1_000 + seconds) * 1_000_000_000, wall_ms: 1_700_000_000_000 + seconds * 1_000 }
+        Now {
+            boot_ns: (1_000 + seconds) * 1_000_000_000,
+            wall_ms: 1_700_000_000_000 + seconds * 1_000,
+        }
     }
 
     fn pass(&self, seconds: u64) {
@@ -78,14 +81,22 @@ routes: [{match: {path: /**}, upstream: [{url: 'http://127.0.0.1:1'}]}]
 ";
 
 fn config() -> Config {
-    Config::parse(CONFIG, "test.yaml", std::path::Path::new("/")).expect("a good configuration").0
+    Config::parse(CONFIG, "test.yaml", std::path::Path::new("/"))
+        .expect("a good configuration")
+        .0
 }
 
 fn engine(stage: &Stage, directory: &std::path::Path, tables: &Shared) -> Engine {
     let store = Store::lock(directory).expect("the lock");
     let saved = store.load().expect("state");
-    let mut engine =
-        Engine::open(Some(Box::new(tables.clone())), &config(), saved, Some(store), stage.world()).expect("an engine");
+    let mut engine = Engine::open(
+        Some(Box::new(tables.clone())),
+        &config(),
+        saved,
+        Some(store),
+        stage.world(),
+    )
+    .expect("an engine");
     assert_eq!(engine.reconcile().expect("memory").failures, Vec::<String>::new());
     engine
 }
@@ -117,30 +128,50 @@ fn outcome(engine: &mut Engine, text: &str) -> String {
 
 #[test]
 fn a_rule_is_in_force_at_once_and_ends_in_time() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
-    let added = engine.add_rules(deny(&["198.51.100.0/25"], Some(60))).expect("not refused");
+    let added = engine
+        .add_rules(deny(&["203.0.112.0/25"], Some(60)))
+        .expect("not refused");
     assert_eq!((added.added, added.enforced, added.failures.len()), (1, true, 0));
-    assert_eq!(outcome(&mut engine, "198.51.100.100"), DropReason::Denied.name());
-    assert_eq!(outcome(&mut engine, "198.51.100.200"), PassReason::Clean.name());
+    assert_eq!(outcome(&mut engine, "203.0.112.100"), DropReason::Denied.name());
+    assert_eq!(outcome(&mut engine, "203.0.112.200"), PassReason::Clean.name());
     stage.pass(60);
-    assert_eq!(outcome(&mut engine, "198.51.100.100"), PassReason::Clean.name(), "before any sweep");
+    assert_eq!(
+        outcome(&mut engine, "203.0.112.100"),
+        PassReason::Clean.name(),
+        "before any sweep"
+    );
     engine.reconcile().expect("memory");
     assert_eq!(engine.sizes(List::Deny), (1, 1), "the configured one is left");
 }
 
 #[test]
 fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut first = engine(&stage, dir.path(), &tables);
-    first.add_rules(deny(&["198.51.100.7/32"], Some(100))).expect("not refused");
+    first
+        .add_rules(deny(&["198.51.100.7/32"], Some(100)))
+        .expect("not refused");
     first.block(block("198.51.100.8", 100)).expect("not refused");
     drop(first);
     stage.pass(40);
     let mut second = engine(&stage, dir.path(), &tables);
     assert_eq!(outcome(&mut second, "198.51.100.7"), "denied");
     assert_eq!(outcome(&mut second, "198.51.100.8"), "blocked");
-    let row = second.entries(List::Deny).expect("memory").into_iter().find(|row| row.origin == "command");
+    let row = second
+        .entries(List::Deny)
+        .expect("memory")
+        .into_iter()
+        .find(|row| row.origin == "command");
     assert_eq!(row.and_then(|row| row.left_ms), Some(60_000));
     drop(second);
     let mut after_boot = engine(&stage, dir.path(), &Shared::new([0, 0]));
@@ -151,23 +182,43 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
 
 #[test]
 fn the_protected_are_refused_and_nothing_changes() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
     for protected in ["192.0.2.1/32", "192.0.2.0/24", "198.51.100.9/32", "172.16.5.0/24"] {
         let order = deny(&["198.51.100.77/32", protected], None);
-        assert!(matches!(engine.add_rules(order.clone()), Err(Refusal::Protected { .. })), "{protected}");
+        assert!(
+            matches!(engine.add_rules(order.clone()), Err(Refusal::Protected { .. })),
+            "{protected}"
+        );
         assert_eq!(outcome(&mut engine, "198.51.100.77"), "clean", "all or nothing");
     }
-    let forced = AddRules { force: true, ..deny(&["198.51.100.9/32"], None) };
+    let forced = AddRules {
+        force: true,
+        ..deny(&["198.51.100.9/32"], None)
+    };
     engine.add_rules(forced).expect("forced");
     assert_eq!(outcome(&mut engine, "198.51.100.9"), "denied");
 }
 
 #[test]
 fn never_blocked_are_the_host_the_operator_the_proxy_and_the_allowed() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
-    for protected in ["192.0.2.1", "198.51.100.9", "172.16.5.5", "10.1.2.3", "::ffff:10.1.2.3"] {
+    for protected in [
+        "192.0.2.1",
+        "198.51.100.9",
+        "172.16.5.5",
+        "10.1.2.3",
+        "::ffff:10.1.2.3",
+    ] {
         assert!(engine.block(block(protected, 60)).is_err(), "{protected}");
         assert_eq!(stage.said(), [format!("refused {protected}")]);
     }
@@ -178,10 +229,17 @@ fn never_blocked_are_the_host_the_operator_the_proxy_and_the_allowed() {
 
 #[test]
 fn an_allow_lifts_the_blocks_under_it() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
     engine.block(block("198.51.100.8", 60)).expect("not refused");
-    let allow = AddRules { list: RuleList::Allow, ..deny(&["198.51.100.0/24"], None) };
+    let allow = AddRules {
+        list: RuleList::Allow,
+        ..deny(&["198.51.100.0/24"], None)
+    };
     let added = engine.add_rules(allow).expect("not refused");
     assert!(added.notes[0].contains("198.51.100.8"), "{:?}", added.notes);
     assert_eq!(stage.said(), ["blocked 198.51.100.8", "unblocked 198.51.100.8"]);
@@ -191,31 +249,74 @@ fn an_allow_lifts_the_blocks_under_it() {
 
 #[test]
 fn configured_rules_stay_and_are_named() {
-    let (stage, dir, tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
-    let removed = engine.remove_rules(RuleList::Deny, &[net("203.0.113.0/24"), net("203.0.113.7/32")]).expect("saved");
+    let removed = engine
+        .remove_rules(RuleList::Deny, &[net("203.0.113.0/24"), net("203.0.113.7/32")])
+        .expect("saved");
     assert_eq!(removed.removed, 0);
-    assert!(removed.missing[0].contains("configuration"), "{:?}", removed.missing);
-    assert!(removed.missing[1].contains("covered by 203.0.113.0/24"), "{:?}", removed.missing);
-    engine.add_rules(deny(&["203.0.113.0/24"], Some(10))).expect("not refused");
+    assert!(
+        removed.missing[0].contains("configuration"),
+        "{:?}",
+        removed.missing
+    );
+    assert!(
+        removed.missing[1].contains("covered by 203.0.113.0/24"),
+        "{:?}",
+        removed.missing
+    );
+    engine
+        .add_rules(deny(&["203.0.113.0/24"], Some(10)))
+        .expect("not refused");
     stage.pass(20);
     engine.reconcile().expect("memory");
-    assert_eq!(outcome(&mut engine, "203.0.113.7"), "denied", "the command's end is not the configuration's");
+    assert_eq!(
+        outcome(&mut engine, "203.0.113.7"),
+        "denied",
+        "the command's end is not the configuration's"
+    );
 }
 
 #[test]
 fn drift_is_seen_and_repaired() {
-    let (stage, dir, mut tables) = (Stage::default(), tempfile::tempdir().expect("a directory"), Shared::new([0, 0]));
+    let (stage, dir, mut tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
     let mut engine = engine(&stage, dir.path(), &tables);
-    engine.add_rules(deny(&["198.51.100.7/32"], None)).expect("not refused");
+    engine
+        .add_rules(deny(&["198.51.100.7/32"], None))
+        .expect("not refused");
     tables.apply(&[
-        Change::Remove { list: List::Deny, net: net("198.51.100.7/32") },
-        Change::Put { list: List::Deny, net: net("198.51.100.66/32"), rule: gateway_common::tables::Rule::default() },
+        Change::Remove {
+            list: List::Deny,
+            net: net("198.51.100.7/32"),
+        },
+        Change::Put {
+            list: List::Deny,
+            net: net("198.51.100.66/32"),
+            rule: gateway_common::tables::Rule::default(),
+        },
     ]);
     let status = engine.status().expect("memory");
-    let row = status.lists.iter().find(|row| row.list == "deny").expect("the deny list");
+    let row = status
+        .lists
+        .iter()
+        .find(|row| row.list == "deny")
+        .expect("the deny list");
     assert_eq!((row.desired, row.enforced), (2, 2));
-    assert!(!engine.entries(List::Deny).expect("memory").iter().all(|row| row.enforced));
+    assert!(
+        !engine
+            .entries(List::Deny)
+            .expect("memory")
+            .iter()
+            .all(|row| row.enforced)
+    );
     assert_eq!(engine.reconcile().expect("memory").changes, 2);
     assert_eq!(outcome(&mut engine, "198.51.100.7"), "denied");
     assert_eq!(outcome(&mut engine, "198.51.100.66"), "clean");
@@ -225,8 +326,14 @@ fn drift_is_seen_and_repaired() {
 fn without_tables_rules_are_remembered_and_said_not_to_be_enforced() {
     let (stage, dir) = (Stage::default(), tempfile::tempdir().expect("a directory"));
     let store = Store::lock(dir.path()).expect("the lock");
-    let mut engine = Engine::open(None, &config(), Vec::new(), Some(store), stage.world()).expect("an engine");
-    assert!(!engine.add_rules(deny(&["198.51.100.7/32"], None)).expect("not refused").enforced);
+    let mut engine =
+        Engine::open(None, &config(), Vec::new(), Some(store), stage.world()).expect("an engine");
+    assert!(
+        !engine
+            .add_rules(deny(&["198.51.100.7/32"], None))
+            .expect("not refused")
+            .enforced
+    );
     drop(engine);
     let mut later = self::engine(&stage, dir.path(), &Shared::new([0, 0]));
     assert_eq!(outcome(&mut later, "198.51.100.7"), "denied");
@@ -239,6 +346,9 @@ fn a_store_that_can_not_be_written_changes_nothing() {
     let mut engine =
         Engine::open(Some(Box::new(tables)), &config(), Vec::new(), None, stage.world()).expect("an engine");
     engine.reconcile().expect("memory");
-    assert!(matches!(engine.add_rules(deny(&["198.51.100.7/32"], None)), Err(Refusal::ReadOnly)));
+    assert!(matches!(
+        engine.add_rules(deny(&["198.51.100.7/32"], None)),
+        Err(Refusal::ReadOnly)
+    ));
     assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean");
 }

@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, List, Refusal};
 use crate::config::model::XdpMode;
-use crate::dataplane::{Attachment, FoundAt};
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
 use crate::dataplane::protected::protects;
+use crate::dataplane::{Attachment, FoundAt};
 
 /// One entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +108,8 @@ impl From<Attachment> for InterfaceRow {
             XdpMode::Generic => "generic",
             XdpMode::Auto | XdpMode::None => "none",
         };
-        let foreign = (!attachment.ours && attachment.program != 0).then(|| "not the gateway's program".to_owned());
+        let foreign =
+            (!attachment.ours && attachment.program != 0).then(|| "not the gateway's program".to_owned());
         Self {
             interface: attachment.interface,
             mode: mode.to_owned(),
@@ -143,8 +144,18 @@ fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRo
 
 /// What the program would do with a SYN from `addr`.
 fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
-    let packet = Packet::Ip { source: addr.into(), transport: Transport::Other };
-    decide(&packet, &FoundAt { found, now_ns: now.boot_ns }).verdict
+    let packet = Packet::Ip {
+        source: addr.into(),
+        transport: Transport::Other,
+    };
+    decide(
+        &packet,
+        &FoundAt {
+            found,
+            now_ns: now.boot_ns,
+        },
+    )
+    .verdict
 }
 
 impl Engine {
@@ -160,7 +171,13 @@ impl Engine {
             .all(list, now.boot_ns)
             .map(|(net, entry)| {
                 let found = there.get(&net);
-                row(net, entry, found.map_or(0, |rule| rule.hits), found.is_some(), now)
+                row(
+                    net,
+                    entry,
+                    found.map_or(0, |rule| rule.hits),
+                    found.is_some(),
+                    now,
+                )
             })
             .collect();
         rows.sort_by_key(|row| row.net);
@@ -176,13 +193,16 @@ impl Engine {
             Some(tables) => Some(tables.lookup(addr)?),
             None => None,
         };
-        let verdict = found.as_ref().map_or(Verdict::Pass(PassReason::Bypass), |found| decide_new_connection(found, addr, now));
+        let verdict = found.as_ref().map_or(Verdict::Pass(PassReason::Bypass), |found| {
+            decide_new_connection(found, addr, now)
+        });
         let (verdict, outcome) = match verdict {
             Verdict::Pass(reason) => ("pass", reason.name()),
             Verdict::Drop(reason) => ("drop", reason.name()),
         };
         let host = (self.world.host)();
-        let protected = protects(&host, operators, &self.proxies, &IpNet::from(addr)).map(|why| why.to_string());
+        let protected =
+            protects(&host, operators, &self.proxies, &IpNet::from(addr)).map(|why| why.to_string());
         let found = found.unwrap_or_default();
         Ok(Explanation {
             addr,
@@ -209,7 +229,13 @@ impl Engine {
                 // The trie shows the longest prefix only; those behind it are there, but not met.
                 let full = net.prefix_len() == net.max_prefix_len();
                 let rule = if full { single } else { prefix.take() };
-                row(net, entry, rule.map_or(0, |rule| rule.hits), rule.is_some() || self.enforced.list(list).contains_key(&net), now)
+                row(
+                    net,
+                    entry,
+                    rule.map_or(0, |rule| rule.hits),
+                    rule.is_some() || self.enforced.list(list).contains_key(&net),
+                    now,
+                )
             })
             .collect()
     }
@@ -221,8 +247,12 @@ impl Engine {
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
             let counts = tables.counters()?;
-            let passes = PassReason::ALL.iter().map(|reason| ("pass", reason.name(), reason.slot()));
-            let drops = DropReason::ALL.iter().map(|reason| ("drop", reason.name(), reason.slot()));
+            let passes = PassReason::ALL
+                .iter()
+                .map(|reason| ("pass", reason.name(), reason.slot()));
+            let drops = DropReason::ALL
+                .iter()
+                .map(|reason| ("drop", reason.name(), reason.slot()));
             counters = passes
                 .chain(drops)
                 .map(|(verdict, reason, slot)| CounterRow {
@@ -238,7 +268,12 @@ impl Engine {
             .map(|list| ListRow {
                 list: list.name().to_owned(),
                 desired: desired.list(list).len(),
-                enforced: self.enforced.list(list).values().filter(|rule| rule.live(now.boot_ns)).count(),
+                enforced: self
+                    .enforced
+                    .list(list)
+                    .values()
+                    .filter(|rule| rule.live(now.boot_ns))
+                    .count(),
             })
             .to_vec();
         Ok(Status {

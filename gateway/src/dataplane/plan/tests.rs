@@ -25,7 +25,12 @@ fn net(text: &str) -> IpNet {
 
 fn image(allow: &[IpNet], deny: &[IpNet], block: &[IpNet]) -> Image {
     let rules = |nets: &[IpNet]| nets.iter().map(|net| (*net, Rule::default())).collect();
-    Image { settings: READY, allow: rules(allow), deny: rules(deny), block: rules(block) }
+    Image {
+        settings: READY,
+        allow: rules(allow),
+        deny: rules(deny),
+        block: rules(block),
+    }
 }
 
 fn filled(image: &Image) -> Memory {
@@ -40,7 +45,10 @@ fn world(memory: &Memory) -> Vec<bool> {
     let addrs = (0..=255).map(|last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
     addrs
         .map(|addr| {
-            let packet = Packet::Ip { source: addr.into(), transport: Transport::Other };
+            let packet = Packet::Ip {
+                source: addr.into(),
+                transport: Transport::Other,
+            };
             let verdict = decide(&packet, memory).verdict;
             matches!(verdict, gateway_common::outcome::Verdict::Pass(_))
         })
@@ -49,7 +57,11 @@ fn world(memory: &Memory) -> Vec<bool> {
 
 #[test]
 fn what_is_there_already_is_left_alone() {
-    let there = image(&[net("10.0.0.0/8")], &[net("192.0.2.0/24")], &[net("198.51.100.1/32")]);
+    let there = image(
+        &[net("10.0.0.0/8")],
+        &[net("192.0.2.0/24")],
+        &[net("198.51.100.1/32")],
+    );
     let mut memory = filled(&there);
     assert_eq!(diff(&there, &memory.enforced().expect("memory")), []);
 }
@@ -57,22 +69,48 @@ fn what_is_there_already_is_left_alone() {
 #[test]
 fn a_deadline_that_went_through_the_disk_is_no_change_and_a_real_one_is() {
     let mut there = image(&[], &[net("192.0.2.0/24")], &[]);
-    there.deny.insert(net("192.0.2.0/24"), Rule { deadline_ns: 60_000_000_000, hits: 9, ..Rule::default() });
+    there.deny.insert(
+        net("192.0.2.0/24"),
+        Rule {
+            deadline_ns: 60_000_000_000,
+            hits: 9,
+            ..Rule::default()
+        },
+    );
     let mut wanted = there.clone();
     let mut at = |deadline_ns| {
-        wanted.deny.insert(net("192.0.2.0/24"), Rule { deadline_ns, ..Rule::default() });
+        wanted.deny.insert(
+            net("192.0.2.0/24"),
+            Rule {
+                deadline_ns,
+                ..Rule::default()
+            },
+        );
         diff(&wanted, &there)
     };
     assert_eq!(at(60_900_000_000), []);
     for other in [NEVER, 70_000_000_000] {
-        let expected = Rule { deadline_ns: other, hits: 9, ..Rule::default() };
-        assert_eq!(at(other), [Change::Put { list: List::Deny, net: net("192.0.2.0/24"), rule: expected }]);
+        let expected = Rule {
+            deadline_ns: other,
+            hits: 9,
+            ..Rule::default()
+        };
+        assert_eq!(
+            at(other),
+            [Change::Put {
+                list: List::Deny,
+                net: net("192.0.2.0/24"),
+                rule: expected
+            }]
+        );
     }
 }
 
 fn nets() -> impl Strategy<Value = Vec<IpNet>> {
     let one = (any::<u8>(), 24_u8..=32).prop_map(|(last, bits)| {
-        IpNet::new(Ipv4Addr::new(10, 0, 0, last).into(), bits).expect("at most 32 bits").trunc()
+        IpNet::new(Ipv4Addr::new(10, 0, 0, last).into(), bits)
+            .expect("at most 32 bits")
+            .trunc()
     });
     prop::collection::vec(one, 0..6)
 }
