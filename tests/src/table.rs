@@ -3,6 +3,8 @@
 //! Each case has a name, a frame, what the tables hold, and the verdict. `packets.rs` runs it over memory,
 //! `kernel.rs` over the real maps and the loaded program. Who teaches the program something adds a row here.
 
+// Length: it is one list; a reader looks a case up by its name, and two lists would drift apart.
+
 use gateway::dataplane::{Change, List};
 use gateway_common::limiter;
 use gateway_common::outcome::{DropReason, PassReason, Verdict};

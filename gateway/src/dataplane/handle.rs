@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::engine::{BlockOrder, Engine};
 
@@ -84,9 +84,9 @@ impl Handle {
 }
 
 fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Engine {
-    let mut due = Instant::now() + RECONCILE_EVERY;
+    let mut due_ns = engine.now().after(RECONCILE_EVERY);
     loop {
-        match queue.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        match queue.recv_timeout(Duration::from_nanos(due_ns.saturating_sub(engine.now().boot_ns))) {
             Ok(Order::Block(order)) => {
                 // Told to `Events` by the engine, refusals included.
                 let _ = engine.block(order);
@@ -98,8 +98,8 @@ fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Eng
         for _ in 0..dropped.swap(0, Ordering::Relaxed) {
             engine.count_dropped_order();
         }
-        if Instant::now() >= due {
-            due = Instant::now() + RECONCILE_EVERY;
+        if engine.now().boot_ns >= due_ns {
+            due_ns = engine.now().after(RECONCILE_EVERY);
             match engine.reconcile() {
                 Ok(applied) if applied.changes > 0 => {
                     tracing::info!(target: "gateway::dataplane", changes = applied.changes, "the tables were brought up to date");

@@ -293,7 +293,7 @@ fn expect_100_continue_is_answered_when_the_body_is_wanted() {
 fn a_route_whose_credentials_can_not_be_checked_lets_nobody_in() {
     let upstream = Upstream::text("in");
     let closed = Auth::Unavailable {
-        what: "keys of auth.jwt".into(),
+        what: "keys of auth.jwt",
     };
     let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.auth = Some(closed)));
     let response = Client::connect(gateway.address()).get("/");

@@ -204,6 +204,12 @@ impl Engine {
         }
     }
 
+    /// What the engine's clock shows.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        (self.world.clock)()
+    }
+
     /// Packets and bytes by outcome. Zeros without tables.
     pub fn counters(&mut self) -> Result<Counters, Error> {
         self.tables

@@ -1,0 +1,136 @@
+//! Operators' rules, by command and by list: in force at once, for as long as said, and never against the operator.
+
+use super::*;
+
+#[test]
+fn a_deny_of_an_allowed_address_has_no_effect_and_says_so() -> Result<()> {
+    let stage = Stage::new(&config("  allow: [10.77.0.2]", "1m", ""))?;
+    let _gateway = stage.start()?;
+    let text = stage.expect(0, &["deny", "add", A])?;
+    assert!(text.contains("no effect"), "{text}");
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
+    assert_eq!(stage.verdict(A)?.0, "allowed");
+    // Nor is an allowed address ever blocked.
+    for _ in 0..6 {
+        assert_eq!(stage.wire.status(A, URL, BAD)?, Ok(401));
+    }
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
+    assert_eq!(stage.json(&["block", "list"])?["blocks"], serde_json::json!([]));
+    // An allow by command takes effect at once over an earlier deny.
+    stage.expect(0, &["deny", "add", B])?;
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Err(28));
+    stage.expect(0, &["allow", "add", B])?;
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    Ok(())
+}
+
+#[test]
+fn the_host_and_the_operator_are_not_denied_without_force() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    for own in [GATEWAY, GATEWAY6, "127.0.0.1", "10.77.0.0/24"] {
+        let text = stage.expect(3, &["deny", "add", own])?;
+        assert!(text.contains("own address") && text.contains("--force"), "{text}");
+    }
+    // The client of the SSH session that the command is typed over.
+    let mut ssh = stage.wire.gateway.command(gateway_tests::gateway::binary()?);
+    ssh.args(["deny", "add", "198.51.100.0/24", "--config"])
+        .arg(stage.home.config());
+    ssh.env("SSH_CONNECTION", "198.51.100.9 50000 10.77.0.1 22");
+    let (code, _, err) = finish(&mut ssh)?;
+    assert_eq!(code, 3, "{err}");
+    assert!(err.contains("198.51.100.9") && err.contains("SSH"), "{err}");
+    let (code, _, err) = finish(ssh.arg("--force"))?;
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(stage.json(&["deny", "list"])?.as_array().map(Vec::len), Some(1));
+    Ok(())
+}
+
+#[test]
+fn time_limited_denies_end_in_the_kernel_and_prefixes_reach_inside() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let gateway = stage.start()?;
+    stage.expect(
+        0,
+        &["deny", "add", "10.77.0.2/31", "--ttl", "3s", "--reason", "short"],
+    )?;
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    assert!(stage.expect(0, &["explain", A])?.contains("short"));
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    let _other = Origin::start(&stage.wire.gateway, "0.0.0.0:8081")?;
+    wait_until("end of the deny", || {
+        Ok(stage.wire.status(A, "http://10.77.0.1:8081/", &[])? == Ok(200))
+    })?;
+    Ok(())
+}
+
+#[test]
+fn entries_deleted_behind_the_gateway_s_back_are_shown_as_drift() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    stage.expect(0, &["deny", "add", A])?;
+    let table = stage.home.pins().join("v1/DENY_ADDR");
+    let mut map = aya::maps::MapData::from_pin(&table).map(aya::maps::Map::HashMap)?;
+    let mut map: aya::maps::HashMap<_, gateway_common::addr::Addr, gateway_common::tables::Rule> =
+        aya::maps::HashMap::try_from(&mut map)?;
+    map.remove(&gateway_common::addr::Addr::from(A.parse::<std::net::IpAddr>()?))?;
+    let status = stage.json(&["status"])?;
+    let deny = status["lists"]
+        .as_array()
+        .context("lists")?
+        .iter()
+        .find(|row| row["list"] == "deny")
+        .cloned();
+    assert_eq!(
+        deny.context("deny")?,
+        serde_json::json!({"list": "deny", "desired": 1, "enforced": 0})
+    );
+    assert!(stage.expect(0, &["status"])?.contains("DIFFER"));
+    Ok(())
+}
+
+#[test]
+fn rules_travel_through_export_and_import() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    stage.expect(
+        0,
+        &[
+            "deny",
+            "add",
+            "203.0.113.0/24",
+            "2001:db8::/32",
+            "--reason",
+            "a list",
+        ],
+    )?;
+    stage.expect(0, &["deny", "add", "198.51.100.7", "--ttl", "1h"])?;
+    let exported = stage.expect(0, &["deny", "export"])?;
+    let file = stage.home.path().join("list.txt");
+    std::fs::write(&file, format!("# saved\n{exported}nonsense\n"))?;
+    stage.expect(0, &["deny", "flush"])?;
+    assert_eq!(stage.json(&["deny", "list"])?, serde_json::json!([]));
+    let file = file.to_str().context("a path")?;
+    let text = stage.expect(1, &["deny", "import", file])?;
+    assert!(
+        text.contains("3 networks added") && text.contains("line 5"),
+        "{text}"
+    );
+    assert_eq!(stage.expect(0, &["deny", "export"])?, exported);
+    Ok(())
+}
+
+#[test]
+fn help_and_usage_errors_have_their_own_codes() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    assert!(stage.expect(0, &["--help"])?.contains("Exit codes"));
+    for words in [
+        &["nonsense"][..],
+        &["deny", "add", "10.0.0.1/8"],
+        &["deny", "add", "x"],
+        &["deny", "add", A, "--ttl", "10"],
+    ] {
+        stage.expect(2, words)?;
+    }
+    Ok(())
+}
