@@ -192,10 +192,21 @@ fn await_end(child: &mut Child, signals: &Signals, privilege: Privilege) -> Resu
         }
         if signals.must_forward() && !told {
             told = true;
-            let pid = child.id().to_string();
-            shell::run(privilege.command(Path::new("kill")).args(["-TERM", &pid]))?;
+            terminate(child, privilege)?;
         }
         std::thread::sleep(POLL);
+    }
+}
+
+/// Tells the gateway to stop; only root's process, behind sudo, needs a program for it.
+fn terminate(child: &Child, privilege: Privilege) -> Result<()> {
+    use rustix::process::{Pid, Signal, kill_process};
+    match privilege {
+        Privilege::Own => kill_process(Pid::from_child(child), Signal::TERM).context("stopping the gateway"),
+        Privilege::Sudo => {
+            let pid = child.id().to_string();
+            shell::run(privilege.command(Path::new("kill")).args(["-TERM", &pid]))
+        }
     }
 }
 

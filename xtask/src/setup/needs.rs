@@ -146,6 +146,13 @@ pub fn all() -> Vec<Need> {
             &["util-linux"],
         ),
         tool(
+            "kill",
+            "the systemd unit reloads with /bin/kill; also stops the gateway through sudo",
+            Test,
+            || has("kill"),
+            &["procps"],
+        ),
+        tool(
             "systemd-analyze",
             "checks the systemd unit",
             Test,
