@@ -7,7 +7,10 @@
 #![no_std]
 
 pub mod addr;
+pub mod addresses;
+pub mod entry;
 pub mod limiter;
+pub mod networks;
 pub mod outcome;
 pub mod tables;
 
@@ -15,4 +18,4 @@ pub mod tables;
 ///
 /// Part of the pin path: a gateway never touches tables whose layout it does not know. Raise it with any change to
 /// a key, a value, a table's type or the meaning of a field.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -1,4 +1,4 @@
-//! The arithmetic of the per-source limiter. Owns how a rate is kept in a fixed table; knows no clock and no map.
+//! The arithmetic of the limits. Owns how a rate is kept in a fixed table; knows no clock and no map.
 //!
 //! GCRA: a source's state is one number, its *theoretical arrival time* (TAT): the time at which it would be back
 //! on its rate. A SYN is within the limit if the TAT is at most the tolerance ahead of now, and costs one interval.
@@ -71,16 +71,19 @@ pub struct Place {
     pub fingerprint: u16,
 }
 
-/// The place of a source: IPv4 by its whole address, IPv6 by its first `v6_prefix` bits (1 to 128).
+/// The place of a source in the limit that `key` belongs to: the first `bits` bits of its address count, 0 to 32 of an
+/// IPv4 address, 0 to 128 of an IPv6 one.
 #[inline(always)]
 #[must_use]
-pub const fn place(source: &Addr, v6_prefix: u32, key: &[u64; 2]) -> Place {
-    let words = source.0;
-    let mut low = words[0].to_le() as u64 | (words[1].to_le() as u64) << 32;
-    let mut high = words[2].to_le() as u64 | (words[3].to_le() as u64) << 32;
-    if !source.is_v4() {
-        low &= leading_ones(v6_prefix).swap_bytes();
-        high &= leading_ones(v6_prefix.saturating_sub(64)).swap_bytes();
+pub const fn place(source: &Addr, bits: u32, key: &[u64; 2]) -> Place {
+    let [low, high] = source.halves();
+    // SipHash is defined on little-endian words.
+    let (mut low, mut high) = (low.to_le(), high.to_le());
+    // The address of an IPv4 source is the last of its four words.
+    let bits = if source.is_v4() { bits + 96 } else { bits };
+    if bits < 128 {
+        low &= leading_ones(bits).swap_bytes();
+        high &= leading_ones(bits.saturating_sub(64)).swap_bytes();
     }
     let hash = siphash13(key, low, high);
     let fingerprint = (hash >> 48) as u16;
@@ -156,46 +159,71 @@ pub struct Step {
     pub within: bool,
 }
 
-/// One SYN of a source at `now_ns` (`CLOCK_BOOTTIME`). Interval and tolerance as [`cost`] makes them.
+/// One SYN of a source at `now_ns` (`CLOCK_BOOTTIME`), in the bucket whose words `read` reads. Interval and tolerance
+/// as [`cost`] makes them.
 ///
 /// A lead that no SYN could have left behind (longer than interval and tolerance together) counts as expired. So a
 /// wrapped clock, a foreign word or a limit made smaller while it ran forgives, and never shuts a source out.
+///
+/// Arithmetic instead of branches: the kernel's verifier follows each branch, and eight words of three make many ways.
 #[inline(always)]
 #[must_use]
-pub fn step(words: &[u64; WAYS], fingerprint: u16, now_ns: u64, interval_ns: u64, tolerance_ns: u64) -> Step {
+pub fn step(
+    read: impl Fn(usize) -> u64,
+    fingerprint: u16,
+    now_ns: u64,
+    interval_ns: u64,
+    tolerance_ns: u64,
+) -> Step {
     let now = now_ns >> UNIT_SHIFT & TAT_MASK;
     let interval = in_units(interval_ns);
     let tolerance = tolerance_ns >> UNIT_SHIFT;
     let longest = tolerance.saturating_add(interval);
     let longest = if longest > LEAD_MAX { LEAD_MAX } else { longest };
+    let own = u64::from(fingerprint);
 
-    let (mut way, mut lead, mut old) = (0, u64::MAX, words[0]);
-    for (index, &word) in words.iter().enumerate() {
-        let ahead = word.wrapping_sub(now) & TAT_MASK;
-        let ahead = if word == 0 || ahead > longest { 0 } else { ahead };
-        if (word >> TAT_BITS) as u16 == fingerprint {
-            (way, lead, old) = (index, ahead, word);
-            break;
-        }
-        if ahead < lead {
-            (way, lead, old) = (index, ahead, word);
-        }
+    // The word to use is the smallest by: another's before own, lead, place.
+    let mut best = u64::MAX >> 1;
+    let mut way = 0;
+    while way < WAYS {
+        let word = read(way);
+        let foreign = ((word >> TAT_BITS ^ own) + 0xffff) >> 16;
+        let rank = foreign << 60 | lead_of(word, now, longest) << 3 | way as u64;
+        best = smaller(best, rank);
+        way += 1;
     }
-    let own = (old >> TAT_BITS) as u16 == fingerprint;
-    let lead = if own { lead } else { 0 };
+    let way = best as usize & (WAYS - 1);
+    let old = read(way);
+    let lead = if old >> TAT_BITS == own {
+        lead_of(old, now, longest)
+    } else {
+        0
+    };
     let within = lead <= tolerance;
     let tat = now.wrapping_add(lead).wrapping_add(interval) & TAT_MASK;
-    let new = if within {
-        u64::from(fingerprint) << TAT_BITS | tat
-    } else {
-        old
-    };
+    let new = if within { own << TAT_BITS | tat } else { old };
     Step {
         way,
         old,
         new,
         within,
     }
+}
+
+/// How far a word's TAT is ahead of now; zero if that is further than `longest`.
+#[inline(always)]
+const fn lead_of(word: u64, now: u64, longest: u64) -> u64 {
+    let ahead = word.wrapping_sub(now) & TAT_MASK;
+    // All ones if `ahead` is in range: both are below 2^63, so the sign of the difference tells.
+    let in_range = (longest.wrapping_sub(ahead) >> 63).wrapping_sub(1);
+    ahead & in_range
+}
+
+/// The smaller of two numbers below 2^63.
+#[inline(always)]
+const fn smaller(a: u64, b: u64) -> u64 {
+    let if_b = 0_u64.wrapping_sub(b.wrapping_sub(a) >> 63);
+    a ^ ((a ^ b) & if_b)
 }
 
 #[cfg(test)]

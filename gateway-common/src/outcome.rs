@@ -32,7 +32,9 @@ macro_rules! outcomes {
 }
 
 /// Counter slots: room for every outcome there is and will be in this ABI version.
-pub const SLOTS: u32 = 128;
+pub const SLOTS: u32 = 256;
+/// Distance of an observed drop's counter from the drop's own.
+pub const OBSERVED: u32 = 128;
 
 outcomes! {
     /// Why a packet was handed to the kernel's network stack.
@@ -57,6 +59,14 @@ outcomes! {
         Blocked = 33 => "blocked",
         /// The source opens connections faster than the SYN limit lets it.
         SynLimit = 34 => "syn_limit",
+        /// The sources around this one open connections faster than one network may.
+        SynAggregateLimit = 35 => "syn_aggregate_limit",
+        /// All sources together open connections faster than this host lets them.
+        SynGlobalLimit = 36 => "syn_global_limit",
+        /// The source sends ICMP faster than it may.
+        IcmpLimit = 37 => "icmp_limit",
+        /// The source sends UDP faster than it may.
+        UdpLimit = 38 => "udp_limit",
         /// The frame ends inside a header it announces.
         Truncated = 48 => "truncated",
         /// A header carries a version or length that can not be.
@@ -65,6 +75,37 @@ outcomes! {
         MappedSource = 50 => "mapped_source",
         /// More IPv6 extension headers than any stack sends.
         TooManyHeaders = 51 => "too_many_headers",
+        /// TCP flags that no stack sends together: none, SYN with FIN or RST, FIN without ACK.
+        BadFlags = 52 => "bad_flags",
+        /// Source and destination are one address ("LAND").
+        SourceIsDestination = 53 => "source_is_destination",
+        /// The source is a multicast or broadcast address.
+        MulticastSource = 54 => "multicast_source",
+        /// The source is a loopback address, which never appears on a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3).
+        LoopbackSource = 55 => "loopback_source",
+    }
+}
+
+impl DropReason {
+    /// First of the reasons that say that a packet is malformed.
+    const FIRST_MALFORMED: u32 = Self::Truncated as u32;
+
+    /// The counter of packets that would have been dropped for this reason, were the list, limit or check that it
+    /// belongs to not in observe mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn observed_slot(self) -> u32 {
+        self.slot() + OBSERVED
+    }
+
+    /// The bit of [`crate::tables::Settings::malformed`] that switches this check on; zero for a reason that is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn malformed_bit(self) -> u32 {
+        match (self as u32).checked_sub(Self::FIRST_MALFORMED) {
+            Some(bit) if bit < 32 => 1 << bit,
+            _ => 0,
+        }
     }
 }
 
@@ -99,12 +140,22 @@ mod tests {
         let slots = PassReason::ALL
             .iter()
             .map(|r| r.slot())
-            .chain(DropReason::ALL.iter().map(|r| r.slot()));
+            .chain(DropReason::ALL.iter().map(|r| r.slot()))
+            .chain(DropReason::ALL.iter().map(|r| r.observed_slot()));
         for slot in slots {
             assert!(
                 !core::mem::replace(&mut seen[slot as usize], true),
                 "slot {slot} is used twice"
             );
         }
+    }
+
+    #[test]
+    fn each_malformed_reason_has_a_bit_of_its_own() {
+        let bits = DropReason::ALL.iter().map(|reason| reason.malformed_bit());
+        let all = bits.clone().fold(0, |all, bit| all | bit);
+        assert_eq!(all.count_ones(), bits.filter(|bit| *bit != 0).count() as u32);
+        assert_eq!(DropReason::UdpLimit.malformed_bit(), 0);
+        assert_ne!(DropReason::Truncated.malformed_bit(), 0);
     }
 }

@@ -1,4 +1,5 @@
-//! The kernel tables: names, key and value layouts, capacities, settings.
+//! The kernel tables: names, capacities, settings, counters, events. The lists' own layouts are in `addresses` and
+//! `networks`.
 //!
 //! Owns what is stored where. Must not know who reads or writes. Each layout is `repr(C)` with named padding and
 //! asserted size, since a value is shared byte by byte between a program that may be older than its reader.
@@ -8,14 +9,14 @@ pub mod names {
     pub const SETTINGS: &str = "SETTINGS";
     pub const SELECTOR: &str = "SELECTOR";
     pub const COUNTERS: &str = "COUNTERS";
-    pub const ALLOW_ADDR: &str = "ALLOW_ADDR";
-    pub const ALLOW_NET4: &str = "ALLOW_NET4";
-    pub const ALLOW_NET6: &str = "ALLOW_NET6";
-    pub const DENY_ADDR: &str = "DENY_ADDR";
-    pub const DENY_NET4: &str = "DENY_NET4";
-    pub const DENY_NET6: &str = "DENY_NET6";
-    pub const BLOCK_ADDR: &str = "BLOCK_ADDR";
-    pub const SYN_LIMIT: &str = "SYN_LIMIT";
+    pub const ADDRESSES4: &str = "ADDRESSES4";
+    pub const ADDRESSES6: &str = "ADDRESSES6";
+    pub const SPANS4: &str = "SPANS4";
+    pub const RANGES4: &str = "RANGES4";
+    pub const RANGES6: &str = "RANGES6";
+    pub const NETWORKS: &str = "NETWORKS";
+    pub const LIMITER: &str = "LIMITER";
+    pub const EVENTS: &str = "EVENTS";
     /// The program itself, as the kernel lists it.
     pub const PROGRAM: &str = "gateway_xdp";
 }
@@ -37,8 +38,7 @@ pub mod capacity {
 /// A deadline that never comes.
 pub const NEVER: u64 = 0;
 
-/// One entry of an allow, deny or block table.
-#[repr(C)]
+/// One entry of a list, as both sides speak of it. In the tables it is packed: see [`crate::entry`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rule {
     /// `CLOCK_BOOTTIME` in nanoseconds at which the kernel stops honouring the entry; [`NEVER`] for no end.
@@ -47,9 +47,7 @@ pub struct Rule {
     pub hits: u64,
     /// Who put it there: the number of an [`Origin`].
     pub origin: u32,
-    /// In the block table the reject code that tipped the scale, for user space only. In a prefix table the
-    /// prefix's own length, which the keeper of the tables fills in and hides again: the program needs it to step
-    /// from a prefix that has ended to the shorter ones around it. Otherwise zero.
+    /// In the block list the reject code that tipped the scale, for user space only; otherwise zero. Twelve bits.
     pub detail: u32,
 }
 
@@ -101,20 +99,97 @@ pub struct Counter {
 
 /// Bits of [`Settings::features`]. A clear bit means that the program does not even look.
 pub mod feature {
-    pub const ALLOW_ADDR: u32 = 1 << 0;
-    pub const ALLOW_NET4: u32 = 1 << 1;
-    pub const ALLOW_NET6: u32 = 1 << 2;
-    pub const DENY_ADDR: u32 = 1 << 3;
-    pub const DENY_NET4: u32 = 1 << 4;
-    pub const DENY_NET6: u32 = 1 << 5;
-    pub const BLOCK_ADDR: u32 = 1 << 6;
-    pub const SYN_LIMIT: u32 = 1 << 7;
+    /// There are single IPv4 addresses in a list.
+    pub const ADDRESSES4: u32 = 1 << 0;
+    /// There are single IPv6 addresses in a list.
+    pub const ADDRESSES6: u32 = 1 << 1;
+    /// There are IPv4 networks in a list.
+    pub const NETWORKS4: u32 = 1 << 2;
+    /// There are IPv6 networks in a list.
+    pub const NETWORKS6: u32 = 1 << 3;
+    /// SYNs are limited, by source at least.
+    pub const SYN_LIMIT: u32 = 1 << 4;
+    /// SYNs are limited by the network they come from.
+    pub const SYN_AGGREGATE_LIMIT: u32 = 1 << 5;
+    /// SYNs are limited for the host as a whole.
+    pub const SYN_GLOBAL_LIMIT: u32 = 1 << 6;
+    pub const ICMP_LIMIT: u32 = 1 << 7;
+    pub const UDP_LIMIT: u32 = 1 << 8;
     /// Write a log line for a drop now and then.
-    pub const LOG_DROPS: u32 = 1 << 8;
+    pub const LOG_DROPS: u32 = 1 << 9;
+    /// Somebody reads the ring of events.
+    pub const EVENTS: u32 = 1 << 10;
+    /// Pass everything, whatever the lists say.
+    pub const BYPASS: u32 = 1 << 11;
     /// The bits that say "this table has entries". Whoever keeps the tables sets them, since only it knows; the
     /// other bits are choices.
-    pub const TABLES: u32 =
-        ALLOW_ADDR | ALLOW_NET4 | ALLOW_NET6 | DENY_ADDR | DENY_NET4 | DENY_NET6 | BLOCK_ADDR;
+    pub const TABLES: u32 = ADDRESSES4 | ADDRESSES6 | NETWORKS4 | NETWORKS6;
+    /// The bits of limits.
+    pub const LIMITS: u32 = SYN_LIMIT | SYN_AGGREGATE_LIMIT | SYN_GLOBAL_LIMIT | ICMP_LIMIT | UDP_LIMIT;
+}
+
+/// Bits of [`Settings::observe`]: what counts but drops nothing.
+pub mod observe {
+    /// The deny list; its bit is `1 << Kind::Deny`, so that the program needs no table for it.
+    pub const DENY: u32 = 1 << 2;
+    /// The block list; its bit is `1 << Kind::Block`.
+    pub const BLOCK: u32 = 1 << 3;
+    pub const MALFORMED: u32 = 1 << 4;
+    pub const SYN_LIMIT: u32 = 1 << 5;
+    pub const SYN_AGGREGATE_LIMIT: u32 = 1 << 6;
+    pub const SYN_GLOBAL_LIMIT: u32 = 1 << 7;
+    pub const ICMP_LIMIT: u32 = 1 << 8;
+    pub const UDP_LIMIT: u32 = 1 << 9;
+    /// Everything.
+    pub const ALL: u32 = (1 << 10) - 1;
+}
+
+/// One limit: see [`crate::limiter`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limit {
+    /// Nanoseconds that one packet costs: the inverse of the rate.
+    pub interval_ns: u64,
+    /// Nanoseconds a source may be ahead of its rate: the burst, less one, times the interval.
+    pub tolerance_ns: u64,
+    /// Bits of an IPv4 address that count as one source, 0 to 32.
+    pub v4_bits: u32,
+    /// Bits of an IPv6 address that count as one source, 0 to 128.
+    pub v6_bits: u32,
+}
+
+/// Indices of [`Settings::limits`].
+pub mod limit {
+    pub const SYN: usize = 0;
+    pub const SYN_AGGREGATE: usize = 1;
+    pub const SYN_GLOBAL: usize = 2;
+    pub const ICMP: usize = 3;
+    pub const UDP: usize = 4;
+    pub const COUNT: usize = 5;
+}
+
+/// Where the live tables lie in their maps, and how they are hashed. The keeper's own.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// Keys of the hash of single addresses, drawn at random when the tables are made.
+    pub mix: [u64; 4],
+    /// First bucket of the live half.
+    pub addresses4: u32,
+    /// Buckets that the hash reaches; [`crate::addresses::PROBES`] more follow.
+    pub buckets4: u32,
+    pub addresses6: u32,
+    pub buckets6: u32,
+    /// First span of the live half. A span's numbers count from the first range of the half.
+    pub spans4: u32,
+    /// First range of the live half.
+    pub ranges4: u32,
+    pub ranges6: u32,
+    /// Number of the last IPv6 range of the live half, counted from its first.
+    pub last6: u32,
+    /// First network of the live half.
+    pub networks: u32,
+    pub _pad: u32,
 }
 
 /// What the program reads once for each packet.
@@ -128,45 +203,55 @@ pub struct Settings {
     pub features: u32,
     /// Zero until user space has written the settings once: a fresh table passes everything.
     pub ready: u32,
+    /// Which checks for malformed packets are on: bits by `DropReason::malformed_bit`.
+    pub malformed: u32,
+    /// What only counts; see [`observe`].
+    pub observe: u32,
     /// Key of the limiter's hash, chosen at random when the tables are made.
     pub hash_key: [u64; 2],
-    /// Nanoseconds that one SYN of a source costs: the inverse of the rate.
-    pub syn_interval_ns: u64,
-    /// Nanoseconds a source may be ahead of its rate: the burst, less one, times the interval.
-    pub syn_tolerance_ns: u64,
-    /// Bits of an IPv6 source that count as one source for the limiter, 1 to 128.
-    pub syn_v6_prefix: u32,
-    pub _pad: u32,
+    pub layout: Layout,
+    pub limits: [Limit; limit::COUNT],
     /// At most one log line of a drop in so many nanoseconds on one processor.
     pub log_interval_ns: u64,
+    /// At most one event of a drop in so many nanoseconds on one processor.
+    pub event_interval_ns: u64,
 }
 
-/// Key of a prefix table: the kernel compares `len` leading bits of `data` (`struct bpf_lpm_trie_key`).
-///
-/// One trie for each family. In a shared trie a short IPv6 prefix such as `::/0` would also cover every mapped
-/// IPv4 address, and IPv4 keys would be twice as long.
-pub const NET4_BITS: u32 = 32;
-/// See [`NET4_BITS`].
-pub const NET6_BITS: u32 = 128;
+/// A dropped packet, as the ring of events tells of it: a sample, the counters have the true numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Event {
+    /// `CLOCK_BOOTTIME` in nanoseconds, to a tick of the kernel's timer.
+    pub time_ns: u64,
+    /// The source, as [`crate::addr::Addr`]; zero if the frame ended before it.
+    pub source: [u32; 4],
+    /// Number of the reason, or of its observed twin.
+    pub slot: u32,
+    pub ifindex: u32,
+    /// Length of the frame.
+    pub length: u32,
+    /// Destination port, in the processor's byte order; zero if there is none.
+    pub port: u16,
+    /// As IANA numbers it; zero if unknown.
+    pub protocol: u8,
+    pub _pad: u8,
+}
+
+/// Bytes of the ring of events.
+pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
-    assert!(size_of::<Rule>() == 24 && align_of::<Rule>() == 8);
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 56 && align_of::<Settings>() == 8);
-    assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 4);
+    assert!(size_of::<Settings>() == 240 && align_of::<Settings>() == 8);
+    assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
+    assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };
 
 #[cfg(feature = "user")]
 mod user {
-    // SAFETY: `repr(C)`, integers only, no padding that is not a named field (the sizes are asserted above), and
-    // every bit pattern is a valid value.
-    unsafe impl aya::Pod for super::Rule {}
-    // SAFETY: as above.
+    // SAFETY: `repr(C)`, integers only, no padding that is not a named field (the sizes are asserted), and every bit
+    // pattern is a valid value.
     unsafe impl aya::Pod for super::Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Settings {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for crate::addr::Addr {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for crate::limiter::Bucket {}
 }

@@ -3,39 +3,42 @@
 use core::ptr::NonNull;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
 use gateway_common::outcome::{DropReason, Verdict};
-use gateway_common::tables::{Rule, feature};
-use gateway_ebpf::packet::Packet;
+use gateway_common::tables::{Event, feature};
+use gateway_ebpf::packet::{Packet, Transport};
 use gateway_ebpf::policy::{Decision, Tables as _};
 
 use crate::atomic;
-use crate::maps::{COUNTERS, Kernel, LAST_LOG};
+use crate::maps::{COUNTERS, EVENTS, Kernel, PROCESSOR};
 
 /// Carries out a decision and returns the XDP action.
 #[inline(always)]
-pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<NonNull<Rule>>) -> u32 {
-    count(decision.verdict, (ctx.data_end() - ctx.data()) as u64);
-    if let Some(rule) = decision.entry {
-        // SAFETY: an aligned word of a map entry, which stays writable until the program ends (RCU); an entry
-        // replaced meanwhile loses this hit, and nothing else.
-        unsafe { atomic::add(&raw mut (*rule.as_ptr()).hits, 1) };
+pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<NonNull<u64>>) -> u32 {
+    let length = (ctx.data_end() - ctx.data()) as u64;
+    count(decision.verdict.slot(), length);
+    if let Some(tally) = decision.entry {
+        // SAFETY: an aligned word of a map, whose lower bits count hits and have room for all there will ever be.
+        unsafe { atomic::add(tally.as_ptr(), 1) };
+    }
+    if let Some(reason) = decision.observed {
+        count(reason.observed_slot(), length);
+        sample(ctx, packet, reason, reason.observed_slot());
     }
     match decision.verdict {
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(reason) => {
-            sample(ctx, packet, reason);
+            sample(ctx, packet, reason, reason.slot());
             XDP_DROP
         }
     }
 }
 
-/// Adds one packet to the counter of its outcome. Per processor, so no atomic is needed: XDP runs without preemption.
+/// Adds one packet to a counter. Per processor, so no atomic is needed: XDP runs without preemption.
 #[inline(always)]
-fn count(verdict: Verdict, bytes: u64) {
-    if let Some(counter) = COUNTERS.get_ptr_mut(verdict.slot()) {
+fn count(slot: u32, bytes: u64) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(slot) {
         // SAFETY: this processor's own value of the map.
         let counter = unsafe { &mut *counter };
         counter.packets += 1;
@@ -43,24 +46,66 @@ fn count(verdict: Verdict, bytes: u64) {
     }
 }
 
-/// Writes a log line for a drop, if asked for and if the last one is long enough ago.
+/// Tells of a drop to whoever asked for it, if the last word about one is long enough ago.
 #[inline(always)]
-fn sample(ctx: &XdpContext, packet: &Packet, reason: DropReason) {
+fn sample(ctx: &XdpContext, packet: &Packet, reason: DropReason, slot: u32) {
     let Some(settings) = Kernel.settings() else { return };
-    if settings.features & feature::LOG_DROPS == 0 {
+    if settings.features & (feature::LOG_DROPS | feature::EVENTS) == 0 {
         return;
     }
-    // SAFETY: the helper takes no argument and has no effect.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let Some(last) = LAST_LOG.get_ptr_mut(0) else {
+    let now = Kernel.now_ns();
+    let Some(processor) = PROCESSOR.get_ptr_mut(0) else {
         return;
     };
     // SAFETY: this processor's own value of the map.
-    let last = unsafe { &mut *last };
-    if now.wrapping_sub(*last) < settings.log_interval_ns {
-        return;
+    let processor = unsafe { &mut *processor };
+    if settings.features & feature::EVENTS != 0
+        && now.wrapping_sub(processor.told_ns) >= settings.event_interval_ns
+    {
+        processor.told_ns = now;
+        tell(ctx, packet, slot, now);
     }
-    *last = now;
+    if settings.features & feature::LOG_DROPS != 0
+        && now.wrapping_sub(processor.logged_ns) >= settings.log_interval_ns
+    {
+        processor.logged_ns = now;
+        log(ctx, packet, reason);
+    }
+}
+
+/// Puts an event into the ring. If that is full, the event is lost: it was a sample.
+#[inline(always)]
+fn tell(ctx: &XdpContext, packet: &Packet, slot: u32, now: u64) {
+    let (source, transport, port) = match packet {
+        Packet::Ip {
+            source,
+            transport,
+            port,
+        } => (source.0, *transport, *port),
+        Packet::NotIp | Packet::Malformed(_) => ([0; 4], Transport::Other, 0),
+    };
+    let protocol = match transport {
+        Transport::Syn | Transport::Tcp => 6,
+        Transport::Udp => 17,
+        Transport::Icmp => 1,
+        Transport::Other | Transport::Malformed(_) => 0,
+    };
+    let event = Event {
+        time_ns: now,
+        source,
+        slot,
+        ifindex: ctx.ingress_ifindex() as u32,
+        length: (ctx.data_end() - ctx.data()) as u32,
+        port,
+        protocol,
+        _pad: 0,
+    };
+    let _ = EVENTS.output::<Event>(&event, 0);
+}
+
+/// Writes a log line.
+#[inline(always)]
+fn log(ctx: &XdpContext, packet: &Packet, reason: DropReason) {
     let (number, interface) = (reason.slot(), ctx.ingress_ifindex() as u32);
     match packet {
         Packet::Ip { source, .. } if source.is_v4() => {

@@ -12,6 +12,7 @@ mod cursor;
 mod ipv4;
 mod ipv6;
 mod tcp;
+mod udp;
 
 pub use cursor::Cursor;
 
@@ -26,7 +27,12 @@ pub enum Packet {
     /// The bytes lie before a source could be read, or the source itself is a lie.
     Malformed(DropReason),
     /// IPv4 or IPv6.
-    Ip { source: Addr, transport: Transport },
+    Ip {
+        source: Addr,
+        transport: Transport,
+        /// Destination port of TCP and UDP; otherwise zero. For samples only.
+        port: u16,
+    },
 }
 
 /// What is known of the layer above IP.
@@ -34,7 +40,12 @@ pub enum Packet {
 pub enum Transport {
     /// The first packet of a TCP connection.
     Syn,
-    /// Anything else: other TCP, any other protocol, every fragment but the first.
+    /// Any other TCP.
+    Tcp,
+    Udp,
+    /// ICMP or ICMPv6.
+    Icmp,
+    /// Any other protocol, and every fragment but the first.
     Other,
     /// The source is known, what follows it lies.
     Malformed(DropReason),
@@ -78,13 +89,37 @@ pub fn parse(mut frame: Cursor<'_>) -> Packet {
     }
 }
 
-/// The layer above IP: `protocol` as IANA numbers it, in the next `length` bytes.
+/// IANA protocol numbers.
+mod protocol {
+    pub(super) const ICMP: u8 = 1;
+    pub(super) const TCP: u8 = 6;
+    pub(super) const UDP: u8 = 17;
+    pub(super) const ICMPV6: u8 = 58;
+}
+
+/// The layer above IP: `protocol` as IANA numbers it, in the next `length` bytes. With the destination port.
 #[inline(always)]
-fn transport(protocol: u8, rest: Cursor<'_>, length: u32) -> Transport {
-    if protocol == tcp::PROTOCOL {
-        return tcp::parse(rest, length);
+fn transport(protocol: u8, rest: Cursor<'_>, length: u32) -> (Transport, u16) {
+    match protocol {
+        protocol::TCP => tcp::parse(rest, length),
+        protocol::UDP => udp::parse(rest, length),
+        protocol::ICMP | protocol::ICMPV6 => (Transport::Icmp, 0),
+        _ => (Transport::Other, 0),
     }
-    Transport::Other
+}
+
+/// A source that no packet from a wire can have, seen beside its destination.
+#[inline(always)]
+fn source_lies(is_destination: bool, multicast: bool, loopback: bool) -> Option<Lie> {
+    if is_destination {
+        Some(DropReason::SourceIsDestination)
+    } else if multicast {
+        Some(DropReason::MulticastSource)
+    } else if loopback {
+        Some(DropReason::LoopbackSource)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

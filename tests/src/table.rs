@@ -8,7 +8,7 @@
 use gateway::dataplane::{Change, List};
 use gateway_common::limiter;
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Rule, Settings, feature};
+use gateway_common::tables::{Limit, NEVER, Rule, Settings, feature, limit};
 
 use crate::packet::{ACK, FIN, Frame, PSH, RST, SYN, protocol};
 
@@ -76,19 +76,24 @@ impl Setup {
     /// The settings of the case; an hour's interval makes the limiter independent of how fast the test runs.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let (interval, tolerance) = limiter::cost(1, 3600 * 1_000_000_000, self.syn_burst.unwrap_or(1));
-        Settings {
+        let (interval_ns, tolerance_ns) = limiter::cost(1, 3600 * 1_000_000_000, self.syn_burst.unwrap_or(1));
+        let mut settings = Settings {
             features: if self.syn_burst.is_some() {
                 feature::SYN_LIMIT
             } else {
                 0
             },
             ready: u32::from(!self.not_ready),
-            syn_interval_ns: interval,
-            syn_tolerance_ns: tolerance,
-            syn_v6_prefix: 64,
+            malformed: u32::MAX,
             ..Settings::default()
-        }
+        };
+        settings.limits[limit::SYN] = Limit {
+            interval_ns,
+            tolerance_ns,
+            v4_bits: 32,
+            v6_bits: 64,
+        };
+        settings
     }
 }
 

@@ -11,7 +11,7 @@ use gateway::config::model::Capacity;
 use gateway::dataplane::kernel::Options;
 use gateway::dataplane::{Backend, Change, Counters, Error, Kernel, List, Memory};
 use gateway_common::outcome::{DropReason, PassReason, SLOTS, Verdict};
-use gateway_common::tables::{Rule, Settings, feature};
+use gateway_common::tables::{Limit, Rule, Settings, feature, limit, observe};
 use gateway_ebpf::packet::{Cursor, parse};
 use gateway_ebpf::policy::decide;
 use gateway_tests::packet::{ACK, Frame, SYN};
@@ -20,6 +20,7 @@ use ipnet::IpNet;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const HOUR_NS: u64 = 3600 * 1_000_000_000;
 /// The shortest frame a test run takes.
 const SHORTEST: usize = 14;
 
@@ -303,19 +304,22 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
     for round in 0..ROUNDS {
         clear(&mut kernel);
         clear(&mut memory);
-        let limit = gateway_common::limiter::cost(1, 3600 * 1_000_000_000, 1 + random.below(3) as u32);
-        let settings = Settings {
-            features: if random.below(3) > 0 {
-                feature::SYN_LIMIT
-            } else {
-                0
-            },
+        let mut settings = Settings {
+            features: random.next() as u32 & feature::LIMITS,
             ready: u32::from(random.below(20) > 0),
-            syn_interval_ns: limit.0,
-            syn_tolerance_ns: limit.1,
-            syn_v6_prefix: 1 + random.below(128) as u32,
+            malformed: [0, u32::MAX, u32::MAX, random.next() as u32][random.below(4)],
+            observe: [0, 0, random.next() as u32 & observe::ALL][random.below(3)],
             ..Settings::default()
         };
+        for limit in &mut settings.limits {
+            let (interval_ns, tolerance_ns) = gateway_common::limiter::cost(1, HOUR_NS, 1 + random.below(3) as u32);
+            *limit = Limit {
+                interval_ns,
+                tolerance_ns,
+                v4_bits: random.below(33) as u32,
+                v6_bits: random.below(129) as u32,
+            };
+        }
         let mut changes = random.rules(&sources);
         changes.push(Change::Settings(settings));
         apply(&mut kernel, &changes);
@@ -435,7 +439,7 @@ fn a_full_table_says_which_and_the_rest_is_applied() {
         matches!(
             failures[0].1,
             Error::Full {
-                list: "BLOCK_ADDR",
+                list: "blocks",
                 capacity: 2
             }
         ),
@@ -446,7 +450,7 @@ fn a_full_table_says_which_and_the_rest_is_applied() {
         matches!(
             failures[1].1,
             Error::Full {
-                list: "DENY_NET4",
+                list: "deny_prefixes",
                 capacity: 2
             }
         ),
@@ -478,14 +482,14 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     assert_eq!(command.enforced().expect("reading"), image);
     let mut second = pins
         .try_load(Capacity {
-            blocks: 128,
+            blocks: 4096,
             ..small()
         })
         .expect("loading");
     assert_eq!(second.enforced().expect("reading"), image);
-    assert_eq!(second.warnings().len(), 1, "{:?}", second.warnings());
+    assert_eq!(second.warnings().len(), 2, "{:?}", second.warnings());
     assert!(
-        second.warnings()[0].contains("BLOCK_ADDR"),
+        second.warnings()[0].contains("ADDRESSES4"),
         "{:?}",
         second.warnings()
     );
@@ -512,13 +516,17 @@ fn nanoseconds_per_packet() {
         ready: 1,
         ..Settings::default()
     };
-    let (interval, tolerance) = gateway_common::limiter::cost(1, 3600 * 1_000_000_000, 1);
-    let limited = Settings {
+    let (interval_ns, tolerance_ns) = gateway_common::limiter::cost(1, HOUR_NS, 1);
+    let mut limited = Settings {
         features: feature::SYN_LIMIT,
-        syn_interval_ns: interval,
-        syn_tolerance_ns: tolerance,
-        syn_v6_prefix: 64,
+        malformed: u32::MAX,
         ..ready
+    };
+    limited.limits[limit::SYN] = Limit {
+        interval_ns,
+        tolerance_ns,
+        v4_bits: 32,
+        v6_bits: 64,
     };
     let (ack, syn) = (
         Frame::v4("192.0.2.1").tcp(ACK).bytes(),

@@ -31,7 +31,7 @@ impl Limit {
     }
 
     fn syn(&mut self, fingerprint: u16) -> bool {
-        let step = step(&self.words, fingerprint, self.now, self.interval, self.tolerance);
+        let step = step(|way| self.words[way], fingerprint, self.now, self.interval, self.tolerance);
         assert_eq!(self.words[step.way], step.old);
         self.words[step.way] = step.new;
         step.within

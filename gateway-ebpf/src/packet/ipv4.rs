@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Transport, transport};
+use super::{Cursor, Lie, Packet, Transport, source_lies, transport};
 
 /// Shortest header, and what is read of every one.
 const HEADER: u32 = 20;
@@ -20,16 +20,27 @@ pub(super) fn parse(mut rest: Cursor<'_>) -> Packet {
         return Packet::Malformed(DropReason::BadHeader);
     }
     let source = Addr::v4([header[12], header[13], header[14], header[15]]);
-    let transport = match above(header, start, rest) {
-        Ok(transport) => transport,
-        Err(lie) => Transport::Malformed(lie),
+    let (transport, port) = match above(header, start, rest) {
+        Ok(known) => known,
+        Err(lie) => (Transport::Malformed(lie), 0),
     };
-    Packet::Ip { source, transport }
+    Packet::Ip {
+        source,
+        transport,
+        port,
+    }
 }
 
-/// Checks the lengths against each other and the frame, then reads on.
+/// Checks the source, and the lengths against each other and the frame, then reads on.
 #[inline(always)]
-fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<Transport, Lie> {
+fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<(Transport, u16), Lie> {
+    let first = header[12];
+    let source = [header[12], header[13], header[14], header[15]];
+    let destination = [header[16], header[17], header[18], header[19]];
+    let multicast = first & 0xf0 == 0xe0 || source == [255; 4];
+    if let Some(lie) = source_lies(source == destination, multicast, first == 127) {
+        return Err(lie);
+    }
     let length = u32::from(header[0] & 0x0f) * 4;
     let stated = u16::from_be_bytes([header[2], header[3]]);
     if length < HEADER {
@@ -49,7 +60,7 @@ fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<T
         return Err(DropReason::Truncated);
     }
     if u16::from_be_bytes([header[6], header[7]]) & OFFSET_MASK != 0 {
-        return Ok(Transport::Other);
+        return Ok((Transport::Other, 0));
     }
     rest.skip((length - HEADER) as u16);
     Ok(transport(header[9], rest, total - length))

@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Transport, transport};
+use super::{Cursor, Lie, Packet, Transport, source_lies, transport};
 
 /// Extension headers that are walked over. RFC 8200 4.1 recommends an order of at most seven, and RFC 8883 lets a
 /// node set a limit; what is longer is no traffic of any stack but a way around filters.
@@ -26,28 +26,40 @@ pub(super) fn parse(mut rest: Cursor<'_>) -> Packet {
     if header[0] >> 4 != 6 {
         return Packet::Malformed(DropReason::BadHeader);
     }
-    let source = source(header);
+    let source = address(header, 8);
     if source.is_v4() {
         // Would be looked up as the IPv4 host it pretends to be.
         return Packet::Malformed(DropReason::MappedSource);
     }
-    let transport = match above(header, rest) {
-        Ok(transport) => transport,
-        Err(lie) => Transport::Malformed(lie),
+    let (transport, port) = match above(header, &source, rest) {
+        Ok(known) => known,
+        Err(lie) => (Transport::Malformed(lie), 0),
     };
-    Packet::Ip { source, transport }
+    Packet::Ip {
+        source,
+        transport,
+        port,
+    }
 }
 
 #[inline(always)]
-fn source(header: &[u8; 40]) -> Addr {
+fn address(header: &[u8; 40], at: usize) -> Addr {
     let mut bytes = [0; 16];
-    bytes.copy_from_slice(&header[8..24]);
+    bytes.copy_from_slice(&header[at..at + 16]);
     Addr::v6(bytes)
 }
 
-/// Walks to the layer above, measuring each header against the stated payload.
+/// `::1`.
+const LOOPBACK: Addr = Addr::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+
+/// Checks the source, then walks to the layer above, measuring each header against the stated payload.
 #[inline(always)]
-fn above(header: &[u8; 40], mut rest: Cursor<'_>) -> Result<Transport, Lie> {
+fn above(header: &[u8; 40], source: &Addr, mut rest: Cursor<'_>) -> Result<(Transport, u16), Lie> {
+    let destination = address(header, 24);
+    let (multicast, loopback) = (header[8] == 0xff, *source == LOOPBACK);
+    if let Some(lie) = source_lies(*source == destination, multicast, loopback) {
+        return Err(lie);
+    }
     let stated = u16::from_be_bytes([header[4], header[5]]);
     let mut kind = header[6];
     // A jumbogram (RFC 2675) states zero and its true length in a hop-by-hop option. Linux sends them to itself
@@ -80,7 +92,7 @@ fn above(header: &[u8; 40], mut rest: Cursor<'_>) -> Result<Transport, Lie> {
         left -= length;
         rest.skip((length - base) as u16);
         if kind == next::FRAGMENT && u16::from_be_bytes([start[2], start[3]]) >> 3 != 0 {
-            return Ok(Transport::Other);
+            return Ok((Transport::Other, 0));
         }
         kind = start[0];
     }

@@ -4,8 +4,6 @@ use gateway_common::outcome::DropReason;
 
 use super::{Cursor, Transport};
 
-/// IANA protocol number.
-pub(super) const PROTOCOL: u8 = 6;
 /// Shortest header, in bytes.
 const HEADER: u32 = 20;
 
@@ -17,31 +15,55 @@ mod flag {
     pub(super) const ACK: u8 = 0x10;
 }
 
-/// Reads the header in the next `length` bytes.
+/// The flags that matter here, and the one bit between them.
+const FLAGS: u8 = 0x1f;
+/// Bit `n` says that flags `n` (under [`FLAGS`]) are sent by no stack.
+const NEVER_SENT: u32 = never_sent();
+
+/// None of the deciding flags; SYN with FIN or RST; FIN without ACK. Scanners send them to tell systems apart.
+const fn never_sent() -> u32 {
+    let (mut bits, mut flags) = (0, 0);
+    while flags <= FLAGS {
+        let syn = flags & flag::SYN != 0;
+        let fin = flags & flag::FIN != 0;
+        let rst = flags & flag::RST != 0;
+        let ack = flags & flag::ACK != 0;
+        if !(syn || fin || rst || ack) || syn && (fin || rst) || fin && !ack {
+            bits |= 1 << flags;
+        }
+        flags += 1;
+    }
+    bits
+}
+
+/// Reads the header in the next `length` bytes. With the destination port, once that is known.
 ///
 /// A first fragment too short for it is truncated too: RFC 7112 forbids it for IPv6, and for IPv4 its only use is
 /// to hide the flags from a filter (RFC 1858, 3.1).
 #[inline(always)]
-pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> Transport {
-    if length < HEADER {
-        return Transport::Malformed(DropReason::Truncated);
-    }
-    let Some(header) = rest.take::<20>() else {
-        return Transport::Malformed(DropReason::Truncated);
+pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> (Transport, u16) {
+    let header = if length < HEADER { None } else { rest.take::<20>() };
+    let Some(header) = header else {
+        return (Transport::Malformed(DropReason::Truncated), 0);
     };
+    let port = u16::from_be_bytes([header[2], header[3]]);
     let offset = u32::from(header[12] >> 4) * 4;
     if offset < HEADER {
-        return Transport::Malformed(DropReason::BadHeader);
+        return (Transport::Malformed(DropReason::BadHeader), port);
     }
     if offset > length {
-        return Transport::Malformed(DropReason::Truncated);
+        return (Transport::Malformed(DropReason::Truncated), port);
+    }
+    if NEVER_SENT >> (header[13] & FLAGS) & 1 != 0 {
+        return (Transport::Malformed(DropReason::BadFlags), port);
     }
     // A listener makes a connection of SYN alone. It resets on ACK and discards on RST or FIN, so these cost it
     // nothing, and limiting them would let a reflected SYN-ACK spend the budget of its source.
     let deciding = header[13] & (flag::FIN | flag::SYN | flag::RST | flag::ACK);
-    if deciding == flag::SYN {
+    let transport = if deciding == flag::SYN {
         Transport::Syn
     } else {
-        Transport::Other
-    }
+        Transport::Tcp
+    };
+    (transport, port)
 }

@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
+use gateway_common::tables::{NEVER, Origin, Rule, Settings};
 use ipnet::IpNet;
 
 use super::backend::{Image, List};
+use super::limits;
 use crate::config::model::Xdp;
 
 /// Why an entry is there and until when.
@@ -43,7 +43,8 @@ impl Entry {
 /// The desired state of the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
-    limits: Limits,
+    /// What the configuration decides of the settings.
+    settings: Settings,
     config_allow: Vec<IpNet>,
     config_deny: Vec<IpNet>,
     allow: BTreeMap<IpNet, Entry>,
@@ -51,41 +52,10 @@ pub struct Desired {
     block: BTreeMap<IpNet, Entry>,
 }
 
-/// The part of the settings that the configuration decides.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Limits {
-    syn_interval_ns: u64,
-    syn_tolerance_ns: u64,
-    syn_v6_prefix: u32,
-    log_interval_ns: u64,
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-impl Limits {
-    fn of(xdp: &Xdp) -> Self {
-        let mut limits = Self {
-            log_interval_ns: xdp.log_drops_every.map_or(0, nanos),
-            ..Self::default()
-        };
-        if let Some(syn) = xdp.syn_limit {
-            let interval = nanos(syn.rate.per) / u64::from(syn.rate.count.get());
-            limits.syn_interval_ns = interval.max(1);
-            limits.syn_tolerance_ns = limits
-                .syn_interval_ns
-                .saturating_mul(u64::from(syn.burst.get()) - 1);
-            limits.syn_v6_prefix = u32::from(syn.ipv6_prefix);
-        }
-        limits
-    }
-}
-
 impl Desired {
     /// Takes over the configuration's lists and limits; commands and blocks stay.
     pub fn configure(&mut self, xdp: &Xdp) {
-        self.limits = Limits::of(xdp);
+        self.settings = limits::settings(xdp);
         self.config_allow.clone_from(&xdp.allow);
         self.config_deny.clone_from(&xdp.deny);
     }
@@ -193,35 +163,14 @@ impl Desired {
             }
             outlast_covers(rules);
         }
-        image.settings = self.settings();
+        image.settings = self.settings;
         image
-    }
-
-    /// The keeper's own parts are left empty: the limiter's key, and which tables have entries.
-    fn settings(&self) -> Settings {
-        let limits = self.limits;
-        let mut features = 0;
-        if limits.syn_interval_ns > 0 {
-            features |= feature::SYN_LIMIT;
-        }
-        if limits.log_interval_ns > 0 {
-            features |= feature::LOG_DROPS;
-        }
-        Settings {
-            features,
-            ready: 1,
-            syn_interval_ns: limits.syn_interval_ns,
-            syn_tolerance_ns: limits.syn_tolerance_ns,
-            syn_v6_prefix: limits.syn_v6_prefix,
-            log_interval_ns: limits.log_interval_ns,
-            ..Settings::default()
-        }
     }
 }
 
 /// Gives each prefix the latest deadline among those that cover it in its list.
 ///
-/// The kernel's trie returns only the longest match. Were a short-lived /24 put inside a lasting /8, the /24 would
+/// The kernel's tables name only the longest match. Were a short-lived /24 put inside a lasting /8, the /24 would
 /// go on hiding the /8 after its end, and the sources in it would pass.
 fn outlast_covers(rules: &mut BTreeMap<IpNet, Rule>) {
     let later = |a: u64, b: u64| if a == NEVER || b == NEVER { NEVER } else { a.max(b) };
@@ -229,7 +178,7 @@ fn outlast_covers(rules: &mut BTreeMap<IpNet, Rule>) {
     let mut open: Vec<(IpNet, u64)> = Vec::new();
     for (net, rule) in rules.iter_mut() {
         if net.prefix_len() == net.max_prefix_len() {
-            continue; // In the hash, where an ended entry falls through to the trie.
+            continue; // Asked for by itself; when it has ended, the networks around it are asked.
         }
         while open.last().is_some_and(|(cover, _)| !cover.contains(net)) {
             open.pop();

@@ -1,9 +1,10 @@
 //! The policy run in user space on what was found for one address: `explain` asks the very code the kernel runs.
 
 use gateway_common::addr::Addr;
+use gateway_common::entry::Kind;
 use gateway_common::limiter::{Step, WAYS};
 use gateway_common::tables::{Rule, Settings};
-use gateway_ebpf::policy::{Table, Tables};
+use gateway_ebpf::policy::{Found as Entry, Tables, rank};
 
 use super::Found;
 
@@ -15,38 +16,43 @@ pub struct FoundAt<'a> {
     pub now_ns: u64,
 }
 
+impl<'a> FoundAt<'a> {
+    fn strongest(&self, entries: &[(Kind, &'a Option<Rule>)]) -> Option<Entry<&'a Rule>> {
+        let rules = entries
+            .iter()
+            .filter_map(|(kind, rule)| Some((*kind, rule.as_ref()?)));
+        rules
+            .filter(|(_, rule)| rule.live(self.now_ns))
+            .map(|(kind, entry)| Entry {
+                rank: rank(kind as u32, self.found.settings.observe),
+                entry,
+            })
+            .min_by_key(|found| found.rank)
+    }
+}
+
 impl<'a> Tables for FoundAt<'a> {
-    type Entry = (Table, &'a Rule);
+    type Entry = &'a Rule;
 
     fn settings(&self) -> Option<&Settings> {
         Some(&self.found.settings)
     }
 
+    fn address(&self, _: &Addr, _: &Settings) -> Option<Entry<Self::Entry>> {
+        let found = self.found;
+        self.strongest(&[
+            (Kind::Allow, &found.allow_addr),
+            (Kind::Deny, &found.deny_addr),
+            (Kind::Block, &found.block),
+        ])
+    }
+
+    fn network(&self, _: &Addr, _: &Settings) -> Option<Entry<Self::Entry>> {
+        self.strongest(&[(Kind::Allow, &self.found.allow_net), (Kind::Deny, &self.found.deny_net)])
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
-    }
-
-    /// A keeper's `lookup` has already stepped past prefixes that have ended, so a second question finds nothing.
-    fn find(&self, table: Table, source: &Addr, bits: u32) -> Option<Self::Entry> {
-        let found = self.found;
-        let whole = if source.is_v4() { 32 } else { 128 };
-        let rule = match table {
-            Table::AllowAddr => found.allow_addr.as_ref(),
-            Table::DenyAddr => found.deny_addr.as_ref(),
-            Table::BlockAddr => found.block.as_ref(),
-            Table::AllowNet4 | Table::AllowNet6 if bits == whole => found.allow_net.as_ref(),
-            Table::DenyNet4 | Table::DenyNet6 if bits == whole => found.deny_net.as_ref(),
-            _ => None,
-        };
-        Some((table, rule?))
-    }
-
-    fn deadline_ns(&self, (_, rule): Self::Entry) -> u64 {
-        rule.deadline_ns
-    }
-
-    fn prefix_len(&self, _: Self::Entry) -> u32 {
-        0
     }
 
     /// Within: asking must not spend the budget of the address asked about.
@@ -72,7 +78,7 @@ mod tests {
             origin: 2,
             detail: 0,
         };
-        let features = feature::DENY_NET4 | feature::ALLOW_ADDR;
+        let features = feature::NETWORKS4 | feature::ADDRESSES4;
         let settings = Settings {
             features,
             ready: 1,
@@ -86,6 +92,7 @@ mod tests {
         let packet = Packet::Ip {
             source: Addr::v4([192, 0, 2, 1]),
             transport: Transport::Other,
+            port: 0,
         };
         let at = |found: &Found, now_ns| decide(&packet, &FoundAt { found, now_ns }).verdict;
         assert_eq!(at(&found, 99), Verdict::Drop(DropReason::Denied));

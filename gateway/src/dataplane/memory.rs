@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use gateway_common::addr::Addr;
+use gateway_common::entry::{Kind, Stamp};
 use gateway_common::limiter::{Step, WAYS};
 use gateway_common::outcome::Verdict;
 use gateway_common::tables::{Rule, Settings, feature};
-use gateway_ebpf::policy::{Decision, Table, Tables};
+use gateway_ebpf::policy::{Decision, Found as Entry, Tables, rank};
 use ipnet::IpNet;
 
-use super::place::{canonical, keep_own, place};
+use super::place::{canonical, keep_own};
 use super::{Backend, Change, Counters, Error, Found, Image, List};
 
 /// Tables in memory.
@@ -48,9 +49,12 @@ impl Memory {
 
     /// Carries out a decision as the program does on its way out: counts a packet of `bytes` and the entry's hit.
     pub fn leave(&mut self, decision: Decision<(List, IpNet)>, bytes: u64) -> Verdict {
-        if let Some(counter) = self.counters.0.get_mut(decision.verdict.slot() as usize) {
-            counter.packets += 1;
-            counter.bytes += bytes;
+        let observed = decision.observed.map(|reason| reason.observed_slot());
+        for slot in [Some(decision.verdict.slot()), observed].into_iter().flatten() {
+            if let Some(counter) = self.counters.0.get_mut(slot as usize) {
+                counter.packets += 1;
+                counter.bytes += bytes;
+            }
         }
         if let Some((list, net)) = decision.entry
             && let Some(rule) = self.image.list_mut(list).get_mut(&net)
@@ -64,46 +68,61 @@ impl Memory {
     fn refresh(&mut self) {
         let mut bits = 0;
         for list in [List::Allow, List::Deny, List::Block] {
-            for net in self.image.list(list).keys() {
-                bits |= place(list, *net).map_or(0, |(table, _)| table.feature());
-            }
+            bits |= self.image.list(list).keys().fold(0, |bits, net| bits | table_bit(net));
         }
         let features = &mut self.image.settings.features;
         *features = *features & !feature::TABLES | bits;
     }
 
-    /// The longest prefix of at most `bits` bits around `ip`; not a full-length one, which the hash holds.
-    fn longest(&self, list: List, ip: IpAddr, bits: u8) -> Option<(IpNet, &Rule)> {
+    /// The longest network around `ip`; not a single address.
+    fn longest(&self, list: List, ip: IpAddr) -> Option<(IpNet, &Rule)> {
         let rules = self.image.list(list);
         let full = if ip.is_ipv4() { 32 } else { 128 };
         if rules.len() < usize::from(full) {
             let around = rules
                 .iter()
-                .filter(|(net, _)| net.prefix_len() < full && net.prefix_len() <= bits && net.contains(&ip));
+                .filter(|(net, _)| net.prefix_len() < full && net.contains(&ip));
             return around
                 .max_by_key(|(net, _)| net.prefix_len())
                 .map(|(net, rule)| (*net, rule));
         }
-        (0..=bits.min(full - 1)).rev().find_map(|length| {
+        (0..full).rev().find_map(|length| {
             let net = IpNet::new(ip, length).ok()?.trunc();
             rules.get(&net).map(|rule| (net, rule))
         })
     }
 
-    /// As the policy finds it: the longest live prefix, or the longest at all if none is.
-    fn prefix(&self, list: List, ip: IpAddr) -> Option<Rule> {
-        let first = self.longest(list, ip, 128)?;
-        let mut at = Some(first);
-        while let Some((net, rule)) = at {
-            if rule.live(self.now_ns) {
-                return Some(*rule);
-            }
-            at = net
-                .prefix_len()
-                .checked_sub(1)
-                .and_then(|bits| self.longest(list, ip, bits));
-        }
-        Some(*first.1)
+    /// The strongest word among entries that are in force.
+    fn strongest<'a>(
+        &self,
+        entries: impl Iterator<Item = (List, IpNet, &'a Rule)>,
+        observe: u32,
+    ) -> Option<Entry<(List, IpNet)>> {
+        entries
+            .filter(|(_, _, rule)| rule.live(self.now_ns))
+            .map(|(list, net, _)| Entry {
+                rank: rank(kind(list) as u32, observe),
+                entry: (list, net),
+            })
+            .min_by_key(|found| found.rank)
+    }
+}
+
+fn kind(list: List) -> Kind {
+    match list {
+        List::Allow => Kind::Allow,
+        List::Deny => Kind::Deny,
+        List::Block => Kind::Block,
+    }
+}
+
+/// The feature bit of the table that holds `net`.
+fn table_bit(net: &IpNet) -> u32 {
+    match (net, net.prefix_len() == net.max_prefix_len()) {
+        (IpNet::V4(_), true) => feature::ADDRESSES4,
+        (IpNet::V6(_), true) => feature::ADDRESSES6,
+        (IpNet::V4(_), false) => feature::NETWORKS4,
+        (IpNet::V6(_), false) => feature::NETWORKS6,
     }
 }
 
@@ -114,35 +133,22 @@ impl Tables for Memory {
         Some(&self.image.settings)
     }
 
+    fn address(&self, source: &Addr, settings: &Settings) -> Option<Entry<Self::Entry>> {
+        let net = IpNet::from(IpAddr::from(*source));
+        let lists = [List::Allow, List::Deny, List::Block].into_iter();
+        let entries = lists.filter_map(|list| Some((list, net, self.image.list(list).get(&net)?)));
+        self.strongest(entries, settings.observe)
+    }
+
+    fn network(&self, source: &Addr, settings: &Settings) -> Option<Entry<Self::Entry>> {
+        let ip = IpAddr::from(*source);
+        let lists = [List::Allow, List::Deny].into_iter();
+        let entries = lists.filter_map(|list| self.longest(list, ip).map(|(net, rule)| (list, net, rule)));
+        self.strongest(entries, settings.observe)
+    }
+
     fn now_ns(&self) -> u64 {
         self.now_ns
-    }
-
-    fn find(&self, table: Table, source: &Addr, bits: u32) -> Option<Self::Entry> {
-        let ip = IpAddr::from(*source);
-        let list = match table {
-            Table::AllowAddr | Table::AllowNet4 | Table::AllowNet6 => List::Allow,
-            Table::DenyAddr | Table::DenyNet4 | Table::DenyNet6 => List::Deny,
-            Table::BlockAddr => List::Block,
-        };
-        match table {
-            Table::AllowAddr | Table::DenyAddr | Table::BlockAddr => {
-                let net = IpNet::from(ip);
-                self.image.list(list).contains_key(&net).then_some((list, net))
-            }
-            _ => {
-                let bits = u8::try_from(bits).unwrap_or(u8::MAX);
-                self.longest(list, ip, bits).map(|(net, _)| (list, net))
-            }
-        }
-    }
-
-    fn deadline_ns(&self, (list, net): Self::Entry) -> u64 {
-        self.image.list(list).get(&net).map_or(0, |rule| rule.deadline_ns)
-    }
-
-    fn prefix_len(&self, (_, net): Self::Entry) -> u32 {
-        u32::from(net.prefix_len())
     }
 
     fn limit(&self, bucket: u32, step: impl Fn(&[u64; WAYS]) -> Step) -> bool {
@@ -168,17 +174,19 @@ impl Backend for Memory {
         for (index, change) in changes.iter().enumerate() {
             match *change {
                 Change::Put { list, net, rule } => {
-                    let Some((table, _)) = place(list, net) else {
+                    let net = canonical(net);
+                    if list == List::Block && net.prefix_len() != net.max_prefix_len() {
                         failures.push((index, Error::NotAnAddress { net }));
                         continue;
-                    };
-                    self.image.settings.features |= table.feature();
+                    }
+                    self.image.settings.features |= table_bit(&net);
                     let rules: &mut BTreeMap<_, _> = self.image.list_mut(list);
-                    let kept = rules.get(&canonical(net)).map_or(0, |old| old.hits);
+                    let kept = rules.get(&net).map_or(0, |old| old.hits);
                     rules.insert(
-                        canonical(net),
+                        net,
                         Rule {
                             hits: rule.hits.max(kept),
+                            deadline_ns: Stamp::rounded(rule.deadline_ns),
                             ..rule
                         },
                     );
@@ -201,12 +209,13 @@ impl Backend for Memory {
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {
         let addr = addr.to_canonical();
         let exact = |list: List| self.image.list(list).get(&IpNet::from(addr)).copied();
+        let around = |list: List| self.longest(list, addr).map(|(_, rule)| *rule);
         Ok(Found {
             settings: self.image.settings,
             allow_addr: exact(List::Allow),
-            allow_net: self.prefix(List::Allow, addr),
+            allow_net: around(List::Allow),
             deny_addr: exact(List::Deny),
-            deny_net: self.prefix(List::Deny, addr),
+            deny_net: around(List::Deny),
             block: exact(List::Block),
         })
     }
@@ -240,7 +249,7 @@ mod tests {
             .lookup("192.0.2.1".parse().expect("a literal"))
             .expect("memory");
         assert_eq!(found.deny_addr.map(|rule| rule.hits), Some(7));
-        assert_eq!(found.settings.features, feature::DENY_ADDR);
+        assert_eq!(found.settings.features, feature::ADDRESSES4);
         let remove = Change::Remove {
             list: List::Deny,
             net: net("192.0.2.1/32"),
@@ -259,13 +268,13 @@ mod tests {
         };
         let wanted = Settings {
             ready: 1,
-            features: feature::SYN_LIMIT | feature::ALLOW_ADDR,
+            features: feature::SYN_LIMIT | feature::ADDRESSES4,
             ..Settings::default()
         };
         memory.apply(&[deny, Change::Settings(wanted)]);
         let settings = memory.settings().expect("memory");
         assert_eq!(settings.hash_key, [1, 2]);
-        assert_eq!(settings.features, feature::SYN_LIMIT | feature::DENY_NET6);
+        assert_eq!(settings.features, feature::SYN_LIMIT | feature::NETWORKS6);
         assert_eq!(settings.ready, 1);
     }
 

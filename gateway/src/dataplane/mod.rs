@@ -10,6 +10,7 @@ pub mod engine;
 mod found;
 pub mod handle;
 pub mod kernel;
+mod limits;
 pub mod memory;
 mod place;
 mod plan;

@@ -31,6 +31,7 @@ impl Shared {
         let packet = Packet::Ip {
             source: client.to_canonical().into(),
             transport: Transport::Syn,
+            port: 0,
         };
         let mut memory = self.memory();
         memory.now_ns = now_ns;

@@ -123,8 +123,8 @@ impl Reject {
         Self::ALL.iter().copied().find(|reject| reject.code() == code)
     }
 
-    /// A number for the kernel's tables, which outlive this process and this version: a hash of the code (FNV-1a), so
-    /// that it needs no list and never means another reject. Never zero.
+    /// A number for the kernel's tables, which outlive this process and this version: a hash of the code (FNV-1a, folded
+    /// to the twelve bits there are), so that it needs no list and never means another reject. Never zero.
     #[must_use]
     pub const fn number(self) -> u32 {
         let code = self.code().as_bytes();
@@ -133,7 +133,7 @@ impl Reject {
             hash = (hash ^ code[at] as u32).wrapping_mul(0x0100_0193);
             at += 1;
         }
-        hash
+        (hash ^ hash >> 12 ^ hash >> 24) & gateway_common::entry::Tally::DETAIL_MAX
     }
 
     /// By its number.

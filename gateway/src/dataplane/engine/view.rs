@@ -147,6 +147,7 @@ fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
     let packet = Packet::Ip {
         source: addr.into(),
         transport: Transport::Other,
+        port: 0,
     };
     decide(
         &packet,

@@ -50,13 +50,8 @@ pub fn load_failed(operation: &str, error: &(dyn std::error::Error + 'static)) -
 }
 
 /// An error of a map call on `table`.
-pub fn map_failed(operation: &str, table: &'static str, capacity: u32, error: MapError) -> Error {
+pub fn map_failed(operation: &str, table: &'static str, error: MapError) -> Error {
     match os_error(&error).and_then(io::Error::raw_os_error) {
-        // A full hash says E2BIG, a full trie ENOSPC.
-        Some(libc::E2BIG | libc::ENOSPC) => Error::Full {
-            list: table,
-            capacity,
-        },
         Some(code) => os(format!("{operation} {table}"), io::Error::from_raw_os_error(code)),
         None => Error::Load {
             operation: format!("{operation} {table}"),
@@ -78,10 +73,4 @@ pub fn os_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a 
         at = error.source();
     }
     None
-}
-
-/// Whether a map call failed because the key is there, or is not there.
-pub fn is(error: &MapError, code: i32) -> bool {
-    matches!(error, MapError::KeyNotFound) && code == libc::ENOENT
-        || os_error(error).and_then(io::Error::raw_os_error) == Some(code)
 }

@@ -7,10 +7,13 @@
 //! at work, and the next one *adopts* it: it opens the same maps and swaps the program inside the same link, which
 //! the kernel does at once for all processors. There is no moment without a program, and never two.
 
+mod addresses;
 mod attach;
 mod error;
 mod log;
 mod netlink;
+mod networks;
+mod region;
 mod sys;
 mod tables;
 
@@ -64,7 +67,7 @@ impl Kernel {
         let dir = versioned(&options.pin_dir);
         std::fs::create_dir_all(&dir).map_err(at(format!("creating {}", dir.display())))?;
 
-        let sizes = sizes(&options.capacity);
+        let sizes = tables::sizes(&options.capacity);
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(&dir)
@@ -79,18 +82,17 @@ impl Kernel {
             .load()
             .map_err(|e| load_failed("loading the kernel program", &e))?;
 
-        let mut maps = Maps::open(&dir)?;
+        let maps = Maps::open(&dir, Some(&options.capacity))?;
         let warnings = sizes.iter().filter_map(|(name, wanted)| {
             let has = maps.capacity(name);
             (has != *wanted).then(|| {
                 format!(
-                    "the pinned table {name} holds {has} entries, not the configured {wanted}; it is kept with what \
+                    "the pinned table {name} has room for {has} entries, xdp.capacity asks for {wanted}; it is kept with what \
                      is in it until `gateway` is stopped with all its pins removed"
                 )
             })
         });
         let warnings = warnings.collect();
-        maps.draw_hash_key()?;
         Ok(Self {
             dir,
             maps,
@@ -107,7 +109,7 @@ impl Kernel {
                 dir: dir.display().to_string(),
             });
         }
-        let maps = Maps::open(&dir)?;
+        let maps = Maps::open(&dir, None)?;
         Ok(Self {
             dir,
             maps,
@@ -189,19 +191,6 @@ impl Backend for Kernel {
 /// Where this version of the ABI is pinned.
 fn versioned(pin_dir: &Path) -> PathBuf {
     pin_dir.join(format!("v{ABI_VERSION}"))
-}
-
-/// The tables whose size is a choice, with the size chosen. A table must hold at least one entry to exist.
-fn sizes(capacity: &Capacity) -> [(&'static str, u32); 7] {
-    [
-        (names::ALLOW_ADDR, capacity.allow_addresses.max(1)),
-        (names::ALLOW_NET4, capacity.allow_prefixes.max(1)),
-        (names::ALLOW_NET6, capacity.allow_prefixes.max(1)),
-        (names::DENY_ADDR, capacity.deny_addresses.max(1)),
-        (names::DENY_NET4, capacity.deny_prefixes.max(1)),
-        (names::DENY_NET6, capacity.deny_prefixes.max(1)),
-        (names::BLOCK_ADDR, capacity.blocks.max(1)),
-    ]
 }
 
 fn xdp(program: &mut Ebpf) -> Result<&mut Xdp, Error> {

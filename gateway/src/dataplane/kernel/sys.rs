@@ -8,7 +8,6 @@ use std::path::Path;
 
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
-use rustix::time::ClockId;
 
 use super::error::at;
 use crate::dataplane::Error;
@@ -17,15 +16,6 @@ use crate::dataplane::Error;
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPFFS_MAGIC: u64 = 0xcafe_4a11;
-
-/// `CLOCK_BOOTTIME`, the clock of every deadline in the tables, in nanoseconds.
-pub fn boottime_ns() -> u64 {
-    let now = rustix::time::clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
-}
 
 /// Sees to it that `pin_dir` is, or will be, on bpffs; mounts it at its usual place if that is where it is missing.
 pub fn ensure_bpffs(pin_dir: &Path) -> Result<(), Error> {

@@ -1,37 +1,80 @@
-//! Typed handles to the pinned maps, and what [`Backend`](crate::dataplane::Backend) asks of them.
+//! The pinned maps, and what [`Backend`](crate::dataplane::Backend) asks of them.
 //!
 //! Every handle comes from its pin, whether or not this process loaded the program, so a command without a daemon
-//! runs the same code. Prefix entries carry their own length in `detail`; it is put in here and taken out here.
+//! runs the same code. Owns which half of each map is live and how a batch of changes becomes visible:
+//!
+//! * A few single addresses are written where they are, each at once, in the order of the batch.
+//! * Anything more is made in the idle halves, and one write of the settings switches to them: lists and settings
+//!   of a batch become visible together.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::lpm_trie::Key as TrieKey;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use gateway_common::addr::Addr;
+use gateway_common::addresses::{PROBES, holds};
+use gateway_common::entry::Kind;
+use gateway_common::networks::SPANS;
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, Rule, Settings, names};
-use gateway_ebpf::policy::Table;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use gateway_common::tables::{Counter, Layout, Rule, Settings, feature, names};
+use ipnet::IpNet;
 
-use super::error::{is, load_failed, map_failed};
-use crate::dataplane::place::{Key, keep_own, place};
+use super::addresses::{Addresses, Crowded, V4, V6};
+use super::error::{load_failed, map_failed};
+use super::networks::{Listed, Networks};
+use super::region::Region;
+use crate::config::model::Capacity;
+use crate::dataplane::place::{canonical, keep_own};
 use crate::dataplane::{Change, Counters, Error, Found, Image, List};
 
-/// `BPF_NOEXIST`: insert only.
-const NEW: u64 = 1;
 /// `BPF_ANY`: insert or replace.
 const ANY: u64 = 0;
+/// More changes than this are made in the idle half: copying it then costs less than being seen half done is worth.
+const IN_PLACE: usize = 64;
+/// IPv6 addresses per list, as a part of the configured number.
+const V6_SHARE: u32 = 4;
 
-type Hash = Named<HashMap<MapData, Addr, Rule>>;
-type Trie4 = Named<LpmTrie<MapData, [u8; 4], Rule>>;
-type Trie6 = Named<LpmTrie<MapData, [u8; 16], Rule>>;
+/// Entries of each sized map, by its name, for a capacity.
+pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
+    let addresses = u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
+    // Two thirds full when the lists are: few walks then go beyond their first bucket.
+    let buckets4 = addresses * 3 / 16 + 1;
+    let buckets6 = addresses / u64::from(V6_SHARE) * 2 / 5 + 1;
+    let halves = |buckets: u64| u32::try_from((buckets + u64::from(PROBES)) * 2).unwrap_or(u32::MAX);
+    let networks = capacity.allow_prefixes.saturating_add(capacity.deny_prefixes);
+    // A network adds two borders at most, and there is one range more than borders.
+    let ranges = networks.saturating_mul(2).saturating_add(1).saturating_mul(2);
+    [
+        (names::ADDRESSES4, halves(buckets4)),
+        (names::ADDRESSES6, halves(buckets6)),
+        (names::RANGES4, ranges),
+        (names::RANGES6, ranges),
+        // Of both families together, and the first is never used.
+        (names::NETWORKS, networks.saturating_mul(2).saturating_add(1).saturating_mul(2)),
+    ]
+}
 
-/// A map with its name and how many entries it takes.
-struct Named<M> {
-    map: M,
-    name: &'static str,
-    capacity: u32,
+/// How many entries each list has, and may have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    has: u32,
+    most: u32,
+}
+
+/// The family of an address; indices of [`Maps::counts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    V4 = 0,
+    V6 = 1,
+}
+
+fn family(addr: IpAddr) -> Family {
+    if addr.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    }
 }
 
 /// All shared tables.
@@ -39,13 +82,14 @@ pub struct Maps {
     settings: Array<MapData, Settings>,
     selector: Array<MapData, u32>,
     counters: PerCpuArray<MapData, Counter>,
-    allow_addr: Hash,
-    allow_net4: Trie4,
-    allow_net6: Trie6,
-    deny_addr: Hash,
-    deny_net4: Trie4,
-    deny_net6: Trie6,
-    block_addr: Hash,
+    addresses4: Addresses<V4>,
+    addresses6: Addresses<V6>,
+    networks: Networks,
+    /// Single addresses by family and [`Kind`].
+    counts: [[Count; 4]; 2],
+    /// Networks by family and [`Kind`].
+    net_counts: [[Count; 4]; 2],
+    capacities: BTreeMap<&'static str, u32>,
 }
 
 impl std::fmt::Debug for Maps {
@@ -54,254 +98,411 @@ impl std::fmt::Debug for Maps {
     }
 }
 
-/// Runs a piece of code on the map that a table and key name; `$map`, `$key` are what the piece sees.
-macro_rules! on {
-    ($maps:expr, $table:expr, $key:expr, |$map:ident, $k:ident| $body:expr) => {
-        match ($table, $key) {
-            (Table::AllowAddr, Key::Addr(addr)) => {
-                let ($map, $k) = (&mut $maps.allow_addr, addr);
-                $body
-            }
-            (Table::DenyAddr, Key::Addr(addr)) => {
-                let ($map, $k) = (&mut $maps.deny_addr, addr);
-                $body
-            }
-            (_, Key::Addr(addr)) => {
-                let ($map, $k) = (&mut $maps.block_addr, addr);
-                $body
-            }
-            (Table::AllowNet4, Key::Net4 { bits, data }) => {
-                let ($map, $k) = (&mut $maps.allow_net4, TrieKey::new(bits, data));
-                $body
-            }
-            (_, Key::Net4 { bits, data }) => {
-                let ($map, $k) = (&mut $maps.deny_net4, TrieKey::new(bits, data));
-                $body
-            }
-            (Table::AllowNet6, Key::Net6 { bits, data }) => {
-                let ($map, $k) = (&mut $maps.allow_net6, TrieKey::new(bits, data));
-                $body
-            }
-            (_, Key::Net6 { bits, data }) => {
-                let ($map, $k) = (&mut $maps.deny_net6, TrieKey::new(bits, data));
-                $body
-            }
-        }
-    };
+/// Which half of each map is live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Halves {
+    addresses: [u32; 2],
+    networks: u32,
+}
+
+fn kind(list: List) -> Kind {
+    match list {
+        List::Allow => Kind::Allow,
+        List::Deny => Kind::Deny,
+        List::Block => Kind::Block,
+    }
+}
+
+/// The single address that a network is, if the tables of addresses can hold it.
+fn single(net: IpNet) -> Option<IpAddr> {
+    let full = net.prefix_len() == net.max_prefix_len();
+    (full && holds(&net.addr().into())).then(|| net.addr())
 }
 
 impl Maps {
-    /// Opens the maps pinned in `dir`.
-    pub fn open(dir: &Path) -> Result<Self, Error> {
-        Ok(Self {
-            settings: open(dir, names::SETTINGS)?.map,
-            selector: open(dir, names::SELECTOR)?.map,
-            counters: open(dir, names::COUNTERS)?.map,
-            allow_addr: open(dir, names::ALLOW_ADDR)?,
-            allow_net4: open(dir, names::ALLOW_NET4)?,
-            allow_net6: open(dir, names::ALLOW_NET6)?,
-            deny_addr: open(dir, names::DENY_ADDR)?,
-            deny_net4: open(dir, names::DENY_NET4)?,
-            deny_net6: open(dir, names::DENY_NET6)?,
-            block_addr: open(dir, names::BLOCK_ADDR)?,
-        })
+    /// Opens the maps pinned in `dir`. With a `capacity`, lists are held to it; else the tables' size is the limit.
+    pub fn open(dir: &Path, capacity: Option<&Capacity>) -> Result<Self, Error> {
+        let mut capacities = BTreeMap::new();
+        let mut region = |name: &'static str, size: usize| -> Result<(Region, u32), Error> {
+            let data = pinned(dir, name)?;
+            let info = data.info().map_err(|e| opening(name, e))?;
+            capacities.insert(name, info.max_entries());
+            let region = Region::map(data.fd(), name, info.max_entries(), size)?;
+            Ok((region, info.max_entries()))
+        };
+        let (addresses4, entries4) = region(names::ADDRESSES4, 128)?;
+        let (addresses6, entries6) = region(names::ADDRESSES6, 128)?;
+        let (spans4, _) = region(names::SPANS4, 8)?;
+        let (ranges4, ranges) = region(names::RANGES4, 16)?;
+        let (ranges6, _) = region(names::RANGES6, 32)?;
+        let (networks, entries) = region(names::NETWORKS, 32)?;
+        let mut settings: Array<MapData, Settings> = array(dir, names::SETTINGS)?;
+        let mut selector: Array<MapData, u32> = array(dir, names::SELECTOR)?;
+        let mix = draw_keys(&mut settings, &mut selector)?;
+        let mut maps = Self {
+            settings,
+            selector,
+            counters: percpu(dir, names::COUNTERS)?,
+            addresses4: Addresses::new(addresses4, entries4, mix),
+            addresses6: Addresses::new(addresses6, entries6, mix),
+            networks: Networks {
+                spans4,
+                ranges4,
+                ranges6,
+                networks,
+                ranges: ranges / 2,
+                entries: entries / 2,
+            },
+            counts: Default::default(),
+            net_counts: Default::default(),
+            capacities,
+        };
+        maps.lay_out()?;
+        maps.limit(capacity);
+        maps.count()?;
+        Ok(maps)
     }
 
-    /// Entries a table takes; 0 for a name that is none of the lists.
+    /// Entries of a sized map; 0 for another name.
     pub fn capacity(&self, name: &str) -> u32 {
-        match name {
-            names::ALLOW_ADDR => self.allow_addr.capacity,
-            names::ALLOW_NET4 => self.allow_net4.capacity,
-            names::ALLOW_NET6 => self.allow_net6.capacity,
-            names::DENY_ADDR => self.deny_addr.capacity,
-            names::DENY_NET4 => self.deny_net4.capacity,
-            names::DENY_NET6 => self.deny_net6.capacity,
-            names::BLOCK_ADDR => self.block_addr.capacity,
-            _ => 0,
+        self.capacities.get(name).copied().unwrap_or(0)
+    }
+
+    fn limit(&mut self, capacity: Option<&Capacity>) {
+        let most = |kind: Kind, v6: bool, nets: bool| {
+            let Some(capacity) = capacity else { return u32::MAX };
+            let most = match (kind, nets) {
+                (Kind::Allow, true) => return capacity.allow_prefixes,
+                (Kind::Deny, true) => return capacity.deny_prefixes,
+                (Kind::Block, true) => return 0,
+                (Kind::Allow, false) => capacity.allow_addresses,
+                (Kind::Deny, false) => capacity.deny_addresses,
+                (Kind::Block, false) => capacity.blocks,
+            };
+            if v6 { most.div_ceil(V6_SHARE) } else { most }
+        };
+        for kind in [Kind::Allow, Kind::Deny, Kind::Block] {
+            for v6 in [false, true] {
+                let (family, kind_at) = (usize::from(v6), kind as usize);
+                self.counts[family][kind_at].most = most(kind, v6, false);
+                self.net_counts[family][kind_at].most = most(kind, v6, true);
+            }
         }
     }
 
-    /// Gives fresh tables their random hash key. It stays for their life, as limiter state depends on it.
-    pub fn draw_hash_key(&mut self) -> Result<(), Error> {
+    fn count(&mut self) -> Result<(), Error> {
+        let halves = self.halves()?;
+        let mut counts = self.counts;
+        for count in counts.iter_mut().flatten() {
+            count.has = 0;
+        }
+        for (_, kind, _) in self.addresses4.entries(halves.addresses[0]) {
+            counts[0][kind as usize].has += 1;
+        }
+        for (_, kind, _) in self.addresses6.entries(halves.addresses[1]) {
+            counts[1][kind as usize].has += 1;
+        }
+        self.counts = counts;
+        self.count_networks(&self.networks.listed(halves.networks));
+        Ok(())
+    }
+
+    fn count_networks(&mut self, listed: &[Listed]) {
+        for count in self.net_counts.iter_mut().flatten() {
+            count.has = 0;
+        }
+        for (net, kind, _) in listed {
+            self.net_counts[family(net.addr()) as usize][*kind as usize].has += 1;
+        }
+    }
+
+    /// Gives fresh tables their layout.
+    fn lay_out(&mut self) -> Result<(), Error> {
         let settings = self.settings()?;
-        if settings.hash_key != [0; 2] {
+        if settings.layout.buckets4 != 0 {
             return Ok(());
         }
-        let mut key = [0; 16];
-        getrandom::fill(&mut key).map_err(|e| load_failed("drawing the hash key", &e))?;
-        let (low, high) = key.split_at(8);
-        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        // Never zero, which would mean "not drawn yet".
-        self.write_settings(Settings {
-            hash_key: [word(low) | 1, word(high)],
-            ..settings
+        let last6 = self.networks.write(0, &[]).map_err(|_| full("network", 0))?;
+        let halves = Halves {
+            addresses: [0; 2],
+            networks: 0,
+        };
+        let layout = self.layout(&settings.layout, halves, last6);
+        self.write_settings(Settings { layout, ..settings })
+    }
+
+    fn layout(&self, old: &Layout, halves: Halves, last6: u32) -> Layout {
+        Layout {
+            addresses4: self.addresses4.first(halves.addresses[0]),
+            buckets4: self.addresses4.buckets(),
+            addresses6: self.addresses6.first(halves.addresses[1]),
+            buckets6: self.addresses6.buckets(),
+            spans4: halves.networks * SPANS,
+            ranges4: self.networks.first_range(halves.networks) as u32,
+            ranges6: self.networks.first_range(halves.networks) as u32,
+            last6,
+            networks: self.networks.first_network(halves.networks) as u32,
+            ..*old
+        }
+    }
+
+    fn halves(&self) -> Result<Halves, Error> {
+        let layout = self.settings()?.layout;
+        Ok(Halves {
+            addresses: [layout.addresses4, layout.addresses6].map(|first| u32::from(first != 0)),
+            networks: u32::from(layout.networks != 0),
         })
     }
 
     pub fn settings(&self) -> Result<Settings, Error> {
-        let live = self.live_copy()?;
-        self.settings
-            .get(&live, 0)
-            .map_err(|e| map_failed("reading", names::SETTINGS, 2, e))
+        settings(&self.settings, &self.selector)
     }
 
-    fn live_copy(&self) -> Result<u32, Error> {
-        let selector = self
-            .selector
-            .get(&0, 0)
-            .map_err(|e| map_failed("reading", names::SELECTOR, 1, e))?;
-        Ok(selector & 1)
+    fn write_settings(&mut self, wanted: Settings) -> Result<(), Error> {
+        write_settings(&mut self.settings, &mut self.selector, wanted)
     }
 
-    /// Fills the idle copy, switches to it, and reads back.
-    fn write_settings(&mut self, settings: Settings) -> Result<(), Error> {
-        let idle = 1 - self.live_copy()?;
-        self.settings
-            .set(idle, settings, ANY)
-            .map_err(|e| map_failed("writing", names::SETTINGS, 2, e))?;
-        self.selector
-            .set(0, idle, ANY)
-            .map_err(|e| map_failed("writing", names::SELECTOR, 1, e))?;
-        if self.settings()? == settings {
-            return Ok(());
-        }
-        let detail = "they are not what was written: another process writes the same tables".into();
-        Err(Error::Load {
-            operation: "reading back the settings".into(),
-            detail,
+    /// The settings' table bits as the counts have them.
+    fn table_bits(&self) -> u32 {
+        let any = |counts: &[Count; 4], bit: u32| {
+            if counts.iter().any(|count| count.has > 0) { bit } else { 0 }
+        };
+        any(&self.counts[0], feature::ADDRESSES4)
+            | any(&self.counts[1], feature::ADDRESSES6)
+            | any(&self.net_counts[0], feature::NETWORKS4)
+            | any(&self.net_counts[1], feature::NETWORKS6)
+    }
+
+    pub fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
+        let touches_networks = changes.iter().any(|change| match change {
+            Change::Put { net, .. } | Change::Remove { net, .. } => single(canonical(*net)).is_none(),
+            Change::Settings(_) => false,
+        });
+        let result = if touches_networks || changes.len() > IN_PLACE {
+            self.switch(changes)
+        } else {
+            self.write_in_place(changes)
+        };
+        result.unwrap_or_else(|error| {
+            let what = error.to_string();
+            let again = || Error::Load {
+                operation: "writing the tables".into(),
+                detail: what.clone(),
+            };
+            (0..changes.len()).map(|index| (index, again())).collect()
         })
     }
 
-    /// Sets and clears bits of the settings in force; no write if that changes nothing.
-    fn mark(&mut self, set: u32, clear: u32) -> Result<(), Error> {
+    /// Each change at once, in order.
+    fn write_in_place(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
+        let halves = self.halves()?;
+        let mut failures = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            let result = match change {
+                Change::Settings(wanted) => {
+                    let kept = self.settings()?;
+                    self.write_settings(keep_own(*wanted, &kept))
+                }
+                _ => self.write_address(halves.addresses, change),
+            };
+            // An entry that nobody looks at is no entry, so the bit that says there are some follows at once.
+            let result = result.and_then(|()| self.mark());
+            failures.extend(result.err().map(|error| (index, error)));
+        }
+        Ok(failures)
+    }
+
+    fn mark(&mut self) -> Result<(), Error> {
         let settings = self.settings()?;
-        let features = settings.features & !clear | set;
+        let features = settings.features & !feature::TABLES | self.table_bits();
         if features == settings.features {
             return Ok(());
         }
         self.write_settings(Settings { features, ..settings })
     }
 
-    pub fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
-        let mut failures = Vec::new();
-        // Bits already known to be set, so that a million entries cost no reading of settings each.
-        let mut marked = 0;
-        let mut shrunk: Vec<(usize, Table)> = Vec::new();
-        for (index, change) in changes.iter().enumerate() {
-            let result = match *change {
-                Change::Put { list, net, rule } => self.put(list, net, rule, &mut marked),
-                Change::Remove { list, net } => match place(list, net) {
-                    None => Ok(()),
-                    Some((table, key)) => {
-                        if !shrunk.iter().any(|(_, known)| *known == table) {
-                            shrunk.push((index, table));
-                        }
-                        on!(self, table, key, |map, key| map.remove(&key))
-                    }
-                },
-                Change::Settings(wanted) => self
-                    .settings()
-                    .and_then(|kept| self.write_settings(keep_own(wanted, &kept))),
-            };
-            if let Err(error) = result {
-                failures.push((index, error));
-            }
-        }
-        for (index, table) in shrunk {
-            if let Err(error) = self.unmark_if_empty(table) {
-                failures.push((index, error));
-            }
-        }
-        failures
-    }
-
-    /// The entry first, then the bit that makes the program look: an entry that nobody looks at is no entry.
-    fn put(&mut self, list: List, net: IpNet, rule: Rule, marked: &mut u32) -> Result<(), Error> {
-        let Some((table, key)) = place(list, net) else {
-            return Err(Error::NotAnAddress { net });
+    /// One change of a single address in the given halves. Settings and networks are none and ignored.
+    fn write_address(&mut self, halves: [u32; 2], change: &Change) -> Result<(), Error> {
+        let (list, net) = match change {
+            Change::Put { list, net, .. } | Change::Remove { list, net } => (*list, canonical(*net)),
+            Change::Settings(_) => return Ok(()),
         };
-        let rule = match key {
-            Key::Addr(_) => rule,
-            Key::Net4 { bits, .. } | Key::Net6 { bits, .. } => Rule { detail: bits, ..rule },
-        };
-        on!(self, table, key, |map, key| map.put(&key, rule))?;
-        if *marked & table.feature() == 0 {
-            self.mark(table.feature(), 0)?;
-            *marked |= table.feature();
+        let Some(addr) = single(net) else { return Ok(()) };
+        let (key, kind) = (Addr::from(addr), kind(list));
+        let at = family(addr);
+        let half = halves[at as usize];
+        let count = &mut self.counts[at as usize][kind as usize];
+        match change {
+            Change::Put { rule, .. } => {
+                let there = match at {
+                    Family::V4 => self.addresses4.get(half, &key, kind).is_some(),
+                    Family::V6 => self.addresses6.get(half, &key, kind).is_some(),
+                };
+                if !there && count.has >= count.most {
+                    return Err(full(name_of(list, false), count.most));
+                }
+                let put = match at {
+                    Family::V4 => self.addresses4.put(half, &key, kind, rule),
+                    Family::V6 => self.addresses6.put(half, &key, kind, rule),
+                };
+                let new = put.map_err(|Crowded| full(name_of(list, false), count.has))?;
+                count.has += u32::from(new);
+            }
+            Change::Remove { .. } => {
+                let gone = match at {
+                    Family::V4 => self.addresses4.remove(half, &key, kind),
+                    Family::V6 => self.addresses6.remove(half, &key, kind),
+                };
+                count.has -= u32::from(gone);
+            }
+            Change::Settings(_) => {}
         }
         Ok(())
     }
 
-    fn unmark_if_empty(&mut self, table: Table) -> Result<(), Error> {
-        let empty = match table {
-            Table::AllowAddr => self.allow_addr.is_empty(),
-            Table::AllowNet4 => self.allow_net4.is_empty(),
-            Table::AllowNet6 => self.allow_net6.is_empty(),
-            Table::DenyAddr => self.deny_addr.is_empty(),
-            Table::DenyNet4 => self.deny_net4.is_empty(),
-            Table::DenyNet6 => self.deny_net6.is_empty(),
-            Table::BlockAddr => self.block_addr.is_empty(),
-        };
-        if empty {
-            self.mark(0, table.feature())
-        } else {
-            self.mark(table.feature(), 0)
+    /// Makes all changes where nobody looks, then shows them together.
+    fn switch(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
+        let kept = self.settings()?;
+        let live = self.halves()?;
+        let mut next = live;
+        let mut networks = None;
+        let mut wanted = kept;
+        for change in changes {
+            match change {
+                Change::Settings(settings) => wanted = keep_own(*settings, &kept),
+                Change::Put { net, .. } | Change::Remove { net, .. } => match single(canonical(*net)) {
+                    Some(addr) => next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize],
+                    None => next.networks = 1 - live.networks,
+                },
+            }
         }
+        let counts = (self.counts, self.net_counts);
+        if next.addresses[0] != live.addresses[0] {
+            self.addresses4.copy(live.addresses[0], next.addresses[0]);
+        }
+        if next.addresses[1] != live.addresses[1] {
+            self.addresses6.copy(live.addresses[1], next.addresses[1]);
+        }
+        if next.networks != live.networks {
+            networks = Some(self.networks.listed(live.networks));
+        }
+
+        let mut failures = Vec::new();
+        for (index, change) in changes.iter().enumerate() {
+            failures.extend(self.write_address(next.addresses, change).err().map(|e| (index, e)));
+        }
+        let mut last6 = kept.layout.last6;
+        if let Some(listed) = networks {
+            let listed = self.changed_networks(listed, changes, &mut failures);
+            match self.networks.write(next.networks, &listed) {
+                Ok(last) => last6 = last,
+                Err(_) => {
+                    (self.counts, self.net_counts) = counts;
+                    return Err(full("network", self.networks.entries - 1));
+                }
+            }
+            self.count_networks(&listed);
+        }
+        let features = wanted.features & !feature::TABLES | self.table_bits();
+        let layout = self.layout(&kept.layout, next, last6);
+        if let Err(error) = self.write_settings(Settings {
+            features,
+            layout,
+            ..wanted
+        }) {
+            (self.counts, self.net_counts) = counts;
+            return Err(error);
+        }
+        failures.sort_by_key(|(index, _)| *index);
+        Ok(failures)
+    }
+
+    /// The networks of a half with a batch of changes made to them.
+    fn changed_networks(
+        &self,
+        listed: Vec<Listed>,
+        changes: &[Change],
+        failures: &mut Vec<(usize, Error)>,
+    ) -> Vec<Listed> {
+        let mut counts = self.net_counts;
+        let mut nets: BTreeMap<(IpNet, Kind), Rule> =
+            listed.into_iter().map(|(net, kind, rule)| ((net, kind), rule)).collect();
+        for (index, change) in changes.iter().enumerate() {
+            let (list, net) = match change {
+                Change::Put { list, net, .. } | Change::Remove { list, net } => (*list, canonical(*net)),
+                Change::Settings(_) => continue,
+            };
+            if single(net).is_some() {
+                continue;
+            }
+            let count = &mut counts[family(net.addr()) as usize][kind(list) as usize];
+            match change {
+                Change::Put { .. } if list == List::Block => failures.push((index, Error::NotAnAddress { net })),
+                Change::Put { rule, .. } => {
+                    let there = nets.get(&(net, kind(list)));
+                    if there.is_none() && count.has >= count.most {
+                        failures.push((index, full(name_of(list, true), count.most)));
+                        continue;
+                    }
+                    count.has += u32::from(there.is_none());
+                    let hits = there.map_or(0, |old| old.hits).max(rule.hits);
+                    nets.insert((net, kind(list)), Rule { hits, ..*rule });
+                }
+                Change::Remove { .. } => {
+                    count.has -= u32::from(nets.remove(&(net, kind(list))).is_some());
+                }
+                Change::Settings(_) => {}
+            }
+        }
+        nets.into_iter().map(|((net, kind), rule)| (net, kind, rule)).collect()
     }
 
     pub fn image(&self) -> Result<Image, Error> {
-        let mut image = Image {
-            settings: self.settings()?,
-            ..Image::default()
+        let halves = self.halves()?;
+        let mut lists: [Vec<(IpNet, Rule)>; 3] = Default::default();
+        let mut add = |kind: u32, net: IpNet, rule: Rule| {
+            if let Some(list) = lists.get_mut((kind as usize).wrapping_sub(1)) {
+                list.push((net, rule));
+            }
         };
-        for (list, hash) in [
-            (List::Allow, &self.allow_addr),
-            (List::Deny, &self.deny_addr),
-            (List::Block, &self.block_addr),
-        ] {
-            for (addr, rule) in hash.entries()? {
-                image.list_mut(list).insert(IpNet::from(IpAddr::from(addr)), rule);
-            }
+        for (addr, kind, rule) in self.addresses4.entries(halves.addresses[0]) {
+            add(kind, IpAddr::from(addr).into(), rule);
         }
-        for (list, trie) in [(List::Allow, &self.allow_net4), (List::Deny, &self.deny_net4)] {
-            for (key, rule) in trie.entries()? {
-                let bits = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
-                if let Ok(net) = Ipv4Net::new(key.data().into(), bits) {
-                    image.list_mut(list).insert(net.into(), plain(rule));
-                }
-            }
+        for (addr, kind, rule) in self.addresses6.entries(halves.addresses[1]) {
+            add(kind, IpAddr::from(addr).into(), rule);
         }
-        for (list, trie) in [(List::Allow, &self.allow_net6), (List::Deny, &self.deny_net6)] {
-            for (key, rule) in trie.entries()? {
-                let bits = u8::try_from(key.prefix_len()).unwrap_or(u8::MAX);
-                if let Ok(net) = Ipv6Net::new(key.data().into(), bits) {
-                    image.list_mut(list).insert(net.into(), plain(rule));
-                }
-            }
+        for (net, kind, rule) in self.networks.listed(halves.networks) {
+            add(kind as u32, net, rule);
         }
-        Ok(image)
+        // From a sorted list a tree is built at once.
+        let [allow, deny, block] = lists.map(|mut list| {
+            list.sort_unstable_by_key(|(net, _)| *net);
+            list.into_iter().collect()
+        });
+        Ok(Image {
+            settings: self.settings()?,
+            allow,
+            deny,
+            block,
+        })
     }
 
     pub fn lookup(&self, addr: IpAddr) -> Result<Found, Error> {
-        let now_ns = super::sys::boottime_ns();
+        let halves = self.halves()?;
+        let settings = self.settings()?;
         let key = Addr::from(addr);
-        let (allow_net, deny_net) = match addr {
-            IpAddr::V4(ip) => (
-                self.allow_net4.around(32, ip.octets(), now_ns)?,
-                self.deny_net4.around(32, ip.octets(), now_ns)?,
-            ),
-            IpAddr::V6(ip) => (
-                self.allow_net6.around(128, ip.octets(), now_ns)?,
-                self.deny_net6.around(128, ip.octets(), now_ns)?,
-            ),
+        let exact = |kind| match family(addr) {
+            Family::V4 => self.addresses4.get(halves.addresses[0], &key, kind),
+            Family::V6 => self.addresses6.get(halves.addresses[1], &key, kind),
         };
+        let [allow_net, deny_net] = self.networks.around(halves.networks, settings.layout.last6, addr);
         Ok(Found {
-            settings: self.settings()?,
-            allow_addr: self.allow_addr.get(&key)?,
-            allow_net: allow_net.map(plain),
-            deny_addr: self.deny_addr.get(&key)?,
-            deny_net: deny_net.map(plain),
-            block: self.block_addr.get(&key)?,
+            settings,
+            allow_addr: exact(Kind::Allow),
+            allow_net,
+            deny_addr: exact(Kind::Deny),
+            deny_net,
+            block: exact(Kind::Block),
         })
     }
 
@@ -311,7 +512,7 @@ impl Maps {
             let values = self
                 .counters
                 .get(&slot, 0)
-                .map_err(|e| map_failed("reading", names::COUNTERS, SLOTS, e))?;
+                .map_err(|e| map_failed("reading", names::COUNTERS, e))?;
             for value in values.iter() {
                 sum.packets += value.packets;
                 sum.bytes += value.bytes;
@@ -321,102 +522,88 @@ impl Maps {
     }
 }
 
-/// A prefix's rule as the rest of the gateway knows it, without its length.
-fn plain(rule: Rule) -> Rule {
-    Rule { detail: 0, ..rule }
+fn full(list: &'static str, capacity: u32) -> Error {
+    Error::Full { list, capacity }
 }
 
-fn open<M>(dir: &Path, name: &'static str) -> Result<Named<M>, Error>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    let failed = |e: MapError| load_failed(&format!("opening the pinned table {name}"), &e);
-    let data = MapData::from_pin(dir.join(name)).map_err(failed)?;
-    let capacity = data.info().map_err(failed)?.max_entries();
-    let map = Map::from_map_data(data).and_then(M::try_from).map_err(failed)?;
-    Ok(Named { map, name, capacity })
+/// What a list's table is called in messages.
+const fn name_of(list: List, networks: bool) -> &'static str {
+    match (list, networks) {
+        (List::Allow, false) => "allow_addresses",
+        (List::Allow, true) => "allow_prefixes",
+        (List::Deny, false) => "deny_addresses",
+        (List::Deny, true) => "deny_prefixes",
+        (List::Block, _) => "blocks",
+    }
 }
 
-/// The calls that hashes and tries share; aya gives them the same names but no trait.
-macro_rules! keyed {
-    ($map:ty, $key:ty) => {
-        impl Named<$map> {
-            /// Inserts, or replaces and keeps the larger count of hits. Hits between reading the old entry and
-            /// writing the new one, a microsecond or two, are lost.
-            fn put(&mut self, key: &$key, rule: Rule) -> Result<(), Error> {
-                match self.map.insert(key, rule, NEW) {
-                    Err(error) if is(&error, libc::EEXIST) => {
-                        let hits = self.get(key)?.map_or(0, |old| old.hits).max(rule.hits);
-                        let rule = Rule { hits, ..rule };
-                        self.map
-                            .insert(key, rule, ANY)
-                            .map_err(|e| map_failed("writing", self.name, self.capacity, e))
-                    }
-                    result => result.map_err(|e| map_failed("writing", self.name, self.capacity, e)),
-                }
-            }
+fn settings(copies: &Array<MapData, Settings>, selector: &Array<MapData, u32>) -> Result<Settings, Error> {
+    copies
+        .get(&live_copy(selector)?, 0)
+        .map_err(|e| map_failed("reading", names::SETTINGS, e))
+}
 
-            fn remove(&mut self, key: &$key) -> Result<(), Error> {
-                match self.map.remove(key) {
-                    Err(error) if !is(&error, libc::ENOENT) => {
-                        Err(map_failed("removing from", self.name, self.capacity, error))
-                    }
-                    _ => Ok(()),
-                }
-            }
+fn live_copy(selector: &Array<MapData, u32>) -> Result<u32, Error> {
+    let selector = selector
+        .get(&0, 0)
+        .map_err(|e| map_failed("reading", names::SELECTOR, e))?;
+    Ok(selector & 1)
+}
 
-            fn get(&self, key: &$key) -> Result<Option<Rule>, Error> {
-                match self.map.get(key, 0) {
-                    Ok(rule) => Ok(Some(rule)),
-                    Err(error) if is(&error, libc::ENOENT) => Ok(None),
-                    Err(error) => Err(map_failed("reading", self.name, self.capacity, error)),
-                }
-            }
+/// Fills the idle copy, switches to it, and reads back.
+fn write_settings(
+    copies: &mut Array<MapData, Settings>,
+    selector: &mut Array<MapData, u32>,
+    wanted: Settings,
+) -> Result<(), Error> {
+    let idle = 1 - live_copy(selector)?;
+    copies
+        .set(idle, wanted, ANY)
+        .map_err(|e| map_failed("writing", names::SETTINGS, e))?;
+    selector
+        .set(0, idle, ANY)
+        .map_err(|e| map_failed("writing", names::SELECTOR, e))?;
+    if settings(copies, selector)? == wanted {
+        return Ok(());
+    }
+    let detail = "they are not what was written: another process writes the same tables".into();
+    Err(Error::Load {
+        operation: "reading back the settings".into(),
+        detail,
+    })
+}
 
-            fn is_empty(&self) -> bool {
-                self.map.keys().next().is_none()
-            }
-
-            /// An entry that vanishes while they are walked is left out.
-            fn entries(&self) -> Result<Vec<($key, Rule)>, Error> {
-                let mut entries = Vec::new();
-                for key in self.map.keys() {
-                    let key = key.map_err(|e| map_failed("walking", self.name, self.capacity, e))?;
-                    if let Some(rule) = self.get(&key)? {
-                        entries.push((key, rule));
-                    }
-                }
-                Ok(entries)
-            }
+/// Gives fresh tables their random keys, which stay for their life. Returns those of the address tables.
+fn draw_keys(
+    copies: &mut Array<MapData, Settings>,
+    selector: &mut Array<MapData, u32>,
+) -> Result<[u64; 4], Error> {
+    let mut settings = settings(copies, selector)?;
+    if settings.layout.mix == [0; 4] {
+        for word in settings.hash_key.iter_mut().chain(&mut settings.layout.mix) {
+            *word = getrandom::u64().map_err(|e| load_failed("drawing the hash keys", &e))?;
         }
-    };
+        // Odd, which also is never the zero of "not drawn yet".
+        settings.layout.mix[0] |= 1;
+        write_settings(copies, selector, settings)?;
+    }
+    Ok(settings.layout.mix)
 }
 
-keyed!(HashMap<MapData, Addr, Rule>, Addr);
-keyed!(LpmTrie<MapData, [u8; 4], Rule>, TrieKey<[u8; 4]>);
-keyed!(LpmTrie<MapData, [u8; 16], Rule>, TrieKey<[u8; 16]>);
-
-/// The prefix in force around an address, stepping past those that have ended, as the program does.
-macro_rules! prefixed {
-    ($size:literal) => {
-        impl Named<LpmTrie<MapData, [u8; $size], Rule>> {
-            fn around(&self, bits: u32, data: [u8; $size], now_ns: u64) -> Result<Option<Rule>, Error> {
-                let first = self.get(&TrieKey::new(bits, data))?;
-                let mut at = first;
-                while let Some(rule) = at {
-                    if rule.live(now_ns) {
-                        return Ok(Some(rule));
-                    }
-                    at = match rule.detail.checked_sub(1) {
-                        Some(shorter) if shorter < bits => self.get(&TrieKey::new(shorter, data))?,
-                        _ => None,
-                    };
-                }
-                Ok(first)
-            }
-        }
-    };
+fn opening(name: &str, error: MapError) -> Error {
+    load_failed(&format!("opening the pinned table {name}"), &error)
 }
 
-prefixed!(4);
-prefixed!(16);
+fn pinned(dir: &Path, name: &str) -> Result<MapData, Error> {
+    MapData::from_pin(dir.join(name)).map_err(|e| opening(name, e))
+}
+
+fn array<V: aya::Pod>(dir: &Path, name: &str) -> Result<Array<MapData, V>, Error> {
+    let map = Map::from_map_data(pinned(dir, name)?);
+    map.and_then(Array::try_from).map_err(|e| opening(name, e))
+}
+
+fn percpu<V: aya::Pod>(dir: &Path, name: &str) -> Result<PerCpuArray<MapData, V>, Error> {
+    let map = Map::from_map_data(pinned(dir, name)?);
+    map.and_then(PerCpuArray::try_from).map_err(|e| opening(name, e))
+}

@@ -8,16 +8,12 @@ use proptest::prelude::*;
 use super::*;
 use crate::dataplane::{Backend as _, Memory};
 
-const READY: Settings = Settings {
-    features: 0,
-    ready: 1,
-    hash_key: [0, 0],
-    syn_interval_ns: 0,
-    syn_tolerance_ns: 0,
-    syn_v6_prefix: 0,
-    _pad: 0,
-    log_interval_ns: 0,
-};
+fn ready() -> Settings {
+    Settings {
+        ready: 1,
+        ..Settings::default()
+    }
+}
 
 fn net(text: &str) -> IpNet {
     text.parse().expect("a literal")
@@ -26,7 +22,7 @@ fn net(text: &str) -> IpNet {
 fn image(allow: &[IpNet], deny: &[IpNet], block: &[IpNet]) -> Image {
     let rules = |nets: &[IpNet]| nets.iter().map(|net| (*net, Rule::default())).collect();
     Image {
-        settings: READY,
+        settings: ready(),
         allow: rules(allow),
         deny: rules(deny),
         block: rules(block),
@@ -48,6 +44,7 @@ fn world(memory: &Memory) -> Vec<bool> {
             let packet = Packet::Ip {
                 source: addr.into(),
                 transport: Transport::Other,
+                port: 0,
             };
             let verdict = decide(&packet, memory).verdict;
             matches!(verdict, gateway_common::outcome::Verdict::Pass(_))

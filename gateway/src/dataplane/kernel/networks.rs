@@ -1,0 +1,321 @@
+//! Writes and reads the tables of networks; the layout is `gateway_common::networks`.
+//!
+//! Cuts lists of networks, which may lie within each other, into ranges that do not.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use gateway_common::addr::Addr;
+use gateway_common::entry::{Kind, Stamp, Tally};
+use gateway_common::networks::{SPANS, number4, number6, search};
+use gateway_common::tables::Rule;
+use ipnet::IpNet;
+
+use super::region::Region;
+
+/// A network, its list and its rule.
+pub type Listed = (IpNet, Kind, Rule);
+
+/// The maps of networks, two halves each.
+#[derive(Debug)]
+pub struct Networks {
+    pub spans4: Region,
+    pub ranges4: Region,
+    pub ranges6: Region,
+    pub networks: Region,
+    /// Ranges in a half, of either family.
+    pub ranges: u32,
+    /// Networks in a half, the unused first one included.
+    pub entries: u32,
+}
+
+/// A range before it is written: start, and references to networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Range {
+    start: u128,
+    allow: u32,
+    deny: u32,
+}
+
+/// More networks, or more ranges of them, than fit.
+#[derive(Debug)]
+pub struct TooMany;
+
+impl Networks {
+    /// Fills a half, which nobody reads yet. Returns the number of the last IPv6 range.
+    pub fn write(&self, half: u32, listed: &[Listed]) -> Result<u32, TooMany> {
+        if listed.len() >= self.entries as usize {
+            return Err(TooMany);
+        }
+        let four = cut(listed, true);
+        let six = cut(listed, false);
+        if four.len().max(six.len()) > self.ranges as usize {
+            return Err(TooMany);
+        }
+        self.write_networks(half, listed);
+        self.write_ranges4(half, &four);
+        let words = self.ranges6.words();
+        for (range, to) in six.iter().zip(words[self.first_range(half) * 4..].chunks(4)) {
+            store(&to[0], (range.start >> 64) as u64);
+            store(&to[1], range.start as u64);
+            store(&to[2], pair(range.allow, range.deny));
+            store(&to[3], 0);
+        }
+        Ok(six.len() as u32 - 1)
+    }
+
+    fn write_networks(&self, half: u32, listed: &[Listed]) {
+        let words = self.networks.words();
+        let mut places = words[self.first_network(half) * 4..].chunks(4).skip(1);
+        for ((net, kind, rule), to) in listed.iter().zip(&mut places) {
+            let [high, low] = Addr::from(net.addr()).halves();
+            store(&to[0], high);
+            store(&to[1], low);
+            let stamp = Stamp::new(*kind, rule.deadline_ns);
+            store(&to[2], pair(u32::from(net.prefix_len()), stamp.0));
+            store(&to[3], Tally::of(rule).0);
+        }
+        if listed.len() + 1 < self.entries as usize
+            && let Some(end) = places.next()
+        {
+            store(&end[2], 0);
+        }
+    }
+
+    fn write_ranges4(&self, half: u32, ranges: &[Range]) {
+        let words = self.ranges4.words();
+        for (range, to) in ranges.iter().zip(words[self.first_range(half) * 2..].chunks(2)) {
+            store(&to[0], pair(range.start as u32, range.allow));
+            store(&to[1], pair(range.deny, 0));
+        }
+        let spans = &self.spans4.words()[(half * SPANS) as usize..];
+        let mut at = 0;
+        for (upper, to) in (0..SPANS).zip(spans) {
+            let up_to = |at: &mut usize, end: u32| {
+                while ranges.get(*at + 1).is_some_and(|next| next.start <= u128::from(end)) {
+                    *at += 1;
+                }
+                *at as u32
+            };
+            let first = up_to(&mut at, upper << 16);
+            let last = up_to(&mut at, upper << 16 | 0xffff);
+            store(to, pair(first, last));
+        }
+    }
+
+    pub fn first_range(&self, half: u32) -> usize {
+        (half * self.ranges) as usize
+    }
+
+    pub fn first_network(&self, half: u32) -> usize {
+        (half * self.entries) as usize
+    }
+
+    /// Every network of a half, in the order of its references, the first of which is 1.
+    pub fn listed(&self, half: u32) -> Vec<Listed> {
+        let words = &self.networks.words()[self.first_network(half) * 4..];
+        let places = words.chunks(4).take(self.entries as usize).skip(1);
+        places.map_while(read).collect()
+    }
+
+    /// The longest allow and the longest deny rule around an address, whether or not they are in force.
+    pub fn around(&self, half: u32, last6: u32, addr: IpAddr) -> [Option<Rule>; 2] {
+        let key = Addr::from(addr);
+        let references = if addr.is_ipv4() {
+            self.around4(half, number4(&key))
+        } else {
+            self.around6(half, last6, number6(&key))
+        };
+        references.map(|reference| {
+            let at = (self.first_network(half) + reference as usize) * 4;
+            let (_, _, rule) = read(self.networks.words().get(at..at + 4)?)?;
+            (reference != 0).then_some(rule)
+        })
+    }
+
+    fn around4(&self, half: u32, number: u32) -> [u32; 2] {
+        let halves = self.ranges4.halves();
+        let at = |index: u32, field: usize| load(&halves[(self.first_range(half) + index as usize) * 4 + field]);
+        let span = &self.spans4.halves()[((half * SPANS + (number >> 16)) * 2) as usize..];
+        let found = search(load(&span[0]), load(&span[1]), |index| Some(at(index, 0) <= number));
+        found.map_or([0; 2], |index| [at(index, 1), at(index, 2)])
+    }
+
+    fn around6(&self, half: u32, last: u32, number: [u64; 2]) -> [u32; 2] {
+        let words = self.ranges6.words();
+        let at = |index: u32, field: usize| {
+            words[(self.first_range(half) + index as usize) * 4 + field].load(Ordering::Relaxed)
+        };
+        let found = search(0, last, |index| Some([at(index, 0), at(index, 1)] <= number));
+        found.map_or([0; 2], |index| halves_of(at(index, 2)))
+    }
+}
+
+fn store(to: &AtomicU64, value: u64) {
+    to.store(value, Ordering::Relaxed);
+}
+
+fn load(from: &AtomicU32) -> u32 {
+    from.load(Ordering::Relaxed)
+}
+
+/// Two fields of four bytes as they lie next to each other.
+fn pair(first: u32, second: u32) -> u64 {
+    let (first, second) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u64::from_ne_bytes([
+        first[0], first[1], first[2], first[3], second[0], second[1], second[2], second[3],
+    ])
+}
+
+/// The reverse of [`pair`].
+fn halves_of(word: u64) -> [u32; 2] {
+    let b = word.to_ne_bytes();
+    [
+        u32::from_ne_bytes([b[0], b[1], b[2], b[3]]),
+        u32::from_ne_bytes([b[4], b[5], b[6], b[7]]),
+    ]
+}
+
+/// `None` at the end of the list.
+fn read(place: &[AtomicU64]) -> Option<Listed> {
+    let word = |index: usize| place[index].load(Ordering::Relaxed);
+    let [bits, stamp] = halves_of(word(2));
+    let stamp = Stamp(stamp);
+    let kind = match stamp.kind() {
+        1 => Kind::Allow,
+        2 => Kind::Deny,
+        _ => return None,
+    };
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&word(0).to_ne_bytes());
+    bytes[8..].copy_from_slice(&word(1).to_ne_bytes());
+    let net = IpNet::new(Addr::v6(bytes).into(), u8::try_from(bits).ok()?).ok()?;
+    Some((net, kind, Tally(word(3)).rule(stamp)))
+}
+
+fn bounds(net: &IpNet) -> (u128, u128) {
+    match net {
+        IpNet::V4(net) => (
+            u32::from(net.network()).into(),
+            u32::from(net.broadcast()).into(),
+        ),
+        IpNet::V6(net) => (net.network().into(), net.broadcast().into()),
+    }
+}
+
+/// The networks that are open at a point of the sweep, each within the one before it.
+#[derive(Default)]
+struct Open(Vec<(u128, u32)>);
+
+impl Open {
+    fn close_before(&mut self, point: u128) {
+        while self.0.last().is_some_and(|(end, _)| *end < point) {
+            self.0.pop();
+        }
+    }
+
+    fn longest(&self) -> u32 {
+        self.0.last().map_or(0, |(_, reference)| *reference)
+    }
+}
+
+/// Cuts the networks of one family into ranges, the first of which starts at zero. A network's reference is its index
+/// plus one.
+fn cut(listed: &[Listed], ipv4: bool) -> Vec<Range> {
+    let last = if ipv4 { u128::from(u32::MAX) } else { u128::MAX };
+    let mut nets: Vec<_> = listed
+        .iter()
+        .enumerate()
+        .filter(|(_, (net, ..))| net.addr().is_ipv4() == ipv4)
+        .map(|(index, (net, kind, _))| {
+            let (start, end) = bounds(net);
+            (start, net.prefix_len(), end, *kind, index as u32 + 1)
+        })
+        .collect();
+    // A network stands before all that lie within it.
+    nets.sort_unstable_by_key(|(start, length, ..)| (*start, *length));
+    let mut points: Vec<u128> = vec![0];
+    for (start, _, end, ..) in &nets {
+        points.push(*start);
+        if *end < last {
+            points.push(end + 1);
+        }
+    }
+    points.sort_unstable();
+    points.dedup();
+
+    let (mut allow, mut deny) = (Open::default(), Open::default());
+    let mut nets = nets.into_iter().peekable();
+    let mut ranges: Vec<Range> = Vec::with_capacity(points.len());
+    for point in points {
+        allow.close_before(point);
+        deny.close_before(point);
+        while let Some((_, _, end, kind, reference)) = nets.next_if(|(start, ..)| *start == point) {
+            let open = if kind == Kind::Allow { &mut allow } else { &mut deny };
+            open.0.push((end, reference));
+        }
+        let range = Range {
+            start: point,
+            allow: allow.longest(),
+            deny: deny.longest(),
+        };
+        let same = |last: &Range| (last.allow, last.deny) == (range.allow, range.deny);
+        if !ranges.last().is_some_and(same) {
+            ranges.push(range);
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(nets: &[(&str, Kind)]) -> Vec<Listed> {
+        nets.iter()
+            .map(|(net, kind)| (net.parse().expect("a network"), *kind, Rule::default()))
+            .collect()
+    }
+
+    fn ranges(nets: &[(&str, Kind)]) -> Vec<(u128, u32, u32)> {
+        let listed = listed(nets);
+        cut(&listed, true)
+            .into_iter()
+            .map(|range| (range.start, range.allow, range.deny))
+            .collect()
+    }
+
+    #[test]
+    fn nothing_listed_is_one_range() {
+        assert_eq!(ranges(&[]), [(0, 0, 0)]);
+        assert_eq!(ranges(&[("2001:db8::/32", Kind::Deny)]), [(0, 0, 0)]);
+    }
+
+    #[test]
+    fn the_longest_wins_in_its_list_and_the_cover_goes_on_behind_it() {
+        let nets = [
+            ("10.0.0.0/8", Kind::Deny),
+            ("10.1.0.0/16", Kind::Deny),
+            ("10.1.2.0/24", Kind::Allow),
+            ("10.0.0.0/8", Kind::Allow),
+        ];
+        assert_eq!(
+            ranges(&nets),
+            [
+                (0, 0, 0),
+                (0x0a00_0000, 4, 1),
+                (0x0a01_0000, 4, 2),
+                (0x0a01_0200, 3, 2),
+                (0x0a01_0300, 4, 2),
+                (0x0a02_0000, 4, 1),
+                (0x0b00_0000, 0, 0),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_whole_space_and_its_last_network_have_no_end() {
+        let nets = [("0.0.0.0/0", Kind::Deny), ("255.0.0.0/8", Kind::Deny)];
+        assert_eq!(ranges(&nets), [(0, 0, 1), (0xff00_0000, 0, 2)]);
+    }
+}
