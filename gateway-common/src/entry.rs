@@ -2,6 +2,7 @@
 //!
 //! Owns the packing. Knows no table: the same two words stand beside single addresses and networks.
 
+use crate::branchless::is_less;
 use crate::tables::{NEVER, Rule};
 
 /// The list an entry belongs to. A smaller number is the stronger word.
@@ -56,11 +57,13 @@ impl Stamp {
         self.0 >> Self::KIND_BITS != 0
     }
 
-    /// Whether an entry that [`Stamp::ends`] is still in force.
+    /// One if the entry has ended at `now_ns`, else zero. By arithmetic, which costs the kernel's verifier nothing.
     #[inline(always)]
     #[must_use]
-    pub const fn lasts_at(self, now_ns: u64) -> bool {
-        (now_ns >> Self::UNIT_SHIFT) < (self.0 >> Self::KIND_BITS) as u64
+    pub fn ended_at(self, now_ns: u64) -> u64 {
+        // Without an end this is the largest number there is, beyond any time.
+        let last = (self.0 >> Self::KIND_BITS).wrapping_sub(1) as u64;
+        is_less(last, now_ns >> Self::UNIT_SHIFT)
     }
 
     /// The end, as it will be enforced.
@@ -129,12 +132,13 @@ mod tests {
         assert_eq!(stamp.kind(), Kind::Block as u32);
         assert!(stamp.ends());
         assert_eq!(stamp.deadline_ns(), 6 * Stamp::UNIT_NS);
-        assert!(stamp.lasts_at(6 * Stamp::UNIT_NS - 1));
-        assert!(!stamp.lasts_at(6 * Stamp::UNIT_NS));
+        assert_eq!(stamp.ended_at(6 * Stamp::UNIT_NS - 1), 0);
+        assert_eq!(stamp.ended_at(6 * Stamp::UNIT_NS), 1);
         assert!(!Stamp::new(Kind::Deny, NEVER).ends());
         assert_eq!(Stamp::rounded(1), Stamp::UNIT_NS);
         let latest = Stamp::new(Kind::Deny, u64::MAX);
-        assert!(latest.lasts_at(9 * 365 * 86_400 * 1_000_000_000));
+        assert_eq!(latest.ended_at(9 * 365 * 86_400 * 1_000_000_000), 0);
+        assert_eq!(Stamp::new(Kind::Deny, NEVER).ended_at(u64::MAX >> 4), 0);
     }
 
     #[test]

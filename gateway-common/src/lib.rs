@@ -5,9 +5,11 @@
 //! are read, how maps are reached or what a request is. `no_std`, unsigned integers and byte arrays only, so that
 //! the same source compiles for the kernel and for the host; a test compares these layouts with the built object.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod addr;
 pub mod addresses;
+pub mod branchless;
 pub mod entry;
 pub mod limiter;
 pub mod networks;

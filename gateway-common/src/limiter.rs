@@ -15,6 +15,7 @@
 //! keyed with a random number, so nobody can aim for it.
 
 use crate::addr::Addr;
+use crate::branchless::{is_less, is_zero, smaller};
 
 /// Sources that share one bucket before one of them must make room.
 pub const WAYS: usize = 8;
@@ -159,8 +160,18 @@ pub struct Step {
     pub within: bool,
 }
 
-/// One SYN of a source at `now_ns` (`CLOCK_BOOTTIME`), in the bucket whose words `read` reads. Interval and tolerance
-/// as [`cost`] makes them.
+/// One packet that a source is to pay for. Interval and tolerance as [`cost`] makes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// Of the source's [`Place`].
+    pub fingerprint: u16,
+    /// `CLOCK_BOOTTIME`.
+    pub now_ns: u64,
+    pub interval_ns: u64,
+    pub tolerance_ns: u64,
+}
+
+/// Makes a charge in the bucket whose words `read` reads.
 ///
 /// A lead that no SYN could have left behind (longer than interval and tolerance together) counts as expired. So a
 /// wrapped clock, a foreign word or a limit made smaller while it ran forgives, and never shuts a source out.
@@ -168,26 +179,20 @@ pub struct Step {
 /// Arithmetic instead of branches: the kernel's verifier follows each branch, and eight words of three make many ways.
 #[inline(always)]
 #[must_use]
-pub fn step(
-    read: impl Fn(usize) -> u64,
-    fingerprint: u16,
-    now_ns: u64,
-    interval_ns: u64,
-    tolerance_ns: u64,
-) -> Step {
-    let now = now_ns >> UNIT_SHIFT & TAT_MASK;
-    let interval = in_units(interval_ns);
-    let tolerance = tolerance_ns >> UNIT_SHIFT;
+pub fn step(charge: &Charge, read: impl Fn(usize) -> u64) -> Step {
+    let now = charge.now_ns >> UNIT_SHIFT & TAT_MASK;
+    let interval = in_units(charge.interval_ns);
+    let tolerance = charge.tolerance_ns >> UNIT_SHIFT;
     let longest = tolerance.saturating_add(interval);
     let longest = if longest > LEAD_MAX { LEAD_MAX } else { longest };
-    let own = u64::from(fingerprint);
+    let own = u64::from(charge.fingerprint);
 
     // The word to use is the smallest by: another's before own, lead, place.
     let mut best = u64::MAX >> 1;
     let mut way = 0;
     while way < WAYS {
         let word = read(way);
-        let foreign = ((word >> TAT_BITS ^ own) + 0xffff) >> 16;
+        let foreign = is_zero(word >> TAT_BITS ^ own) ^ 1;
         let rank = foreign << 60 | lead_of(word, now, longest) << 3 | way as u64;
         best = smaller(best, rank);
         way += 1;
@@ -212,18 +217,9 @@ pub fn step(
 
 /// How far a word's TAT is ahead of now; zero if that is further than `longest`.
 #[inline(always)]
-const fn lead_of(word: u64, now: u64, longest: u64) -> u64 {
+fn lead_of(word: u64, now: u64, longest: u64) -> u64 {
     let ahead = word.wrapping_sub(now) & TAT_MASK;
-    // All ones if `ahead` is in range: both are below 2^63, so the sign of the difference tells.
-    let in_range = (longest.wrapping_sub(ahead) >> 63).wrapping_sub(1);
-    ahead & in_range
-}
-
-/// The smaller of two numbers below 2^63.
-#[inline(always)]
-const fn smaller(a: u64, b: u64) -> u64 {
-    let if_b = 0_u64.wrapping_sub(b.wrapping_sub(a) >> 63);
-    a ^ ((a ^ b) & if_b)
+    ahead & is_less(longest, ahead).wrapping_sub(1)
 }
 
 #[cfg(test)]

@@ -158,14 +158,15 @@ pub struct Limit {
     pub v6_bits: u32,
 }
 
-/// Indices of [`Settings::limits`].
+/// Indices of [`Settings::limits`], in the order of the bits of `feature` and `observe` and of the reasons' numbers.
 pub mod limit {
-    pub const SYN: usize = 0;
-    pub const SYN_AGGREGATE: usize = 1;
-    pub const SYN_GLOBAL: usize = 2;
-    pub const ICMP: usize = 3;
-    pub const UDP: usize = 4;
-    pub const COUNT: usize = 5;
+    pub const SYN: u32 = 0;
+    pub const SYN_AGGREGATE: u32 = 1;
+    pub const SYN_GLOBAL: u32 = 2;
+    pub const ICMP: u32 = 3;
+    pub const UDP: u32 = 4;
+    /// Room for more; a power of two, so that an index is masked into range.
+    pub const COUNT: u32 = 8;
 }
 
 /// Where the live tables lie in their maps, and how they are hashed. The keeper's own.
@@ -210,7 +211,7 @@ pub struct Settings {
     /// Key of the limiter's hash, chosen at random when the tables are made.
     pub hash_key: [u64; 2],
     pub layout: Layout,
-    pub limits: [Limit; limit::COUNT],
+    pub limits: [Limit; limit::COUNT as usize],
     /// At most one log line of a drop in so many nanoseconds on one processor.
     pub log_interval_ns: u64,
     /// At most one event of a drop in so many nanoseconds on one processor.
@@ -242,7 +243,7 @@ pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 240 && align_of::<Settings>() == 8);
+    assert!(size_of::<Settings>() == 312 && align_of::<Settings>() == 8);
     assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
     assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };

@@ -1,38 +1,35 @@
 //! The one way out: count, sample, act. Every frame leaves through [`leave`] and is counted there once.
 
-use core::ptr::NonNull;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
 use gateway_common::outcome::{DropReason, Verdict};
 use gateway_common::tables::{Event, feature};
-use gateway_ebpf::packet::{Packet, Transport};
+use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::{Decision, Tables as _};
 
-use crate::atomic;
-use crate::maps::{COUNTERS, EVENTS, Kernel, PROCESSOR};
+use crate::maps::{COUNTERS, EVENTS, Entry, Kernel, PROCESSOR, forget};
 
 /// Carries out a decision and returns the XDP action.
 #[inline(always)]
-pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<NonNull<u64>>) -> u32 {
+pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<Entry>) -> u32 {
+    if let Some(entry) = decision.entry {
+        entry.hit();
+    }
+    let (verdict, observed) = (forget(decision.verdict), forget(decision.observed));
     let length = (ctx.data_end() - ctx.data()) as u64;
-    count(decision.verdict.slot(), length);
-    if let Some(tally) = decision.entry {
-        // SAFETY: an aligned word of a map, whose lower bits count hits and have room for all there will ever be.
-        unsafe { atomic::add(tally.as_ptr(), 1) };
-    }
-    if let Some(reason) = decision.observed {
+    count(verdict.slot(), length);
+    if let Some(reason) = observed {
         count(reason.observed_slot(), length);
-        sample(ctx, packet, reason, reason.observed_slot());
     }
-    match decision.verdict {
-        Verdict::Pass(_) => XDP_PASS,
-        Verdict::Drop(reason) => {
-            sample(ctx, packet, reason, reason.slot());
-            XDP_DROP
-        }
+    let (action, told) = match verdict {
+        Verdict::Pass(_) => (XDP_PASS, observed.map(DropReason::observed_slot)),
+        Verdict::Drop(reason) => (XDP_DROP, Some(reason.slot())),
+    };
+    if let Some(slot) = told {
+        sample(ctx, packet, slot);
     }
+    action
 }
 
 /// Adds one packet to a counter. Per processor, so no atomic is needed: XDP runs without preemption.
@@ -48,7 +45,7 @@ fn count(slot: u32, bytes: u64) {
 
 /// Tells of a drop to whoever asked for it, if the last word about one is long enough ago.
 #[inline(always)]
-fn sample(ctx: &XdpContext, packet: &Packet, reason: DropReason, slot: u32) {
+fn sample(ctx: &XdpContext, packet: &Packet, slot: u32) {
     let Some(settings) = Kernel.settings() else { return };
     if settings.features & (feature::LOG_DROPS | feature::EVENTS) == 0 {
         return;
@@ -69,63 +66,41 @@ fn sample(ctx: &XdpContext, packet: &Packet, reason: DropReason, slot: u32) {
         && now.wrapping_sub(processor.logged_ns) >= settings.log_interval_ns
     {
         processor.logged_ns = now;
-        log(ctx, packet, reason);
+        log(ctx, packet, slot);
+
     }
 }
 
 /// Puts an event into the ring. If that is full, the event is lost: it was a sample.
 #[inline(always)]
 fn tell(ctx: &XdpContext, packet: &Packet, slot: u32, now: u64) {
-    let (source, transport, port) = match packet {
-        Packet::Ip {
-            source,
-            transport,
-            port,
-        } => (source.0, *transport, *port),
-        Packet::NotIp | Packet::Malformed(_) => ([0; 4], Transport::Other, 0),
-    };
-    let protocol = match transport {
-        Transport::Syn | Transport::Tcp => 6,
-        Transport::Udp => 17,
-        Transport::Icmp => 1,
-        Transport::Other | Transport::Malformed(_) => 0,
+    let protocol = match packet.content {
+        Content::Syn | Content::Tcp => 6,
+        Content::Udp => 17,
+        Content::Icmp => 1,
+        Content::Other | Content::Malformed(_) | Content::Unreadable(_) | Content::NotIp => 0,
     };
     let event = Event {
         time_ns: now,
-        source,
+        source: packet.source.0,
         slot,
         ifindex: ctx.ingress_ifindex() as u32,
         length: (ctx.data_end() - ctx.data()) as u32,
-        port,
+        port: packet.port,
         protocol,
         _pad: 0,
     };
     let _ = EVENTS.output::<Event>(&event, 0);
 }
 
-/// Writes a log line.
+/// Writes a log line. One form for all, since each costs a thousand instructions: an address that is not known is zero.
 #[inline(always)]
-fn log(ctx: &XdpContext, packet: &Packet, reason: DropReason) {
-    let (number, interface) = (reason.slot(), ctx.ingress_ifindex() as u32);
-    match packet {
-        Packet::Ip { source, .. } if source.is_v4() => {
-            info!(
-                ctx,
-                "drop reason={} source={:i} interface={}",
-                number,
-                u32::from_be(source.0[3]),
-                interface
-            );
-        }
-        Packet::Ip { source, .. } => {
-            info!(
-                ctx,
-                "drop reason={} source={:i} interface={}",
-                number,
-                source.octets(),
-                interface
-            );
-        }
-        Packet::NotIp | Packet::Malformed(_) => info!(ctx, "drop reason={} interface={}", number, interface),
-    }
+fn log(ctx: &XdpContext, packet: &Packet, slot: u32) {
+    info!(
+        ctx,
+        "drop reason={} source={:i} interface={}",
+        slot,
+        packet.source.octets(),
+        ctx.ingress_ifindex() as u32
+    );
 }

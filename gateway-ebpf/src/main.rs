@@ -2,7 +2,7 @@
 //!
 //! No `if` about traffic stands here. On any target but BPF this is an empty program, so that the workspace builds
 //! and is linted as a whole.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics, asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
@@ -26,14 +26,15 @@ mod entry {
     use gateway_ebpf::policy;
 
     use crate::exit;
-    use crate::maps::Kernel;
+    use crate::maps::{Kernel, forget};
 
     /// Every frame of an interface arrives here. The name is `tables::names::PROGRAM`.
     #[xdp]
     pub fn gateway_xdp(ctx: XdpContext) -> u32 {
         // SAFETY: the kernel keeps `data..data_end` readable while the program runs, and the verifier checks each load.
         let frame = unsafe { Cursor::from_raw(ctx.data() as *const u8, ctx.data_end() as *const u8) };
-        let packet = packet::parse(frame);
+        let mut packet = packet::parse(frame);
+        packet.content = forget(packet.content);
         let decision = policy::decide(&packet, &Kernel);
         exit::leave(&ctx, &packet, decision)
     }

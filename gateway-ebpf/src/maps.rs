@@ -4,7 +4,7 @@
 //! map or trie costs a call. The lists and the limiter build what they need on top. The numbers of entries here are
 //! the least there can be; user space sets the configured ones.
 
-use core::ptr::NonNull;
+use core::num::NonZeroU64;
 
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
@@ -12,8 +12,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use gateway_common::addr::Addr;
 use gateway_common::addresses::{Bucket4, Bucket6, EMPTY6, PROBES, WAYS4, WAYS6, home4, home6};
+use gateway_common::branchless::{is_zero, opaque, smaller};
 use gateway_common::entry::{Kind, Stamp};
-use gateway_common::limiter::{BUCKETS, Bucket, Step, WAYS};
+use gateway_common::limiter::{self, BUCKETS, Bucket, Charge, WAYS};
 use gateway_common::networks::{Network, Range4, Range6, SPANS, Span, number4, number6, search};
 use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, EVENTS_BYTES, Layout, Settings};
@@ -60,16 +61,62 @@ pub struct Processor {
     pub logged_ns: u64,
     /// `CLOCK_BOOTTIME` of the last event.
     pub told_ns: u64,
+    /// See [`forget`].
+    scratch: [u64; 2],
 }
-
-/// Times a limiter step is tried again after another processor changed the word.
-const RETRIES: u32 = 3;
 
 /// The maps as [`Tables`].
 pub struct Kernel;
 
-/// An entry is its tally.
-type Entry = NonNull<u64>;
+/// An entry by its place: a table, the number of a value in its map, and a place in that value.
+///
+/// A number and no pointer: the verifier follows each pointer on its own, and numbers together.
+#[derive(Clone, Copy)]
+pub struct Entry(NonZeroU64);
+
+/// Values of the part of [`Entry`] that names the table.
+mod table {
+    pub(super) const ADDRESSES4: u64 = 0;
+    pub(super) const ADDRESSES6: u64 = 1;
+    pub(super) const NETWORKS: u64 = 2;
+}
+
+impl Entry {
+    const TABLE: u32 = 48;
+    const INDEX: u32 = 8;
+    /// Never zero.
+    const MARK: NonZeroU64 = NonZeroU64::new(1 << 56).unwrap();
+
+    #[inline(always)]
+    fn new(table: u64, index: u32, way: u32) -> Self {
+        Self(Self::MARK | (table << Self::TABLE | u64::from(index) << Self::INDEX | u64::from(way)))
+    }
+
+    /// Counts a packet that met it.
+    #[inline(always)]
+    pub fn hit(self) {
+        let number = self.0.get();
+        let (index, way) = ((number >> Self::INDEX) as u32, number as usize & 7);
+        let tally = match number >> Self::TABLE & 7 {
+            table::ADDRESSES4 => ADDRESSES4
+                .get_ptr_mut(index)
+                // SAFETY: a place of a map value, which is there for as long as the map.
+                .map(|bucket| unsafe { &raw mut (*bucket).tallies[way & (WAYS4 - 1)] }),
+            table::ADDRESSES6 => ADDRESSES6
+                .get_ptr_mut(index)
+                // SAFETY: as above.
+                .map(|bucket| unsafe { &raw mut (*bucket).tallies[way & (WAYS6 - 1)] }),
+            _ => NETWORKS
+                .get_ptr_mut(index)
+                // SAFETY: as above.
+                .map(|network| unsafe { &raw mut (*network).tally }),
+        };
+        if let Some(tally) = tally {
+            // SAFETY: an aligned word of a map, whose lower bits count hits and have room for all there will ever be.
+            unsafe { atomic::add(tally, 1) };
+        }
+    }
+}
 
 impl Tables for Kernel {
     type Entry = Entry;
@@ -82,34 +129,41 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
-    fn address(&self, source: &Addr, settings: &Settings) -> Option<Found<Entry>> {
-        let (layout, observe) = (&settings.layout, settings.observe);
+    fn address(&self, source: &Addr, settings: &Settings, now_ns: u64) -> Found<Entry> {
         if source.is_v4() {
-            address4(source.0[3], layout, observe)
+            address4(source.0[3], settings, now_ns)
         } else {
-            address6(source.halves(), layout, observe)
+            address6(source.halves(), settings, now_ns)
         }
     }
 
     #[inline(always)]
-    fn network(&self, source: &Addr, settings: &Settings) -> Option<Found<Entry>> {
+    fn network(&self, source: &Addr, settings: &Settings, now_ns: u64) -> Found<Entry> {
         let layout = &settings.layout;
-        let (allow, deny) = if source.is_v4() {
-            around4(number4(source), layout)?
+        let around = if source.is_v4() {
+            around4(number4(source), layout)
         } else {
-            around6(number6(source), layout)?
+            around6(number6(source), layout)
+        };
+        let Some((allow, deny)) = around else {
+            return Found::nothing();
         };
         // The allow list is never observed, so a live allow rule can not be outranked.
-        if let Some(entry) = live_network(allow, layout) {
-            return Some(Found {
+        let entry = live_network(allow, layout, now_ns);
+        if entry.is_some() {
+            return Found {
                 rank: Kind::Allow as u32,
                 entry,
-            });
+            };
         }
-        Some(Found {
+        let entry = live_network(deny, layout, now_ns);
+        if entry.is_none() {
+            return Found::nothing();
+        }
+        Found {
             rank: rank(Kind::Deny as u32, settings.observe),
-            entry: live_network(deny, layout)?,
-        })
+            entry,
+        }
     }
 
     /// Reading the clock is a call and costs more than the rest of the program; the tick of the timer is a load. So
@@ -131,117 +185,158 @@ impl Tables for Kernel {
         processor.now_ns
     }
 
-    /// A word is replaced only if it is still what the step was computed from. If another processor is faster three
-    /// times in a row, the last result is written over its word: one SYN of either source is then not counted.
+    /// A word is replaced only if it is still what the step was computed from. If another processor was faster, this
+    /// packet is not counted: while a source is within its limit it may get as many packets more as there are
+    /// processors at work on it; once it is over, there is nothing to write and nothing to lose.
     #[inline(always)]
-    fn limit(&self, bucket: u32, step: impl Fn(&[u64; WAYS]) -> Step) -> bool {
+    fn limit(&self, bucket: u32, charge: &Charge) -> bool {
         let Some(bucket) = LIMITER.get_ptr_mut(bucket) else {
             return true;
         };
         let words = bucket.cast::<u64>();
-        for _ in 0..RETRIES {
-            let step = step(&read(words));
-            // SAFETY: `way` is below `WAYS`, masked so that the verifier knows it too.
-            let word = unsafe { words.add(step.way & (WAYS - 1)) };
-            // SAFETY: an aligned word of a map, which every writer changes atomically.
-            if step.new == step.old || unsafe { atomic::swap_if(word, step.old, step.new) } {
-                return step.within;
-            }
+        // SAFETY: an aligned word of the bucket, read whole.
+        let step = limiter::step(charge, |way| unsafe {
+            words.add(way & (WAYS - 1)).read_volatile()
+        });
+        if step.new != step.old {
+            // SAFETY: `way` is below `WAYS`, masked so that the verifier knows it too; and every writer changes the
+            // word atomically.
+            unsafe { atomic::swap_if(words.add(step.way & (WAYS - 1)), step.old, step.new) };
         }
-        let step = step(&read(words));
-        // SAFETY: as above.
-        unsafe { words.add(step.way & (WAYS - 1)).write_volatile(step.new) };
         step.within
     }
 }
 
-/// The words of a bucket, each read once and whole.
-#[inline(always)]
-fn read(words: *const u64) -> [u64; WAYS] {
-    // SAFETY: the pointer is to a `Bucket` of a map, which holds `WAYS` aligned words.
-    core::array::from_fn(|way| unsafe { words.add(way).read_volatile() })
-}
+/// An entry that a walk over buckets met, as one number: of two, the smaller speaks more strongly.
+///
+/// From the top: whether it is no entry after all, its rank, its bucket, its place. Made and compared by arithmetic: see
+/// `gateway_common::branchless`.
+#[derive(Clone, Copy)]
+struct Met(u64);
 
-/// Whether an entry is in force. The clock is read only if the entry has an end.
-#[inline(always)]
-fn live(stamp: Stamp) -> bool {
-    !stamp.ends() || stamp.lasts_at(Kernel.now_ns())
-}
+impl Met {
+    const NOTHING: Self = Self(1 << Self::VOID);
+    const VOID: u32 = 62;
+    const RANK: u32 = 48;
 
-/// Prefers `tally` to what was found so far if its list speaks more strongly.
-#[inline(always)]
-fn consider(best: &mut Option<Found<Entry>>, stamp: Stamp, tally: *mut u64, observe: u32) {
-    // A place whose entry is gone has no kind.
-    if stamp.kind() == 0 || !live(stamp) {
-        return;
+    #[inline(always)]
+    fn new(stamp: Stamp, bucket: u32, way: u32, observe: u32, now_ns: u64) -> Self {
+        // A place whose entry is gone has no kind.
+        let void = is_zero(stamp.kind().into()) | stamp.ended_at(now_ns);
+        let rank = rank(stamp.kind(), observe);
+        Self(void << Self::VOID | u64::from(rank) << Self::RANK | u64::from(bucket) << 8 | u64::from(way))
     }
-    let rank = rank(stamp.kind(), observe);
-    if best.is_none_or(|best| rank < best.rank)
-        && let Some(entry) = NonNull::new(tally)
-    {
-        *best = Some(Found { rank, entry });
+
+    #[inline(always)]
+    fn stronger(self, other: Self) -> Self {
+        Self(smaller(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn found(self, table: u64) -> Found<Entry> {
+        if self.0 >> Self::VOID != 0 {
+            return Found::nothing();
+        }
+        Found {
+            rank: (self.0 >> Self::RANK) as u32 & 7,
+            entry: Some(Entry::new(table, (self.0 >> 8) as u32, self.0 as u32 & 7)),
+        }
     }
 }
 
+/// Whether an entry is in force.
 #[inline(always)]
-fn address4(addr: u32, layout: &Layout, observe: u32) -> Option<Found<Entry>> {
-    let mut best = None;
+fn live(stamp: Stamp, now_ns: u64) -> bool {
+    stamp.ended_at(now_ns) == 0
+}
+
+/// The number of the lowest bit that is set in the eight lowest of `bits`.
+#[inline(always)]
+fn lowest(bits: u64) -> u32 {
+    let one = bits & bits.wrapping_neg();
+    let any = |mask: u64| 1 - is_zero(one & mask);
+    (any(0xaa) | any(0xcc) << 1 | any(0xf0) << 2) as u32 & 7
+}
+
+#[inline(always)]
+fn address4(addr: u32, settings: &Settings, now_ns: u64) -> Found<Entry> {
+    let (layout, observe) = (&settings.layout, settings.observe);
+    let mut best = Met::NOTHING;
     let first = layout.addresses4 + home4(addr, &layout.mix, layout.buckets4);
     for probe in 0..PROBES {
-        let Some(bucket) = ADDRESSES4.get_ptr_mut(first + probe) else {
+        // Or the loop might be counted by this, and its end the verifier can not see.
+        let index = opaque(u64::from(first + probe)) as u32;
+        let Some(bucket) = ADDRESSES4.get_ptr_mut(index) else {
             break;
         };
-        let mut slot = 0;
+        // SAFETY: an aligned word of the bucket, read whole, whatever user space does to it meanwhile.
+        let slot = |way: usize| unsafe { (&raw const (*bucket).slots[way]).read_volatile() };
+        let mut matching = 0;
         for way in 0..WAYS4 {
-            // SAFETY: an aligned word of the bucket, read whole, whatever user space does to it meanwhile.
-            slot = unsafe { (&raw const (*bucket).slots[way]).read_volatile() };
-            if slot as u32 == addr {
-                // SAFETY: a place of the bucket.
-                let tally = unsafe { &raw mut (*bucket).tallies[way] };
-                consider(&mut best, Stamp((slot >> 32) as u32), tally, observe);
+            matching |= is_zero(u64::from(slot(way) as u32 ^ addr)) << way;
+        }
+        // Three lists, and each has an address once.
+        for _ in 0..3 {
+            if matching == 0 {
+                break;
             }
+            let way = lowest(matching);
+            matching &= matching - 1;
+            let stamp = Stamp((slot(way as usize) >> 32) as u32);
+            best = best.stronger(Met::new(stamp, index, way, observe, now_ns));
         }
         // The last place tells whether the bucket was ever full.
-        if slot == 0 {
+        if slot(WAYS4 - 1) == 0 {
             break;
         }
     }
-    best
+    best.found(table::ADDRESSES4)
 }
 
 #[inline(always)]
-fn address6(key: [u64; 2], layout: &Layout, observe: u32) -> Option<Found<Entry>> {
-    let mut best = None;
+fn address6(key: [u64; 2], settings: &Settings, now_ns: u64) -> Found<Entry> {
+    let (layout, observe) = (&settings.layout, settings.observe);
+    let mut best = Met::NOTHING;
     let first = layout.addresses6 + home6(key, &layout.mix, layout.buckets6);
     for probe in 0..PROBES {
-        let Some(bucket) = ADDRESSES6.get_ptr_mut(first + probe) else {
+        // Or the loop might be counted by this, and its end the verifier can not see.
+        let index = opaque(u64::from(first + probe)) as u32;
+        let Some(bucket) = ADDRESSES6.get_ptr_mut(index) else {
             break;
         };
-        let mut there = EMPTY6;
+        let differs = |way: usize| {
+            // SAFETY: aligned words of the bucket, each read whole.
+            let there: [u64; 2] =
+                core::array::from_fn(|half| unsafe { (&raw const (*bucket).keys[way][half]).read_volatile() });
+            (there[0] ^ key[0]) | (there[1] ^ key[1])
+        };
+        let mut matching = 0;
         for way in 0..WAYS6 {
-            there = key6(bucket, way);
-            if there == key {
-                // SAFETY: an aligned word of the bucket, read whole.
-                let stamp = unsafe { (&raw const (*bucket).stamps[way]).read_volatile() };
-                // The place may have been given to another address between the two reads.
-                if key6(bucket, way) == key {
-                    // SAFETY: a place of the bucket.
-                    let tally = unsafe { &raw mut (*bucket).tallies[way] };
-                    consider(&mut best, Stamp(stamp), tally, observe);
-                }
+            matching |= is_zero(differs(way)) << way;
+        }
+        for _ in 0..3 {
+            if matching == 0 {
+                break;
+            }
+            let way = lowest(matching);
+            matching &= matching - 1;
+            let at = way as usize & (WAYS6 - 1);
+            // SAFETY: an aligned word of the bucket, read whole.
+            let stamp = Stamp(unsafe { (&raw const (*bucket).stamps[at]).read_volatile() });
+            // The place may have been given to another address between the two reads.
+            if differs(at) == 0 {
+                best = best.stronger(Met::new(stamp, index, way, observe, now_ns));
             }
         }
-        if there == EMPTY6 {
+        // SAFETY: as above.
+        let last: [u64; 2] = core::array::from_fn(|half| unsafe {
+            (&raw const (*bucket).keys[WAYS6 - 1][half]).read_volatile()
+        });
+        if last == EMPTY6 {
             break;
         }
     }
-    best
-}
-
-#[inline(always)]
-fn key6(bucket: *const Bucket6, way: usize) -> [u64; 2] {
-    // SAFETY: aligned words of a bucket in a map, each read whole.
-    core::array::from_fn(|half| unsafe { (&raw const (*bucket).keys[way][half]).read_volatile() })
+    best.found(table::ADDRESSES6)
 }
 
 /// References to the longest allow and deny networks around an address.
@@ -266,16 +361,35 @@ fn around6(number: [u64; 2], layout: &Layout) -> Option<(u32, u32)> {
 
 /// The entry of a network if there is one and it is in force.
 #[inline(always)]
-fn live_network(reference: u32, layout: &Layout) -> Option<Entry> {
+fn live_network(reference: u32, layout: &Layout, now_ns: u64) -> Option<Entry> {
     if reference == 0 {
         return None;
     }
-    let network = NETWORKS.get_ptr_mut(layout.networks + reference)?;
+    let index = layout.networks + reference;
+    let network = NETWORKS.get_ptr(index)?;
     // SAFETY: an aligned word of a map value.
     let stamp = Stamp(unsafe { (&raw const (*network).stamp).read_volatile() });
-    if !live(stamp) {
+    if !live(stamp, now_ns) {
         return None;
     }
-    // SAFETY: a field of a map value.
-    NonNull::new(unsafe { &raw mut (*network).tally })
+    Some(Entry::new(table::NETWORKS, index, 0))
+}
+
+/// A copy of `value` of which the verifier knows nothing.
+///
+/// It follows each path on its own for as long as the paths differ in a number they will branch on. A packet has a
+/// dozen ways to be read and a decision twenty ways to be made; what comes after must not be followed for each.
+#[inline(always)]
+pub fn forget<T: Copy>(value: T) -> T {
+    const { assert!(size_of::<T>() <= size_of::<[u64; 2]>() && align_of::<T>() <= 8) };
+    let Some(processor) = PROCESSOR.get_ptr_mut(0) else {
+        return value;
+    };
+    // SAFETY: this processor's own value of the map, large enough and aligned for a `T`, which is read as it was
+    // written.
+    unsafe {
+        let scratch = (&raw mut (*processor).scratch).cast::<T>();
+        scratch.write_volatile(value);
+        scratch.read_volatile()
+    }
 }

@@ -18,19 +18,37 @@
 //! checks behind it, and an entry of a list that is enforced is preferred to one that is only observed.
 
 use gateway_common::addr::Addr;
+use gateway_common::branchless::opaque;
 use gateway_common::entry::Kind;
-use gateway_common::limiter::{self, Step, WAYS};
+use gateway_common::limiter::{self, Charge};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
 use gateway_common::tables::{Settings, feature, limit, observe};
 
-use crate::packet::{Packet, Transport};
+use crate::packet::{Packet, Content};
 
-/// An entry that speaks of a source.
+/// What the tables say of a source.
+///
+/// Not an `Option`: what is left undefined in one is refused by the verifier once the compiler moves it about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found<E> {
-    /// See [`rank`].
+    /// See [`rank`]; [`Found::NOTHING`] if there is no entry.
     pub rank: u32,
-    pub entry: E,
+    pub entry: Option<E>,
+}
+
+impl<E> Found<E> {
+    /// A rank weaker than any entry's.
+    pub const NOTHING: u32 = 8;
+
+    /// No entry.
+    #[inline(always)]
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self {
+            rank: Self::NOTHING,
+            entry: None,
+        }
+    }
 }
 
 /// How strongly an entry of a list speaks, given [`Settings::observe`]: the smallest number wins.
@@ -51,18 +69,18 @@ pub trait Tables {
     fn settings(&self) -> Option<&Settings>;
 
     /// Of the live entries for the single address `source`, the one with the smallest [`rank`].
-    fn address(&self, source: &Addr, settings: &Settings) -> Option<Found<Self::Entry>>;
+    fn address(&self, source: &Addr, settings: &Settings, now_ns: u64) -> Found<Self::Entry>;
 
     /// Of the longest allow and the longest deny network around `source`, those that are live, the one with the
     /// smallest [`rank`].
-    fn network(&self, source: &Addr, settings: &Settings) -> Option<Found<Self::Entry>>;
+    fn network(&self, source: &Addr, settings: &Settings, now_ns: u64) -> Found<Self::Entry>;
 
     /// `CLOCK_BOOTTIME` in nanoseconds, at most a tick of the kernel's timer ago.
     fn now_ns(&self) -> u64;
 
-    /// Runs `step` on a limiter bucket, stores its new word and returns whether the packet is within the limit.
-    /// A bucket that can not be reached is within: the limiter fails open.
-    fn limit(&self, bucket: u32, step: impl Fn(&dyn Read) -> Step) -> bool;
+    /// Makes a charge in a limiter bucket and returns whether the packet is within the limit. A bucket that can not be
+    /// reached is within: the limiter fails open.
+    fn limit(&self, bucket: u32, charge: &Charge) -> bool;
 }
 
 /// A verdict, and the entry that led to it if one did.
@@ -95,20 +113,30 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         return Decision::pass(PassReason::Bypass);
     }
     let mut decision = Decision::pass(PassReason::Clean);
-    let (source, transport) = match packet {
-        Packet::NotIp => return Decision::pass(PassReason::NotIp),
-        Packet::Malformed(reason) => {
-            lies(*reason, settings, &mut decision);
+    let (source, content) = (&packet.source, packet.content);
+    match content {
+        Content::NotIp => return Decision::pass(PassReason::NotIp),
+        Content::Unreadable(reason) => {
+            lies(reason, settings, &mut decision);
             return decision;
         }
-        Packet::Ip { source, transport, .. } => (source, *transport),
-    };
+        _ => {}
+    }
     let features = settings.features;
-    // One test for the common case of lists that are empty altogether.
-    if features & feature::TABLES != 0
-        && let Some(found) = listed(source, settings, tables)
-    {
-        decision.entry = Some(found.entry);
+    if features & (feature::TABLES | feature::LIMITS) == 0 {
+        if let Content::Malformed(reason) = content {
+            lies(reason, settings, &mut decision);
+        }
+        return decision;
+    }
+    let now_ns = tables.now_ns();
+    let found = if features & feature::TABLES != 0 {
+        listed(source, settings, now_ns, tables)
+    } else {
+        Found::nothing()
+    };
+    if found.rank != Found::<T::Entry>::NOTHING {
+        decision.entry = found.entry;
         if found.rank == Kind::Allow as u32 {
             decision.verdict = Verdict::Pass(PassReason::Allowed);
             return decision;
@@ -124,85 +152,64 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         }
         decision.observed = Some(reason);
     }
-    match transport {
-        Transport::Malformed(reason) => lies(reason, settings, &mut decision),
-        Transport::Syn if features & feature::SYN_LIMIT != 0 => limit_syn(source, settings, tables, &mut decision),
-        Transport::Icmp if features & feature::ICMP_LIMIT != 0 => {
-            let within = within(source, limit::ICMP, settings, tables);
-            let over = (!within).then_some(DropReason::IcmpLimit);
-            refuse(over, observe::ICMP_LIMIT, settings, &mut decision);
+    let (first, count) = match content {
+        Content::Malformed(reason) => {
+            lies(reason, settings, &mut decision);
+            return decision;
         }
-        Transport::Udp if features & feature::UDP_LIMIT != 0 => {
-            let within = within(source, limit::UDP, settings, tables);
-            let over = (!within).then_some(DropReason::UdpLimit);
-            refuse(over, observe::UDP_LIMIT, settings, &mut decision);
+        Content::Syn => (limit::SYN, 3),
+        Content::Icmp => (limit::ICMP, 1),
+        Content::Udp => (limit::UDP, 1),
+        Content::Tcp | Content::Other | Content::NotIp | Content::Unreadable(_) => return decision,
+    };
+    if features & feature::LIMITS == 0 {
+        return decision;
+    }
+    for more in 0..3 {
+        if more >= count {
+            break;
         }
-        Transport::Syn | Transport::Tcp | Transport::Icmp | Transport::Udp | Transport::Other => {}
+        // A number whose range the verifier can see, however the compiler counts.
+        let limit = opaque(u64::from(first + more)) as u32 % limit::COUNT;
+        if features & feature::SYN_LIMIT << limit != 0 && !within(source, limit, settings, now_ns, tables) {
+            refuse(over(limit), observe::SYN_LIMIT << limit, settings, &mut decision);
+            break;
+        }
     }
     decision
 }
 
-/// What the lists say about a source, if anything.
+/// What the lists say about a source.
 #[inline(always)]
-fn listed<T: Tables>(source: &Addr, settings: &Settings, tables: &T) -> Option<Found<T::Entry>> {
+fn listed<T: Tables>(source: &Addr, settings: &Settings, now_ns: u64, tables: &T) -> Found<T::Entry> {
     let (addresses, networks) = if source.is_v4() {
         (feature::ADDRESSES4, feature::NETWORKS4)
     } else {
         (feature::ADDRESSES6, feature::NETWORKS6)
     };
     let address = if settings.features & addresses != 0 {
-        tables.address(source, settings)
+        tables.address(source, settings, now_ns)
     } else {
-        None
+        Found::nothing()
     };
-    if settings.features & networks == 0 || address.is_some_and(|found| found.rank == Kind::Allow as u32) {
+    if settings.features & networks == 0 || address.rank == Kind::Allow as u32 {
         return address;
     }
-    match (address, tables.network(source, settings)) {
-        (Some(address), Some(network)) if network.rank < address.rank => Some(network),
-        (None, network) => network,
-        (address, _) => address,
-    }
+    let network = tables.network(source, settings, now_ns);
+    if network.rank < address.rank { network } else { address }
 }
 
 /// A packet whose bytes lie.
 #[inline(always)]
 fn lies<E>(reason: DropReason, settings: &Settings, decision: &mut Decision<E>) {
-    let checked = settings.malformed & reason.malformed_bit() != 0;
-    refuse(checked.then_some(reason), observe::MALFORMED, settings, decision);
-}
-
-/// Charges a SYN to its source, the network around it, and the host.
-#[inline(always)]
-fn limit_syn<T: Tables>(
-    source: &Addr,
-    settings: &Settings,
-    tables: &T,
-    decision: &mut Decision<T::Entry>,
-) {
-    if !within(source, limit::SYN, settings, tables) {
-        refuse(Some(DropReason::SynLimit), observe::SYN_LIMIT, settings, decision);
-        return;
-    }
-    if settings.features & feature::SYN_AGGREGATE_LIMIT != 0
-        && !within(source, limit::SYN_AGGREGATE, settings, tables)
-    {
-        let over = Some(DropReason::SynAggregateLimit);
-        refuse(over, observe::SYN_AGGREGATE_LIMIT, settings, decision);
-        return;
-    }
-    if settings.features & feature::SYN_GLOBAL_LIMIT != 0
-        && !within(&Addr([0; 4]), limit::SYN_GLOBAL, settings, tables)
-    {
-        let over = Some(DropReason::SynGlobalLimit);
-        refuse(over, observe::SYN_GLOBAL_LIMIT, settings, decision);
+    if settings.malformed & reason.malformed_bit() != 0 {
+        refuse(reason, observe::MALFORMED, settings, decision);
     }
 }
 
 /// Drops for a reason, or notes that it would have been dropped for it.
 #[inline(always)]
-fn refuse<E>(reason: Option<DropReason>, observed: u32, settings: &Settings, decision: &mut Decision<E>) {
-    let Some(reason) = reason else { return };
+fn refuse<E>(reason: DropReason, observed: u32, settings: &Settings, decision: &mut Decision<E>) {
     if settings.observe & observed == 0 {
         decision.verdict = Verdict::Drop(reason);
     } else if decision.observed.is_none() {
@@ -210,16 +217,38 @@ fn refuse<E>(reason: Option<DropReason>, observed: u32, settings: &Settings, dec
     }
 }
 
-/// Charges a packet to its source under one limit.
+/// The reason that being over a limit is.
 #[inline(always)]
-fn within<T: Tables>(source: &Addr, limit: usize, settings: &Settings, tables: &T) -> bool {
-    let rate = &settings.limits[limit];
+const fn over(limit: u32) -> DropReason {
+    match limit {
+        limit::SYN => DropReason::SynLimit,
+        limit::SYN_AGGREGATE => DropReason::SynAggregateLimit,
+        limit::SYN_GLOBAL => DropReason::SynGlobalLimit,
+        limit::ICMP => DropReason::IcmpLimit,
+        _ => DropReason::UdpLimit,
+    }
+}
+
+/// Charges a packet to its source under one limit; under the global one, all sources are one.
+#[inline(always)]
+fn within<T: Tables>(source: &Addr, limit: u32, settings: &Settings, now_ns: u64, tables: &T) -> bool {
+    let rate = &settings.limits[limit as usize % settings.limits.len()];
     let bits = if source.is_v4() { rate.v4_bits } else { rate.v6_bits };
     // A key for each limit, so that their states never meet but by chance.
-    let key = [settings.hash_key[0] ^ limit as u64, settings.hash_key[1]];
+    let key = [settings.hash_key[0] ^ u64::from(limit), settings.hash_key[1]];
+    let source = if limit == limit::SYN_GLOBAL {
+        &Addr([0; 4])
+    } else {
+        source
+    };
     let place = limiter::place(source, bits, &key);
-    let now = tables.now_ns();
-    tables.limit(place.bucket, |words| {
-        limiter::step(words, place.fingerprint, now, rate.interval_ns, rate.tolerance_ns)
-    })
+    tables.limit(
+        place.bucket,
+        &Charge {
+            fingerprint: place.fingerprint,
+            now_ns,
+            interval_ns: rate.interval_ns,
+            tolerance_ns: rate.tolerance_ns,
+        },
+    )
 }

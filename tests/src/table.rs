@@ -87,7 +87,7 @@ impl Setup {
             malformed: u32::MAX,
             ..Settings::default()
         };
-        settings.limits[limit::SYN] = Limit {
+        settings.limits[limit::SYN as usize] = Limit {
             interval_ns,
             tolerance_ns,
             v4_bits: 32,

@@ -499,6 +499,19 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     );
 }
 
+/// A quarter of what the verifier allows: room to grow, and for kernels that follow more paths than this one.
+const VERIFIER_BUDGET: u32 = 250_000;
+
+#[test]
+fn the_verifier_s_work_is_within_its_budget() {
+    let pins = Pins::new("verifier");
+    let mut kernel = pins.load();
+    let count = kernel.verified_instructions().expect("a loaded program");
+    let count = count.expect("kernel 5.16 or later tells");
+    println!("the verifier looked at {count} instructions");
+    assert!(count <= VERIFIER_BUDGET, "{count} instructions");
+}
+
 #[test]
 fn nothing_is_left_after_detaching() {
     let pins = Pins::new("left");
@@ -522,7 +535,7 @@ fn nanoseconds_per_packet() {
         malformed: u32::MAX,
         ..ready
     };
-    limited.limits[limit::SYN] = Limit {
+    limited.limits[limit::SYN as usize] = Limit {
         interval_ns,
         tolerance_ns,
         v4_bits: 32,

@@ -31,7 +31,13 @@ impl Limit {
     }
 
     fn syn(&mut self, fingerprint: u16) -> bool {
-        let step = step(|way| self.words[way], fingerprint, self.now, self.interval, self.tolerance);
+        let charge = Charge {
+            fingerprint,
+            now_ns: self.now,
+            interval_ns: self.interval,
+            tolerance_ns: self.tolerance,
+        };
+        let step = step(&charge, |way| self.words[way]);
         assert_eq!(self.words[step.way], step.old);
         self.words[step.way] = step.new;
         step.within
@@ -189,15 +195,15 @@ fn any_words_and_numbers_are_survived() {
         state
     };
     for _ in 0..200_000 {
-        let words = core::array::from_fn(|_| next() >> (next() % 64));
+        let words: [u64; WAYS] = core::array::from_fn(|_| next() >> (next() % 64));
         let fingerprint = next() as u16 | 1;
-        let step = step(
-            &words,
+        let charge = Charge {
             fingerprint,
-            next(),
-            next() >> (next() % 64),
-            next() >> (next() % 64),
-        );
+            now_ns: next(),
+            interval_ns: next() >> (next() % 64),
+            tolerance_ns: next() >> (next() % 64),
+        };
+        let step = step(&charge, |way| words[way]);
         assert!(step.way < WAYS);
         assert_eq!(step.old, words[step.way]);
         assert!(step.within || step.new == step.old);

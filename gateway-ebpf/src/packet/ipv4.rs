@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Transport, source_lies, transport};
+use super::{Cursor, Lie, Packet, Content, source_lies, transport};
 
 /// Shortest header, and what is read of every one.
 const HEADER: u32 = 20;
@@ -14,26 +14,18 @@ const OFFSET_MASK: u16 = 0x1fff;
 pub(super) fn parse(mut rest: Cursor<'_>) -> Packet {
     let start = rest;
     let Some(header) = rest.take::<20>() else {
-        return Packet::Malformed(DropReason::Truncated);
+        return Packet::unreadable(DropReason::Truncated);
     };
     if header[0] >> 4 != 4 {
-        return Packet::Malformed(DropReason::BadHeader);
+        return Packet::unreadable(DropReason::BadHeader);
     }
     let source = Addr::v4([header[12], header[13], header[14], header[15]]);
-    let (transport, port) = match above(header, start, rest) {
-        Ok(known) => known,
-        Err(lie) => (Transport::Malformed(lie), 0),
-    };
-    Packet::Ip {
-        source,
-        transport,
-        port,
-    }
+    Packet::from(source, above(header, start, rest))
 }
 
 /// Checks the source, and the lengths against each other and the frame, then reads on.
 #[inline(always)]
-fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<(Transport, u16), Lie> {
+fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<(Content, u16), Lie> {
     let first = header[12];
     let source = [header[12], header[13], header[14], header[15]];
     let destination = [header[16], header[17], header[18], header[19]];
@@ -60,7 +52,7 @@ fn above(header: &[u8; 20], start: Cursor<'_>, mut rest: Cursor<'_>) -> Result<(
         return Err(DropReason::Truncated);
     }
     if u16::from_be_bytes([header[6], header[7]]) & OFFSET_MASK != 0 {
-        return Ok((Transport::Other, 0));
+        return Ok((Content::Other, 0));
     }
     rest.skip((length - HEADER) as u16);
     Ok(transport(header[9], rest, total - length))

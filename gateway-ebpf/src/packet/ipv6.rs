@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Transport, source_lies, transport};
+use super::{Cursor, Lie, Packet, Content, source_lies, transport};
 
 /// Extension headers that are walked over. RFC 8200 4.1 recommends an order of at most seven, and RFC 8883 lets a
 /// node set a limit; what is longer is no traffic of any stack but a way around filters.
@@ -21,25 +21,17 @@ mod next {
 #[inline(always)]
 pub(super) fn parse(mut rest: Cursor<'_>) -> Packet {
     let Some(header) = rest.take::<40>() else {
-        return Packet::Malformed(DropReason::Truncated);
+        return Packet::unreadable(DropReason::Truncated);
     };
     if header[0] >> 4 != 6 {
-        return Packet::Malformed(DropReason::BadHeader);
+        return Packet::unreadable(DropReason::BadHeader);
     }
     let source = address(header, 8);
     if source.is_v4() {
         // Would be looked up as the IPv4 host it pretends to be.
-        return Packet::Malformed(DropReason::MappedSource);
+        return Packet::unreadable(DropReason::MappedSource);
     }
-    let (transport, port) = match above(header, &source, rest) {
-        Ok(known) => known,
-        Err(lie) => (Transport::Malformed(lie), 0),
-    };
-    Packet::Ip {
-        source,
-        transport,
-        port,
-    }
+    Packet::from(source, above(header, &source, rest))
 }
 
 #[inline(always)]
@@ -54,7 +46,7 @@ const LOOPBACK: Addr = Addr::v6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
 
 /// Checks the source, then walks to the layer above, measuring each header against the stated payload.
 #[inline(always)]
-fn above(header: &[u8; 40], source: &Addr, mut rest: Cursor<'_>) -> Result<(Transport, u16), Lie> {
+fn above(header: &[u8; 40], source: &Addr, mut rest: Cursor<'_>) -> Result<(Content, u16), Lie> {
     let destination = address(header, 24);
     let (multicast, loopback) = (header[8] == 0xff, *source == LOOPBACK);
     if let Some(lie) = source_lies(*source == destination, multicast, loopback) {
@@ -92,7 +84,7 @@ fn above(header: &[u8; 40], source: &Addr, mut rest: Cursor<'_>) -> Result<(Tran
         left -= length;
         rest.skip((length - base) as u16);
         if kind == next::FRAGMENT && u16::from_be_bytes([start[2], start[3]]) >> 3 != 0 {
-            return Ok((Transport::Other, 0));
+            return Ok((Content::Other, 0));
         }
         kind = start[0];
     }

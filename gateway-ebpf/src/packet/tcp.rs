@@ -2,7 +2,7 @@
 
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Transport};
+use super::{Cursor, Content};
 
 /// Shortest header, in bytes.
 const HEADER: u32 = 20;
@@ -41,29 +41,29 @@ const fn never_sent() -> u32 {
 /// A first fragment too short for it is truncated too: RFC 7112 forbids it for IPv6, and for IPv4 its only use is
 /// to hide the flags from a filter (RFC 1858, 3.1).
 #[inline(always)]
-pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> (Transport, u16) {
+pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> (Content, u16) {
     let header = if length < HEADER { None } else { rest.take::<20>() };
     let Some(header) = header else {
-        return (Transport::Malformed(DropReason::Truncated), 0);
+        return (Content::Malformed(DropReason::Truncated), 0);
     };
     let port = u16::from_be_bytes([header[2], header[3]]);
     let offset = u32::from(header[12] >> 4) * 4;
     if offset < HEADER {
-        return (Transport::Malformed(DropReason::BadHeader), port);
+        return (Content::Malformed(DropReason::BadHeader), port);
     }
     if offset > length {
-        return (Transport::Malformed(DropReason::Truncated), port);
+        return (Content::Malformed(DropReason::Truncated), port);
     }
     if NEVER_SENT >> (header[13] & FLAGS) & 1 != 0 {
-        return (Transport::Malformed(DropReason::BadFlags), port);
+        return (Content::Malformed(DropReason::BadFlags), port);
     }
     // A listener makes a connection of SYN alone. It resets on ACK and discards on RST or FIN, so these cost it
     // nothing, and limiting them would let a reflected SYN-ACK spend the budget of its source.
     let deciding = header[13] & (flag::FIN | flag::SYN | flag::RST | flag::ACK);
     let transport = if deciding == flag::SYN {
-        Transport::Syn
+        Content::Syn
     } else {
-        Transport::Tcp
+        Content::Tcp
     };
     (transport, port)
 }

@@ -2,17 +2,17 @@
 
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Transport};
+use super::{Cursor, Content};
 
 /// Length of the header, in bytes.
 const HEADER: u32 = 8;
 
 /// Reads the header in the next `length` bytes.
 #[inline(always)]
-pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> (Transport, u16) {
+pub(super) fn parse(mut rest: Cursor<'_>, length: u32) -> (Content, u16) {
     let header = if length < HEADER { None } else { rest.take::<8>() };
     let Some(header) = header else {
-        return (Transport::Malformed(DropReason::Truncated), 0);
+        return (Content::Malformed(DropReason::Truncated), 0);
     };
-    (Transport::Udp, u16::from_be_bytes([header[2], header[3]]))
+    (Content::Udp, u16::from_be_bytes([header[2], header[3]]))
 }

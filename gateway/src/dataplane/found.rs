@@ -2,7 +2,7 @@
 
 use gateway_common::addr::Addr;
 use gateway_common::entry::Kind;
-use gateway_common::limiter::{Step, WAYS};
+use gateway_common::limiter::{self, Charge};
 use gateway_common::tables::{Rule, Settings};
 use gateway_ebpf::policy::{Found as Entry, Tables, rank};
 
@@ -17,7 +17,7 @@ pub struct FoundAt<'a> {
 }
 
 impl<'a> FoundAt<'a> {
-    fn strongest(&self, entries: &[(Kind, &'a Option<Rule>)]) -> Option<Entry<&'a Rule>> {
+    fn strongest(&self, entries: &[(Kind, &'a Option<Rule>)]) -> Entry<&'a Rule> {
         let rules = entries
             .iter()
             .filter_map(|(kind, rule)| Some((*kind, rule.as_ref()?)));
@@ -25,9 +25,10 @@ impl<'a> FoundAt<'a> {
             .filter(|(_, rule)| rule.live(self.now_ns))
             .map(|(kind, entry)| Entry {
                 rank: rank(kind as u32, self.found.settings.observe),
-                entry,
+                entry: Some(entry),
             })
             .min_by_key(|found| found.rank)
+            .unwrap_or(Entry::nothing())
     }
 }
 
@@ -38,7 +39,7 @@ impl<'a> Tables for FoundAt<'a> {
         Some(&self.found.settings)
     }
 
-    fn address(&self, _: &Addr, _: &Settings) -> Option<Entry<Self::Entry>> {
+    fn address(&self, _: &Addr, _: &Settings, _: u64) -> Entry<Self::Entry> {
         let found = self.found;
         self.strongest(&[
             (Kind::Allow, &found.allow_addr),
@@ -47,7 +48,7 @@ impl<'a> Tables for FoundAt<'a> {
         ])
     }
 
-    fn network(&self, _: &Addr, _: &Settings) -> Option<Entry<Self::Entry>> {
+    fn network(&self, _: &Addr, _: &Settings, _: u64) -> Entry<Self::Entry> {
         self.strongest(&[(Kind::Allow, &self.found.allow_net), (Kind::Deny, &self.found.deny_net)])
     }
 
@@ -56,8 +57,8 @@ impl<'a> Tables for FoundAt<'a> {
     }
 
     /// Within: asking must not spend the budget of the address asked about.
-    fn limit(&self, _: u32, step: impl Fn(&[u64; WAYS]) -> Step) -> bool {
-        step(&[0; WAYS]).within
+    fn limit(&self, _: u32, charge: &Charge) -> bool {
+        limiter::step(charge, |_| 0).within
     }
 }
 
@@ -65,7 +66,7 @@ impl<'a> Tables for FoundAt<'a> {
 mod tests {
     use gateway_common::outcome::{DropReason, PassReason, Verdict};
     use gateway_common::tables::feature;
-    use gateway_ebpf::packet::{Packet, Transport};
+    use gateway_ebpf::packet::{Content, Packet};
     use gateway_ebpf::policy::decide;
 
     use super::*;
@@ -89,9 +90,9 @@ mod tests {
             deny_net: Some(rule),
             ..Found::default()
         };
-        let packet = Packet::Ip {
+        let packet = Packet {
             source: Addr::v4([192, 0, 2, 1]),
-            transport: Transport::Other,
+            content: Content::Other,
             port: 0,
         };
         let at = |found: &Found, now_ns| decide(&packet, &FoundAt { found, now_ns }).verdict;

@@ -28,7 +28,7 @@ pub fn settings(xdp: &Xdp) -> Settings {
     }
     if let Some(syn) = &xdp.syn_limit {
         settings.features |= feature::SYN_LIMIT;
-        settings.limits[limit::SYN] = rate(syn);
+        settings.limits[limit::SYN as usize] = rate(syn);
     }
     settings
 }

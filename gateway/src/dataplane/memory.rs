@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use gateway_common::addr::Addr;
 use gateway_common::entry::{Kind, Stamp};
-use gateway_common::limiter::{Step, WAYS};
+use gateway_common::limiter::{self, Charge, WAYS};
 use gateway_common::outcome::Verdict;
 use gateway_common::tables::{Rule, Settings, feature};
 use gateway_ebpf::policy::{Decision, Found as Entry, Tables, rank};
@@ -97,14 +97,15 @@ impl Memory {
         &self,
         entries: impl Iterator<Item = (List, IpNet, &'a Rule)>,
         observe: u32,
-    ) -> Option<Entry<(List, IpNet)>> {
+    ) -> Entry<(List, IpNet)> {
         entries
             .filter(|(_, _, rule)| rule.live(self.now_ns))
             .map(|(list, net, _)| Entry {
                 rank: rank(kind(list) as u32, observe),
-                entry: (list, net),
+                entry: Some((list, net)),
             })
             .min_by_key(|found| found.rank)
+            .unwrap_or(Entry::nothing())
     }
 }
 
@@ -133,14 +134,14 @@ impl Tables for Memory {
         Some(&self.image.settings)
     }
 
-    fn address(&self, source: &Addr, settings: &Settings) -> Option<Entry<Self::Entry>> {
+    fn address(&self, source: &Addr, settings: &Settings, _: u64) -> Entry<Self::Entry> {
         let net = IpNet::from(IpAddr::from(*source));
         let lists = [List::Allow, List::Deny, List::Block].into_iter();
         let entries = lists.filter_map(|list| Some((list, net, self.image.list(list).get(&net)?)));
         self.strongest(entries, settings.observe)
     }
 
-    fn network(&self, source: &Addr, settings: &Settings) -> Option<Entry<Self::Entry>> {
+    fn network(&self, source: &Addr, settings: &Settings, _: u64) -> Entry<Self::Entry> {
         let ip = IpAddr::from(*source);
         let lists = [List::Allow, List::Deny].into_iter();
         let entries = lists.filter_map(|list| self.longest(list, ip).map(|(net, rule)| (list, net, rule)));
@@ -151,10 +152,10 @@ impl Tables for Memory {
         self.now_ns
     }
 
-    fn limit(&self, bucket: u32, step: impl Fn(&[u64; WAYS]) -> Step) -> bool {
+    fn limit(&self, bucket: u32, charge: &Charge) -> bool {
         let mut buckets = self.buckets.borrow_mut();
         let words = buckets.entry(bucket).or_default();
-        let step = step(words);
+        let step = limiter::step(charge, |way| words[way]);
         words[step.way] = step.new;
         step.within
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gateway_common::outcome::Verdict;
-use gateway_ebpf::packet::{Packet, Transport};
+use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 
 use super::{Backend, Change, Counters, Error, Found, Image, Memory};
@@ -28,9 +28,9 @@ impl Shared {
     /// Decides about a new connection from `client` as the kernel program would about its SYN, and counts it.
     #[must_use]
     pub fn admits(&self, client: IpAddr, now_ns: u64) -> bool {
-        let packet = Packet::Ip {
+        let packet = Packet {
             source: client.to_canonical().into(),
-            transport: Transport::Syn,
+            content: Content::Syn,
             port: 0,
         };
         let mut memory = self.memory();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
 use gateway_common::tables::{NEVER, Origin};
-use gateway_ebpf::packet::{Packet, Transport};
+use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -144,9 +144,9 @@ fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRo
 
 /// What the program would do with a SYN from `addr`.
 fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
-    let packet = Packet::Ip {
+    let packet = Packet {
         source: addr.into(),
-        transport: Transport::Other,
+        content: Content::Other,
         port: 0,
     };
     decide(

@@ -144,6 +144,13 @@ impl Kernel {
         Ok((result.return_value, result.duration))
     }
 
+    /// Instructions that the verifier looked at, of the million it looks at most; `None` before kernel 5.16.
+    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
+        let info = self.loaded()?.info();
+        let info = info.map_err(|e| load_failed("reading what the kernel knows of the program", &e))?;
+        Ok(info.verified_instruction_count())
+    }
+
     fn loaded(&mut self) -> Result<&mut Xdp, Error> {
         let dir = &self.dir;
         let program = self.program.as_mut().ok_or_else(|| Error::NotPinned {

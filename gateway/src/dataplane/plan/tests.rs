@@ -1,7 +1,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use gateway_common::tables::Settings;
-use gateway_ebpf::packet::{Packet, Transport};
+use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 use proptest::prelude::*;
 
@@ -41,9 +41,9 @@ fn world(memory: &Memory) -> Vec<bool> {
     let addrs = (0..=255).map(|last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
     addrs
         .map(|addr| {
-            let packet = Packet::Ip {
+            let packet = Packet {
                 source: addr.into(),
-                transport: Transport::Other,
+                content: Content::Other,
                 port: 0,
             };
             let verdict = decide(&packet, memory).verdict;
