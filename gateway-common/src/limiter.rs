@@ -16,6 +16,7 @@
 
 use crate::addr::Addr;
 use crate::branchless::{is_less, is_zero, smaller};
+use crate::tables::Limit;
 
 /// Sources that share one bucket before one of them must make room.
 pub const WAYS: usize = 8;
@@ -72,35 +73,22 @@ pub struct Place {
     pub fingerprint: u16,
 }
 
-/// The place of a source in the limit that `key` belongs to: the first `bits` bits of its address count, 0 to 32 of an
-/// IPv4 address, 0 to 128 of an IPv6 one.
+/// The place of a source under a limit; `key` is the limit's own.
 #[inline(always)]
 #[must_use]
-pub const fn place(source: &Addr, bits: u32, key: &[u64; 2]) -> Place {
+pub fn place(source: &Addr, limit: &Limit, key: &[u64; 2]) -> Place {
     let [low, high] = source.halves();
+    let (low, high) = if source.is_v4() {
+        (low, high & limit.mask4)
+    } else {
+        (low & limit.mask6[0], high & limit.mask6[1])
+    };
     // SipHash is defined on little-endian words.
-    let (mut low, mut high) = (low.to_le(), high.to_le());
-    // The address of an IPv4 source is the last of its four words.
-    let bits = if source.is_v4() { bits + 96 } else { bits };
-    if bits < 128 {
-        low &= leading_ones(bits).swap_bytes();
-        high &= leading_ones(bits.saturating_sub(64)).swap_bytes();
-    }
-    let hash = siphash13(key, low, high);
+    let hash = siphash13(key, low.to_le(), high.to_le());
     let fingerprint = (hash >> 48) as u16;
     Place {
         bucket: hash as u32 & (BUCKETS - 1),
-        fingerprint: if fingerprint == 0 { 1 } else { fingerprint },
-    }
-}
-
-/// A word whose `bits` most significant bits are set; all of them from 64 on.
-#[inline(always)]
-const fn leading_ones(bits: u32) -> u64 {
-    match bits {
-        0 => 0,
-        1..64 => u64::MAX << (64 - bits),
-        _ => u64::MAX,
+        fingerprint: fingerprint | is_zero(fingerprint.into()) as u16,
     }
 }
 

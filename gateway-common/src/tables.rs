@@ -152,10 +152,35 @@ pub struct Limit {
     pub interval_ns: u64,
     /// Nanoseconds a source may be ahead of its rate: the burst, less one, times the interval.
     pub tolerance_ns: u64,
-    /// Bits of an IPv4 address that count as one source, 0 to 32.
-    pub v4_bits: u32,
-    /// Bits of an IPv6 address that count as one source, 0 to 128.
-    pub v6_bits: u32,
+    /// What of the second of an IPv4 source's `Addr::halves` makes one source.
+    pub mask4: u64,
+    /// What of an IPv6 source's `Addr::halves` makes one source.
+    pub mask6: [u64; 2],
+}
+
+impl Limit {
+    /// A limit of cost and tolerance as [`crate::limiter::cost`] makes them, under which the first bits of an address
+    /// make one source: 0 to 32 of IPv4, 0 to 128 of IPv6.
+    #[must_use]
+    pub const fn new((interval_ns, tolerance_ns): (u64, u64), v4_bits: u32, v6_bits: u32) -> Self {
+        Self {
+            interval_ns,
+            tolerance_ns,
+            // The address is the last of four words; the one before it marks it as mapped.
+            mask4: leading_ones(32 + v4_bits),
+            mask6: [leading_ones(v6_bits), leading_ones(v6_bits.saturating_sub(64))],
+        }
+    }
+}
+
+/// A word as it lies in memory, whose first `bits` bits are set; all of them from 64 on.
+const fn leading_ones(bits: u32) -> u64 {
+    let number = match bits {
+        0 => 0,
+        1..64 => u64::MAX << (64 - bits),
+        _ => u64::MAX,
+    };
+    number.to_be()
 }
 
 /// Indices of [`Settings::limits`], in the order of the bits of `feature` and `observe` and of the reasons' numbers.
@@ -243,7 +268,7 @@ pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 312 && align_of::<Settings>() == 8);
+    assert!(size_of::<Settings>() == 440 && align_of::<Settings>() == 8);
     assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
     assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };

@@ -78,6 +78,13 @@ pub trait Tables {
     /// `CLOCK_BOOTTIME` in nanoseconds, at most a tick of the kernel's timer ago.
     fn now_ns(&self) -> u64;
 
+    /// The same value, of which a verifier that has followed many ways to it knows nothing: what comes after is then
+    /// followed once and not for each.
+    #[inline(always)]
+    fn settle<V: Copy>(&self, value: V) -> V {
+        value
+    }
+
     /// Makes a charge in a limiter bucket and returns whether the packet is within the limit. A bucket that can not be
     /// reached is within: the limiter fails open.
     fn limit(&self, bucket: u32, charge: &Charge) -> bool;
@@ -131,7 +138,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
     }
     let now_ns = tables.now_ns();
     let found = if features & feature::TABLES != 0 {
-        listed(source, settings, now_ns, tables)
+        tables.settle(listed(source, settings, now_ns, tables))
     } else {
         Found::nothing()
     };
@@ -165,6 +172,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
     if features & feature::LIMITS == 0 {
         return decision;
     }
+    let (first, count) = tables.settle((first, count));
     for more in 0..3 {
         if more >= count {
             break;
@@ -233,7 +241,6 @@ const fn over(limit: u32) -> DropReason {
 #[inline(always)]
 fn within<T: Tables>(source: &Addr, limit: u32, settings: &Settings, now_ns: u64, tables: &T) -> bool {
     let rate = &settings.limits[limit as usize % settings.limits.len()];
-    let bits = if source.is_v4() { rate.v4_bits } else { rate.v6_bits };
     // A key for each limit, so that their states never meet but by chance.
     let key = [settings.hash_key[0] ^ u64::from(limit), settings.hash_key[1]];
     let source = if limit == limit::SYN_GLOBAL {
@@ -241,7 +248,7 @@ fn within<T: Tables>(source: &Addr, limit: u32, settings: &Settings, now_ns: u64
     } else {
         source
     };
-    let place = limiter::place(source, bits, &key);
+    let place = limiter::place(source, rate, &key);
     tables.limit(
         place.bucket,
         &Charge {

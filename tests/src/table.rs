@@ -76,7 +76,7 @@ impl Setup {
     /// The settings of the case; an hour's interval makes the limiter independent of how fast the test runs.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let (interval_ns, tolerance_ns) = limiter::cost(1, 3600 * 1_000_000_000, self.syn_burst.unwrap_or(1));
+        let cost = limiter::cost(1, 3600 * 1_000_000_000, self.syn_burst.unwrap_or(1));
         let mut settings = Settings {
             features: if self.syn_burst.is_some() {
                 feature::SYN_LIMIT
@@ -87,12 +87,7 @@ impl Setup {
             malformed: u32::MAX,
             ..Settings::default()
         };
-        settings.limits[limit::SYN as usize] = Limit {
-            interval_ns,
-            tolerance_ns,
-            v4_bits: 32,
-            v6_bits: 64,
-        };
+        settings.limits[limit::SYN as usize] = Limit::new(cost, 32, 64);
         settings
     }
 }

@@ -11,7 +11,7 @@ use gateway::config::model::Capacity;
 use gateway::dataplane::kernel::Options;
 use gateway::dataplane::{Backend, Change, Counters, Error, Kernel, List, Memory};
 use gateway_common::outcome::{DropReason, PassReason, SLOTS, Verdict};
-use gateway_common::tables::{Limit, Rule, Settings, feature, limit, observe};
+use gateway_common::tables::{Layout, Limit, Rule, Settings, feature, limit, observe};
 use gateway_ebpf::packet::{Cursor, parse};
 use gateway_ebpf::policy::decide;
 use gateway_tests::packet::{ACK, Frame, SYN};
@@ -83,6 +83,13 @@ fn put(list: List, text: &str) -> Change {
 fn apply(backend: &mut impl Backend, changes: &[Change]) {
     let failures = backend.apply(changes);
     assert!(failures.is_empty(), "{failures:?}");
+}
+
+/// What a keeper holds, without how it lays it out.
+fn image(backend: &mut impl Backend) -> gateway::dataplane::Image {
+    let mut image = backend.enforced().expect("reading the tables");
+    image.settings.layout = Layout::default();
+    image
 }
 
 /// Removes every entry.
@@ -312,23 +319,14 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
             ..Settings::default()
         };
         for limit in &mut settings.limits {
-            let (interval_ns, tolerance_ns) = gateway_common::limiter::cost(1, HOUR_NS, 1 + random.below(3) as u32);
-            *limit = Limit {
-                interval_ns,
-                tolerance_ns,
-                v4_bits: random.below(33) as u32,
-                v6_bits: random.below(129) as u32,
-            };
+            let cost = gateway_common::limiter::cost(1, HOUR_NS, 1 + random.below(3) as u32);
+            *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
         }
         let mut changes = random.rules(&sources);
         changes.push(Change::Settings(settings));
         apply(&mut kernel, &changes);
         apply(&mut memory, &changes);
-        assert_eq!(
-            kernel.enforced().expect("reading"),
-            memory.enforced().expect("reading"),
-            "round {round}"
-        );
+        assert_eq!(image(&mut kernel), image(&mut memory), "round {round}");
 
         let mut frames = Vec::with_capacity(FRAMES);
         memory.now_ns = boottime_ns();
@@ -529,18 +527,12 @@ fn nanoseconds_per_packet() {
         ready: 1,
         ..Settings::default()
     };
-    let (interval_ns, tolerance_ns) = gateway_common::limiter::cost(1, HOUR_NS, 1);
     let mut limited = Settings {
         features: feature::SYN_LIMIT,
         malformed: u32::MAX,
         ..ready
     };
-    limited.limits[limit::SYN as usize] = Limit {
-        interval_ns,
-        tolerance_ns,
-        v4_bits: 32,
-        v6_bits: 64,
-    };
+    limited.limits[limit::SYN as usize] = Limit::new(gateway_common::limiter::cost(1, HOUR_NS, 1), 32, 64);
     let (ack, syn) = (
         Frame::v4("192.0.2.1").tcp(ACK).bytes(),
         Frame::v4("192.0.2.1").tcp(SYN).bytes(),

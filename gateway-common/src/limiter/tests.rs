@@ -12,14 +12,14 @@ use super::*;
 const SECOND: u64 = 1_000_000_000;
 
 /// A limit over one bucket, driven by a clock that the test moves.
-struct Limit {
+struct Driven {
     words: [u64; WAYS],
     now: u64,
     interval: u64,
     tolerance: u64,
 }
 
-impl Limit {
+impl Driven {
     fn new(count: u32, per_ns: u64, burst: u32) -> Self {
         let (interval, tolerance) = cost(count, per_ns, burst);
         Self {
@@ -61,7 +61,7 @@ fn a_burst_is_exact() {
         (3, 86_400 * SECOND, 7),
         (900_000, SECOND, 5),
     ] {
-        let mut limit = Limit::new(count, per, burst);
+        let mut limit = Driven::new(count, per, burst);
         assert_eq!(
             limit.allowed(9, burst as usize + 50),
             burst as usize,
@@ -72,7 +72,7 @@ fn a_burst_is_exact() {
 
 #[test]
 fn a_rate_is_exact_over_time() {
-    let mut limit = Limit::new(50, SECOND, 1);
+    let mut limit = Driven::new(50, SECOND, 1);
     let mut allowed = 0;
     for _ in 0..100_000 {
         allowed += usize::from(limit.syn(9));
@@ -84,7 +84,7 @@ fn a_rate_is_exact_over_time() {
 
 #[test]
 fn a_refused_syn_costs_nothing() {
-    let mut limit = Limit::new(1, SECOND, 1);
+    let mut limit = Driven::new(1, SECOND, 1);
     assert!(limit.syn(9));
     assert_eq!(limit.allowed(9, 1_000_000), 0);
     limit.now += SECOND + 1024;
@@ -96,7 +96,7 @@ fn a_refused_syn_costs_nothing() {
 
 #[test]
 fn a_burst_returns_after_rest_and_never_grows() {
-    let mut limit = Limit::new(10, SECOND, 5);
+    let mut limit = Driven::new(10, SECOND, 5);
     assert_eq!(limit.allowed(9, 20), 5);
     limit.now += 3600 * SECOND;
     assert_eq!(limit.allowed(9, 20), 5);
@@ -104,7 +104,7 @@ fn a_burst_returns_after_rest_and_never_grows() {
 
 #[test]
 fn sources_do_not_touch_each_other_while_there_is_room() {
-    let mut limit = Limit::new(1, SECOND, 2);
+    let mut limit = Driven::new(1, SECOND, 2);
     for source in 1..=WAYS as u16 {
         assert_eq!(limit.allowed(source, 10), 2);
     }
@@ -115,7 +115,7 @@ fn sources_do_not_touch_each_other_while_there_is_room() {
 
 #[test]
 fn a_full_bucket_forgives_the_one_least_ahead_and_limits_on() {
-    let mut limit = Limit::new(1, SECOND, 3);
+    let mut limit = Driven::new(1, SECOND, 3);
     assert_eq!(limit.allowed(1, 1), 1);
     for source in 2..=WAYS as u16 {
         assert_eq!(limit.allowed(source, 9), 3);
@@ -134,7 +134,7 @@ fn a_full_bucket_forgives_the_one_least_ahead_and_limits_on() {
 
 #[test]
 fn spoofed_sources_are_gone_after_one_interval() {
-    let mut limit = Limit::new(50, SECOND, 100);
+    let mut limit = Driven::new(50, SECOND, 100);
     for source in 1..=WAYS as u16 {
         assert!(limit.syn(source));
     }
@@ -148,7 +148,7 @@ fn spoofed_sources_are_gone_after_one_interval() {
 
 #[test]
 fn the_same_fingerprint_shares_one_limit() {
-    let mut limit = Limit::new(1, SECOND, 2);
+    let mut limit = Driven::new(1, SECOND, 2);
     assert!(limit.syn(7));
     assert!(limit.syn(7));
     assert!(!limit.syn(7));
@@ -157,7 +157,7 @@ fn the_same_fingerprint_shares_one_limit() {
 
 #[test]
 fn the_limit_holds_across_the_wrap_of_the_clock() {
-    let mut limit = Limit::new(1, SECOND, 2);
+    let mut limit = Driven::new(1, SECOND, 2);
     limit.now = (1 << (TAT_BITS + UNIT_SHIFT)) - SECOND / 2;
     assert_eq!(limit.allowed(9, 10), 2);
     limit.now += SECOND * 3 / 4;
@@ -169,7 +169,7 @@ fn the_limit_holds_across_the_wrap_of_the_clock() {
 
 #[test]
 fn a_clock_that_jumps_back_or_a_smaller_limit_forgives() {
-    let mut limit = Limit::new(1, SECOND, 2);
+    let mut limit = Driven::new(1, SECOND, 2);
     assert_eq!(limit.allowed(9, 10), 2);
     limit.now -= 60 * SECOND;
     assert_eq!(
@@ -178,7 +178,7 @@ fn a_clock_that_jumps_back_or_a_smaller_limit_forgives() {
         "a TAT a minute ahead can not be this limit's work"
     );
 
-    let mut limit = Limit::new(1, 3600 * SECOND, 10);
+    let mut limit = Driven::new(1, 3600 * SECOND, 10);
     assert_eq!(limit.allowed(9, 20), 10);
     (limit.interval, limit.tolerance) = cost(50, SECOND, 5);
     assert_eq!(limit.allowed(9, 20), 5);
@@ -246,23 +246,30 @@ fn the_hash_is_siphash_1_3() {
 }
 
 #[test]
-fn an_ipv6_source_is_its_prefix_and_an_ipv4_source_its_address() {
+fn a_source_is_as_many_bits_of_its_address_as_the_limit_says() {
     let key = [3, 4];
-    let at = |text, prefix| place(&addr(text), prefix, &key);
-    assert_eq!(at("2001:db8:0:1::1", 64), at("2001:db8:0:1:ffff::2", 64));
-    assert_ne!(at("2001:db8:0:1::1", 64), at("2001:db8:0:2::1", 64));
-    assert_eq!(at("2001:db8:0:1::1", 56), at("2001:db8:0:ff::1", 56));
-    assert_ne!(at("2001:db8::1", 128), at("2001:db8::2", 128));
-    assert_eq!(at("2001:db8::8000:0", 96), at("2001:db8::1", 96));
-    assert_ne!(at("192.0.2.1", 64), at("192.0.2.2", 64));
-    assert_ne!(place(&addr("192.0.2.1"), 64, &[3, 5]), at("192.0.2.1", 64));
+    let at = |text, v4_bits, v6_bits| place(&addr(text), &Limit::new((1, 1), v4_bits, v6_bits), &key);
+    let six = |text, bits| at(text, 32, bits);
+    assert_eq!(six("2001:db8:0:1::1", 64), six("2001:db8:0:1:ffff::2", 64));
+    assert_ne!(six("2001:db8:0:1::1", 64), six("2001:db8:0:2::1", 64));
+    assert_eq!(six("2001:db8:0:1::1", 56), six("2001:db8:0:ff::1", 56));
+    assert_ne!(six("2001:db8::1", 128), six("2001:db8::2", 128));
+    assert_eq!(six("2001:db8::8000:0", 96), six("2001:db8::1", 96));
+    assert_eq!(six("2001:db8::1", 0), six("fe80::1", 0));
+    let four = |text, bits| at(text, bits, 64);
+    assert_ne!(four("192.0.2.1", 32), four("192.0.2.2", 32));
+    assert_eq!(four("192.0.2.1", 24), four("192.0.2.255", 24));
+    assert_ne!(four("192.0.2.1", 24), four("192.0.3.1", 24));
+    assert_eq!(four("192.0.2.1", 0), four("10.0.0.1", 0));
+    let limit = Limit::new((1, 1), 32, 64);
+    assert_ne!(place(&addr("192.0.2.1"), &limit, &[3, 5]), place(&addr("192.0.2.1"), &limit, &key));
 }
 
 #[test]
 fn many_sources_spread_evenly_over_the_buckets() {
     let mut load: Vec<u32> = std::vec![0; BUCKETS as usize];
     for number in 0..(BUCKETS * 8) {
-        let place = place(&Addr::v4(number.to_be_bytes()), 64, &[11, 12]);
+        let place = place(&Addr::v4(number.to_be_bytes()), &Limit::new((1, 1), 32, 64), &[11, 12]);
         assert_ne!(place.fingerprint, 0);
         load[place.bucket as usize] += 1;
     }

@@ -35,12 +35,7 @@ pub fn settings(xdp: &Xdp) -> Settings {
 
 fn rate(limit: &SynLimit) -> Limit {
     let (interval_ns, tolerance_ns) = cost(limit.rate.count.get(), nanos(limit.rate.per), limit.burst.get());
-    Limit {
-        interval_ns,
-        tolerance_ns: tolerance_ns.max(TICK_NS),
-        v4_bits: 32,
-        v6_bits: u32::from(limit.ipv6_prefix),
-    }
+    Limit::new((interval_ns, tolerance_ns.max(TICK_NS)), 32, u32::from(limit.ipv6_prefix))
 }
 
 /// Every check, but on the loopback device those that its own traffic would not pass.
