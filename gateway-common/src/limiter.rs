@@ -14,7 +14,7 @@
 //! **Collisions.** Two sources share a limit if they share bucket and fingerprint: one pair in 2^32. The hash is
 //! keyed with a random number, so nobody can aim for it.
 
-use crate::addr::Addr;
+use crate::addr::{Addr, MAPPED};
 use crate::branchless::{is_less, is_zero, smaller};
 use crate::tables::Limit;
 
@@ -31,6 +31,8 @@ pub struct Bucket(pub [u64; WAYS]);
 pub const BUCKETS: u32 = 1 << 16;
 
 const UNIT_SHIFT: u32 = 10;
+/// Unit of the times in a word and in a [`Limit`].
+pub const UNIT_NS: u64 = 1 << UNIT_SHIFT;
 const TAT_BITS: u32 = 48;
 const TAT_MASK: u64 = (1 << TAT_BITS) - 1;
 /// Longest lead that can be told from the past once the TAT has wrapped: 4.5 years.
@@ -58,10 +60,17 @@ pub const fn cost(count: u32, per_ns: u64, burst: u32) -> (u64, u64) {
 }
 
 /// Nanoseconds in units, rounded to the nearest, at least one.
-#[inline(always)]
 const fn in_units(ns: u64) -> u64 {
     let units = ns.saturating_add(1 << (UNIT_SHIFT - 1)) >> UNIT_SHIFT;
     if units == 0 { 1 } else { units }
+}
+
+/// Interval, tolerance and both together in units, the last of them held to what can be told from the past.
+pub(crate) const fn units(interval_ns: u64, tolerance_ns: u64) -> (u64, u64, u64) {
+    let (interval, tolerance) = (in_units(interval_ns), tolerance_ns >> UNIT_SHIFT);
+    let longest = tolerance.saturating_add(interval);
+    let longest = if longest > LEAD_MAX { LEAD_MAX } else { longest };
+    (interval, tolerance, longest)
 }
 
 /// Where a source's state lives.
@@ -78,11 +87,10 @@ pub struct Place {
 #[must_use]
 pub fn place(source: &Addr, limit: &Limit, key: &[u64; 2]) -> Place {
     let [low, high] = source.halves();
-    let (low, high) = if source.is_v4() {
-        (low, high & limit.mask4)
-    } else {
-        (low & limit.mask6[0], high & limit.mask6[1])
-    };
+    let is_v4 = is_zero(low | u64::from(source.0[2] ^ MAPPED));
+    let choose = |four: u64, six: u64| six ^ ((four ^ six) & 0_u64.wrapping_sub(is_v4));
+    let low = low & choose(0, limit.mask6[0]);
+    let high = high & choose(limit.mask4, limit.mask6[1]);
     // SipHash is defined on little-endian words.
     let hash = siphash13(key, low.to_le(), high.to_le());
     let fingerprint = (hash >> 48) as u16;
@@ -148,58 +156,40 @@ pub struct Step {
     pub within: bool,
 }
 
-/// One packet that a source is to pay for. Interval and tolerance as [`cost`] makes them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Charge {
-    /// Of the source's [`Place`].
-    pub fingerprint: u16,
-    /// `CLOCK_BOOTTIME`.
-    pub now_ns: u64,
-    pub interval_ns: u64,
-    pub tolerance_ns: u64,
-}
-
-/// Makes a charge in the bucket whose words `read` reads.
+/// Charges a packet at `now_ns` (`CLOCK_BOOTTIME`) to the source with `fingerprint`, in the bucket whose words `read`
+/// reads.
 ///
-/// A lead that no SYN could have left behind (longer than interval and tolerance together) counts as expired. So a
+/// A lead that no packet could have left behind (longer than interval and tolerance together) counts as expired. So a
 /// wrapped clock, a foreign word or a limit made smaller while it ran forgives, and never shuts a source out.
-///
-/// Arithmetic instead of branches: the kernel's verifier follows each branch, and eight words of three make many ways.
 #[inline(always)]
 #[must_use]
-pub fn step(charge: &Charge, read: impl Fn(usize) -> u64) -> Step {
-    let now = charge.now_ns >> UNIT_SHIFT & TAT_MASK;
-    let interval = in_units(charge.interval_ns);
-    let tolerance = charge.tolerance_ns >> UNIT_SHIFT;
-    let longest = tolerance.saturating_add(interval);
-    let longest = if longest > LEAD_MAX { LEAD_MAX } else { longest };
-    let own = u64::from(charge.fingerprint);
+pub fn step(limit: &Limit, fingerprint: u16, now_ns: u64, read: impl Fn(usize) -> u64) -> Step {
+    let now = now_ns >> UNIT_SHIFT & TAT_MASK;
+    let own = u64::from(fingerprint);
+    let is_foreign = |word: u64| is_zero(word >> TAT_BITS ^ own) ^ 1;
 
     // The word to use is the smallest by: another's before own, lead, place.
     let mut best = u64::MAX >> 1;
     let mut way = 0;
     while way < WAYS {
         let word = read(way);
-        let foreign = is_zero(word >> TAT_BITS ^ own) ^ 1;
-        let rank = foreign << 60 | lead_of(word, now, longest) << 3 | way as u64;
-        best = smaller(best, rank);
+        best = smaller(
+            best,
+            is_foreign(word) << 60 | lead_of(word, now, limit.longest) << 3 | way as u64,
+        );
         way += 1;
     }
     let way = best as usize & (WAYS - 1);
     let old = read(way);
-    let lead = if old >> TAT_BITS == own {
-        lead_of(old, now, longest)
-    } else {
-        0
-    };
-    let within = lead <= tolerance;
-    let tat = now.wrapping_add(lead).wrapping_add(interval) & TAT_MASK;
-    let new = if within { own << TAT_BITS | tat } else { old };
+    let lead = lead_of(old, now, limit.longest) & is_foreign(old).wrapping_sub(1);
+    let over = is_less(limit.tolerance, lead);
+    let tat = now.wrapping_add(lead).wrapping_add(limit.interval) & TAT_MASK;
+    let charged = own << TAT_BITS | tat;
     Step {
         way,
         old,
-        new,
-        within,
+        new: charged ^ ((charged ^ old) & 0_u64.wrapping_sub(over)),
+        within: over == 0,
     }
 }
 

@@ -144,14 +144,16 @@ pub mod observe {
     pub const ALL: u32 = (1 << 10) - 1;
 }
 
-/// One limit: see [`crate::limiter`].
+/// One limit. Times are in units of [`crate::limiter::UNIT_NS`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limit {
-    /// Nanoseconds that one packet costs: the inverse of the rate.
-    pub interval_ns: u64,
-    /// Nanoseconds a source may be ahead of its rate: the burst, less one, times the interval.
-    pub tolerance_ns: u64,
+    /// What one packet costs: the inverse of the rate.
+    pub interval: u64,
+    /// How far a source may be ahead of its rate: the burst, less one, times the interval.
+    pub tolerance: u64,
+    /// Interval and tolerance together: no packet leaves a source further ahead.
+    pub longest: u64,
     /// What of the second of an IPv4 source's `Addr::halves` makes one source.
     pub mask4: u64,
     /// What of an IPv6 source's `Addr::halves` makes one source.
@@ -163,12 +165,24 @@ impl Limit {
     /// make one source: 0 to 32 of IPv4, 0 to 128 of IPv6.
     #[must_use]
     pub const fn new((interval_ns, tolerance_ns): (u64, u64), v4_bits: u32, v6_bits: u32) -> Self {
+        let (interval, tolerance, longest) = crate::limiter::units(interval_ns, tolerance_ns);
         Self {
-            interval_ns,
-            tolerance_ns,
+            interval,
+            tolerance,
+            longest,
             // The address is the last of four words; the one before it marks it as mapped.
             mask4: leading_ones(32 + v4_bits),
             mask6: [leading_ones(v6_bits), leading_ones(v6_bits.saturating_sub(64))],
+        }
+    }
+
+    /// The same limit, under which all sources of both families are one.
+    #[must_use]
+    pub const fn of_all(self) -> Self {
+        Self {
+            mask4: 0,
+            mask6: [0; 2],
+            ..self
         }
     }
 }
@@ -268,7 +282,7 @@ pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 440 && align_of::<Settings>() == 8);
+    assert!(size_of::<Settings>() == 504 && align_of::<Settings>() == 8);
     assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
     assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };

@@ -14,10 +14,10 @@ use gateway_common::addr::Addr;
 use gateway_common::addresses::{Bucket4, Bucket6, EMPTY6, PROBES, WAYS4, WAYS6, home4, home6};
 use gateway_common::branchless::{is_zero, opaque, smaller};
 use gateway_common::entry::{Kind, Stamp};
-use gateway_common::limiter::{self, BUCKETS, Bucket, Charge, WAYS};
+use gateway_common::limiter::{self, BUCKETS, Bucket, Place, WAYS};
 use gateway_common::networks::{Network, Range4, Range6, SPANS, Span, number4, number6, search};
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, EVENTS_BYTES, Layout, Settings};
+use gateway_common::tables::{Counter, EVENTS_BYTES, Layout, Limit, Settings};
 use gateway_ebpf::policy::{Found, Tables, rank};
 
 use crate::atomic;
@@ -194,13 +194,13 @@ impl Tables for Kernel {
     /// packet is not counted: while a source is within its limit it may get as many packets more as there are
     /// processors at work on it; once it is over, there is nothing to write and nothing to lose.
     #[inline(always)]
-    fn limit(&self, bucket: u32, charge: &Charge) -> bool {
-        let Some(bucket) = LIMITER.get_ptr_mut(bucket) else {
+    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool {
+        let Some(bucket) = LIMITER.get_ptr_mut(place.bucket) else {
             return true;
         };
         let words = bucket.cast::<u64>();
         // SAFETY: an aligned word of the bucket, read whole.
-        let step = limiter::step(charge, |way| unsafe {
+        let step = limiter::step(limit, place.fingerprint, now_ns, |way| unsafe {
             words.add(way & (WAYS - 1)).read_volatile()
         });
         if step.new != step.old {

@@ -20,9 +20,9 @@
 use gateway_common::addr::Addr;
 use gateway_common::branchless::opaque;
 use gateway_common::entry::Kind;
-use gateway_common::limiter::{self, Charge};
+use gateway_common::limiter::{self, Place};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{Settings, feature, limit, observe};
+use gateway_common::tables::{Limit, Settings, feature, limit, observe};
 
 use crate::packet::{Packet, Content};
 
@@ -85,9 +85,9 @@ pub trait Tables {
         value
     }
 
-    /// Makes a charge in a limiter bucket and returns whether the packet is within the limit. A bucket that can not be
+    /// Charges a packet to the source at `place` and returns whether the packet is within the limit. A bucket that can not be
     /// reached is within: the limiter fails open.
-    fn limit(&self, bucket: u32, charge: &Charge) -> bool;
+    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool;
 }
 
 /// A verdict, and the entry that led to it if one did.
@@ -237,25 +237,11 @@ const fn over(limit: u32) -> DropReason {
     }
 }
 
-/// Charges a packet to its source under one limit; under the global one, all sources are one.
+/// Charges a packet to its source under one limit.
 #[inline(always)]
 fn within<T: Tables>(source: &Addr, limit: u32, settings: &Settings, now_ns: u64, tables: &T) -> bool {
     let rate = &settings.limits[limit as usize % settings.limits.len()];
     // A key for each limit, so that their states never meet but by chance.
     let key = [settings.hash_key[0] ^ u64::from(limit), settings.hash_key[1]];
-    let source = if limit == limit::SYN_GLOBAL {
-        &Addr([0; 4])
-    } else {
-        source
-    };
-    let place = limiter::place(source, rate, &key);
-    tables.limit(
-        place.bucket,
-        &Charge {
-            fingerprint: place.fingerprint,
-            now_ns,
-            interval_ns: rate.interval_ns,
-            tolerance_ns: rate.tolerance_ns,
-        },
-    )
+    tables.limit(limiter::place(source, rate, &key), rate, now_ns)
 }

@@ -31,13 +31,8 @@ impl Driven {
     }
 
     fn syn(&mut self, fingerprint: u16) -> bool {
-        let charge = Charge {
-            fingerprint,
-            now_ns: self.now,
-            interval_ns: self.interval,
-            tolerance_ns: self.tolerance,
-        };
-        let step = step(&charge, |way| self.words[way]);
+        let limit = Limit::new((self.interval, self.tolerance), 32, 64);
+        let step = step(&limit, fingerprint, self.now, |way| self.words[way]);
         assert_eq!(self.words[step.way], step.old);
         self.words[step.way] = step.new;
         step.within
@@ -197,13 +192,8 @@ fn any_words_and_numbers_are_survived() {
     for _ in 0..200_000 {
         let words: [u64; WAYS] = core::array::from_fn(|_| next() >> (next() % 64));
         let fingerprint = next() as u16 | 1;
-        let charge = Charge {
-            fingerprint,
-            now_ns: next(),
-            interval_ns: next() >> (next() % 64),
-            tolerance_ns: next() >> (next() % 64),
-        };
-        let step = step(&charge, |way| words[way]);
+        let cost = (next() >> (next() % 64), next() >> (next() % 64));
+        let step = step(&Limit::new(cost, 32, 64), fingerprint, next(), |way| words[way]);
         assert!(step.way < WAYS);
         assert_eq!(step.old, words[step.way]);
         assert!(step.within || step.new == step.old);

@@ -2,8 +2,8 @@
 
 use gateway_common::addr::Addr;
 use gateway_common::entry::Kind;
-use gateway_common::limiter::{self, Charge};
-use gateway_common::tables::{Rule, Settings};
+use gateway_common::limiter::Place;
+use gateway_common::tables::{Limit, Rule, Settings};
 use gateway_ebpf::policy::{Found as Entry, Tables, rank};
 
 use super::Found;
@@ -57,8 +57,8 @@ impl<'a> Tables for FoundAt<'a> {
     }
 
     /// Within: asking must not spend the budget of the address asked about.
-    fn limit(&self, _: u32, charge: &Charge) -> bool {
-        limiter::step(charge, |_| 0).within
+    fn limit(&self, _: Place, _: &Limit, _: u64) -> bool {
+        true
     }
 }
 

@@ -10,9 +10,9 @@ use std::net::IpAddr;
 
 use gateway_common::addr::Addr;
 use gateway_common::entry::{Kind, Stamp};
-use gateway_common::limiter::{self, Charge, WAYS};
+use gateway_common::limiter::{self, Place, WAYS};
 use gateway_common::outcome::Verdict;
-use gateway_common::tables::{Rule, Settings, feature};
+use gateway_common::tables::{Limit, Rule, Settings, feature};
 use gateway_ebpf::policy::{Decision, Found as Entry, Tables, rank};
 use ipnet::IpNet;
 
@@ -152,10 +152,10 @@ impl Tables for Memory {
         self.now_ns
     }
 
-    fn limit(&self, bucket: u32, charge: &Charge) -> bool {
+    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool {
         let mut buckets = self.buckets.borrow_mut();
-        let words = buckets.entry(bucket).or_default();
-        let step = limiter::step(charge, |way| words[way]);
+        let words = buckets.entry(place.bucket).or_default();
+        let step = limiter::step(limit, place.fingerprint, now_ns, |way| words[way]);
         words[step.way] = step.new;
         step.within
     }
