@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::config::model::XdpMode;
 
-/// One of the three lists. Full-length networks live in its hash, others in the trie of their family.
+/// One of the three lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum List {
     Allow,
@@ -69,7 +69,7 @@ pub enum Change {
     Settings(Settings),
 }
 
-/// Entries that speak of one address: in each list the one in the hash and the longest prefix in the trie.
+/// Entries that speak of one address: in each list its own, and the network that speaks for it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     pub settings: Settings,
@@ -127,7 +127,7 @@ pub enum Error {
 
 /// A keeper of the tables. One owner, one writer.
 pub trait Backend: Send {
-    /// Everything that is there. Costs a system call for each entry in the kernel.
+    /// Everything that is there.
     fn enforced(&mut self) -> Result<Image, Error>;
 
     /// The settings in force.

@@ -161,32 +161,9 @@ impl Desired {
                 };
                 rules.insert(*net, rule);
             }
-            outlast_covers(rules);
         }
         image.settings = self.settings;
         image
-    }
-}
-
-/// Gives each prefix the latest deadline among those that cover it in its list.
-///
-/// The kernel's tables name only the longest match. Were a short-lived /24 put inside a lasting /8, the /24 would
-/// go on hiding the /8 after its end, and the sources in it would pass.
-fn outlast_covers(rules: &mut BTreeMap<IpNet, Rule>) {
-    let later = |a: u64, b: u64| if a == NEVER || b == NEVER { NEVER } else { a.max(b) };
-    // In the map's order a network stands before all that it covers.
-    let mut open: Vec<(IpNet, u64)> = Vec::new();
-    for (net, rule) in rules.iter_mut() {
-        if net.prefix_len() == net.max_prefix_len() {
-            continue; // Asked for by itself; when it has ended, the networks around it are asked.
-        }
-        while open.last().is_some_and(|(cover, _)| !cover.contains(net)) {
-            open.pop();
-        }
-        if let Some((_, deadline)) = open.last() {
-            rule.deadline_ns = later(rule.deadline_ns, *deadline);
-        }
-        open.push((*net, rule.deadline_ns));
     }
 }
 
@@ -205,28 +182,6 @@ mod tests {
             reason: None,
             detail: 0,
         }
-    }
-
-    #[test]
-    fn a_short_lived_prefix_does_not_end_the_cover_it_hides() {
-        let mut desired = Desired::default();
-        desired.put(List::Deny, net("10.0.0.0/8"), entry(NEVER));
-        desired.put(List::Deny, net("10.1.0.0/16"), entry(100));
-        desired.put(List::Deny, net("10.1.2.0/24"), entry(50));
-        desired.put(List::Deny, net("11.0.0.0/8"), entry(70));
-        desired.put(List::Deny, net("11.1.0.0/16"), entry(60));
-        let deny = desired.image(1).deny;
-        assert_eq!(deny[&net("10.1.0.0/16")].deadline_ns, NEVER);
-        assert_eq!(deny[&net("10.1.2.0/24")].deadline_ns, NEVER);
-        assert_eq!(deny[&net("11.1.0.0/16")].deadline_ns, 70);
-    }
-
-    #[test]
-    fn single_addresses_keep_their_own_deadline() {
-        let mut desired = Desired::default();
-        desired.put(List::Deny, net("10.0.0.0/8"), entry(NEVER));
-        desired.put(List::Deny, net("10.1.2.3/32"), entry(50));
-        assert_eq!(desired.image(1).deny[&net("10.1.2.3/32")].deadline_ns, 50);
     }
 
     #[test]

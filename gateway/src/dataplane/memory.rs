@@ -16,7 +16,7 @@ use gateway_common::tables::{Limit, Rule, Settings, feature};
 use gateway_ebpf::policy::{Decision, Found as Entry, Tables, rank};
 use ipnet::IpNet;
 
-use super::place::{canonical, keep_own};
+use super::place::{canonical, keep_own, outlasts};
 use super::{Backend, Change, Counters, Error, Found, Image, List};
 
 /// Tables in memory.
@@ -74,21 +74,20 @@ impl Memory {
         *features = *features & !feature::TABLES | bits;
     }
 
-    /// The longest network around `ip`; not a single address.
+    /// The network that speaks for `ip`: the longest around it that stays as long as all others around it.
     fn longest(&self, list: List, ip: IpAddr) -> Option<(IpNet, &Rule)> {
         let rules = self.image.list(list);
         let full = if ip.is_ipv4() { 32 } else { 128 };
-        if rules.len() < usize::from(full) {
-            let around = rules
-                .iter()
-                .filter(|(net, _)| net.prefix_len() < full && net.contains(&ip));
-            return around
-                .max_by_key(|(net, _)| net.prefix_len())
-                .map(|(net, rule)| (*net, rule));
-        }
-        (0..full).rev().find_map(|length| {
+        let around = (0..full).filter_map(|length| {
             let net = IpNet::new(ip, length).ok()?.trunc();
-            rules.get(&net).map(|rule| (net, rule))
+            rules.get_key_value(&net).map(|(net, rule)| (*net, rule))
+        });
+        around.reduce(|speaker, longer| {
+            if outlasts(longer.1.deadline_ns, speaker.1.deadline_ns) {
+                longer
+            } else {
+                speaker
+            }
         })
     }
 

@@ -1,6 +1,6 @@
 //! The one spelling of a network, and whose the settings are; shared by all keepers of the tables.
 
-use gateway_common::tables::{Settings, feature};
+use gateway_common::tables::{NEVER, Settings, feature};
 use ipnet::IpNet;
 
 /// The one spelling of a network: no host bits, and IPv4 as IPv4.
@@ -13,6 +13,11 @@ pub fn canonical(net: IpNet) -> IpNet {
         },
         _ => net,
     }
+}
+
+/// Whether an entry with deadline `a` stays at least as long as one with deadline `b`.
+pub fn outlasts(a: u64, b: u64) -> bool {
+    a == NEVER || b != NEVER && a >= b
 }
 
 /// `wanted`, with what is the keeper's own taken from `kept`.

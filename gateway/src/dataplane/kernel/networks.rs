@@ -1,6 +1,8 @@
 //! Writes and reads the tables of networks; the layout is `gateway_common::networks`.
 //!
-//! Cuts lists of networks, which may lie within each other, into ranges that do not.
+//! Cuts lists of networks, which may lie within each other, into ranges that do not. In each range the longest network
+//! of a list speaks, unless one around it stays longer: then that one does, or the range would be open once the
+//! longest has ended.
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,6 +14,7 @@ use gateway_common::tables::Rule;
 use ipnet::IpNet;
 
 use super::region::Region;
+use crate::dataplane::place::outlasts;
 
 /// A network, its list and its rule.
 pub type Listed = (IpNet, Kind, Rule);
@@ -203,19 +206,41 @@ fn bounds(net: &IpNet) -> (u128, u128) {
     }
 }
 
-/// The networks that are open at a point of the sweep, each within the one before it.
+/// A network that is open at a point of the sweep.
+struct OpenNet {
+    /// Its last address.
+    end: u128,
+    /// The network that speaks where this one is the innermost.
+    speaker: u32,
+    /// When that one ends.
+    deadline_ns: u64,
+}
+
+/// The networks of one list that are open, each within the one before it.
 #[derive(Default)]
-struct Open(Vec<(u128, u32)>);
+struct Open(Vec<OpenNet>);
 
 impl Open {
     fn close_before(&mut self, point: u128) {
-        while self.0.last().is_some_and(|(end, _)| *end < point) {
+        while self.0.last().is_some_and(|net| net.end < point) {
             self.0.pop();
         }
     }
 
-    fn longest(&self) -> u32 {
-        self.0.last().map_or(0, |(_, reference)| *reference)
+    fn push(&mut self, end: u128, reference: u32, deadline_ns: u64) {
+        let (speaker, deadline_ns) = match self.0.last() {
+            Some(around) if !outlasts(deadline_ns, around.deadline_ns) => (around.speaker, around.deadline_ns),
+            _ => (reference, deadline_ns),
+        };
+        self.0.push(OpenNet {
+            end,
+            speaker,
+            deadline_ns,
+        });
+    }
+
+    fn speaker(&self) -> u32 {
+        self.0.last().map_or(0, |net| net.speaker)
     }
 }
 
@@ -227,9 +252,10 @@ fn cut(listed: &[Listed], ipv4: bool) -> Vec<Range> {
         .iter()
         .enumerate()
         .filter(|(_, (net, ..))| net.addr().is_ipv4() == ipv4)
-        .map(|(index, (net, kind, _))| {
+        .map(|(index, (net, kind, rule))| {
             let (start, end) = bounds(net);
-            (start, net.prefix_len(), end, *kind, index as u32 + 1)
+            let deadline_ns = Stamp::rounded(rule.deadline_ns);
+            (start, net.prefix_len(), end, *kind, index as u32 + 1, deadline_ns)
         })
         .collect();
     // A network stands before all that lie within it.
@@ -250,14 +276,14 @@ fn cut(listed: &[Listed], ipv4: bool) -> Vec<Range> {
     for point in points {
         allow.close_before(point);
         deny.close_before(point);
-        while let Some((_, _, end, kind, reference)) = nets.next_if(|(start, ..)| *start == point) {
+        while let Some((_, _, end, kind, reference, deadline_ns)) = nets.next_if(|(start, ..)| *start == point) {
             let open = if kind == Kind::Allow { &mut allow } else { &mut deny };
-            open.0.push((end, reference));
+            open.push(end, reference, deadline_ns);
         }
         let range = Range {
             start: point,
-            allow: allow.longest(),
-            deny: deny.longest(),
+            allow: allow.speaker(),
+            deny: deny.speaker(),
         };
         let same = |last: &Range| (last.allow, last.deny) == (range.allow, range.deny);
         if !ranges.last().is_some_and(same) {
@@ -311,6 +337,23 @@ mod tests {
                 (0x0b00_0000, 0, 0),
             ]
         );
+    }
+
+    #[test]
+    fn a_short_lived_network_leaves_the_word_to_the_one_around_it() {
+        let until = |deadline_ns| Rule {
+            deadline_ns,
+            ..Rule::default()
+        };
+        let net = |text: &str| text.parse().expect("a network");
+        let listed = [
+            (net("10.0.0.0/8"), Kind::Deny, until(0)),
+            (net("10.1.0.0/16"), Kind::Deny, until(Stamp::UNIT_NS)),
+            (net("10.1.2.0/24"), Kind::Deny, until(0)),
+            (net("10.1.3.0/24"), Kind::Deny, until(2 * Stamp::UNIT_NS)),
+        ];
+        let speakers: Vec<u32> = cut(&listed, true).iter().map(|range| range.deny).collect();
+        assert_eq!(speakers, [0, 1, 3, 1, 0]);
     }
 
     #[test]
