@@ -140,8 +140,8 @@ pub mod observe {
     pub const SYN_GLOBAL_LIMIT: u32 = 1 << 7;
     pub const ICMP_LIMIT: u32 = 1 << 8;
     pub const UDP_LIMIT: u32 = 1 << 9;
-    /// Everything.
-    pub const ALL: u32 = (1 << 10) - 1;
+    /// Everything. There is no bit for the allow list: what is allowed is let through.
+    pub const ALL: u32 = (1 << 10) - DENY;
 }
 
 /// One limit. Times are in units of [`crate::limiter::UNIT_NS`].

@@ -67,7 +67,6 @@ fn sample(ctx: &XdpContext, packet: &Packet, slot: u32) {
     {
         processor.logged_ns = now;
         log(ctx, packet, slot);
-
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! No `if` about traffic stands here. On any target but BPF this is an empty program, so that the workspace builds
 //! and is linted as a whole.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics, asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    no_main,
+    feature(core_intrinsics, asm_experimental_arch)
+)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

@@ -311,8 +311,9 @@ fn address6(key: [u64; 2], settings: &Settings, now_ns: u64) -> Found<Entry> {
         };
         let differs = |way: usize| {
             // SAFETY: aligned words of the bucket, each read whole.
-            let there: [u64; 2] =
-                core::array::from_fn(|half| unsafe { (&raw const (*bucket).keys[way][half]).read_volatile() });
+            let there: [u64; 2] = core::array::from_fn(|half| unsafe {
+                (&raw const (*bucket).keys[way][half]).read_volatile()
+            });
             (there[0] ^ key[0]) | (there[1] ^ key[1])
         };
         let mut matching = 0;
@@ -349,7 +350,9 @@ fn address6(key: [u64; 2], settings: &Settings, now_ns: u64) -> Found<Entry> {
 fn around4(number: u32, layout: &Layout) -> Option<(u32, u32)> {
     let span = SPANS4.get(layout.spans4 + (number >> 16))?;
     let at = |index: u32| RANGES4.get(layout.ranges4 + index);
-    let range = at(search(span.first, span.last, |index| Some(at(index)?.start <= number))?)?;
+    let range = at(search(span.first, span.last, |index| {
+        Some(at(index)?.start <= number)
+    })?)?;
     Some((range.allow, range.deny))
 }
 

@@ -170,13 +170,19 @@ mod tests {
     #[test]
     fn nothing_and_too_little_is_truncated() {
         for length in 0..14 {
-            assert_eq!(read(&[0; 14][..length]), Packet::unreadable(DropReason::Truncated));
+            assert_eq!(
+                read(&[0; 14][..length]),
+                Packet::unreadable(DropReason::Truncated)
+            );
         }
     }
 
     #[test]
     fn what_is_not_ip_is_a_fact() {
-        assert_eq!(read(&ethernet(0x0806, &[0; 28])), Packet::nobody_s(Content::NotIp));
+        assert_eq!(
+            read(&ethernet(0x0806, &[0; 28])),
+            Packet::nobody_s(Content::NotIp)
+        );
         assert_eq!(
             read(&ethernet(0x0026, &[0x45; 60])),
             Packet::nobody_s(Content::NotIp),

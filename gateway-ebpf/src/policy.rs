@@ -24,7 +24,7 @@ use gateway_common::limiter::{self, Place};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
 use gateway_common::tables::{Limit, Settings, feature, limit, observe};
 
-use crate::packet::{Packet, Content};
+use crate::packet::{Content, Packet};
 
 /// What the tables say of a source.
 ///
@@ -57,7 +57,7 @@ impl<E> Found<E> {
 #[inline(always)]
 #[must_use]
 pub const fn rank(kind: u32, observe: u32) -> u32 {
-    kind | (observe >> (kind & 3) & 1) << 2
+    kind | ((observe & observe::ALL) >> (kind & 3) & 1) << 2
 }
 
 /// What [`decide`] may ask. The kernel's maps, or plain collections.
@@ -204,7 +204,11 @@ fn listed<T: Tables>(source: &Addr, settings: &Settings, now_ns: u64, tables: &T
         return address;
     }
     let network = tables.network(source, settings, now_ns);
-    if network.rank < address.rank { network } else { address }
+    if network.rank < address.rank {
+        network
+    } else {
+        address
+    }
 }
 
 /// A packet whose bytes lie.

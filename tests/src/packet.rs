@@ -8,6 +8,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
+pub const URG: u8 = 0x20;
 pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
 

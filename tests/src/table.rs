@@ -5,12 +5,14 @@
 
 // Length: it is one list; a reader looks a case up by its name, and two lists would drift apart.
 
+mod checks;
+
 use gateway::dataplane::{Change, List};
 use gateway_common::limiter;
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
 use gateway_common::tables::{Limit, NEVER, Rule, Settings, feature, limit};
 
-use crate::packet::{ACK, FIN, Frame, PSH, RST, SYN, protocol};
+use crate::packet::{ACK, Frame, PSH, SYN, protocol};
 
 /// How long an entry is in force.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +30,14 @@ pub struct Setup {
     pub rules: Vec<(List, &'static str, Life)>,
     /// SYNs that one source may send in an hour, all at once.
     pub syn_burst: Option<u32>,
+    /// Other limits, by their index: packets in an hour, all at once, and bits of either family that make a source.
+    pub limits: Vec<(u32, u32, (u32, u32))>,
+    /// Bits of `tables::observe`.
+    pub observe: u32,
+    /// Checks for malformed packets that are off.
+    pub unchecked: Vec<DropReason>,
     pub not_ready: bool,
+    pub bypass: bool,
 }
 
 impl Setup {
@@ -88,6 +97,23 @@ impl Setup {
             ..Settings::default()
         };
         settings.limits[limit::SYN as usize] = Limit::new(cost, 32, 64);
+        for (limit, burst, (v4_bits, v6_bits)) in &self.limits {
+            settings.features |= feature::SYN_LIMIT << limit;
+            let cost = limiter::cost(1, 3600 * 1_000_000_000, *burst);
+            let rate = Limit::new(cost, *v4_bits, *v6_bits);
+            settings.limits[*limit as usize] = if *limit == limit::SYN_GLOBAL {
+                rate.of_all()
+            } else {
+                rate
+            };
+        }
+        settings.observe = self.observe;
+        for reason in &self.unchecked {
+            settings.malformed &= !reason.malformed_bit();
+        }
+        if self.bypass {
+            settings.features |= feature::BYPASS;
+        }
         settings
     }
 }
@@ -101,6 +127,8 @@ pub struct Case {
     /// Frames that go before, in order, whatever becomes of them.
     pub before: Vec<Vec<u8>>,
     pub verdict: Verdict,
+    /// Why it would have been dropped, if that is only observed.
+    pub observed: Option<DropReason>,
 }
 
 fn case(name: &'static str, frame: &Frame, setup: Setup, verdict: Verdict) -> Case {
@@ -110,11 +138,18 @@ fn case(name: &'static str, frame: &Frame, setup: Setup, verdict: Verdict) -> Ca
         setup,
         before: Vec::new(),
         verdict,
+        observed: None,
     }
 }
 
 fn after(mut case: Case, before: &[Frame]) -> Case {
     case.before = before.iter().map(Frame::bytes).collect();
+    case
+}
+
+/// A case that passes and is told of as if dropped.
+fn observing(mut case: Case, reason: DropReason) -> Case {
+    case.observed = Some(reason);
     case
 }
 
@@ -149,7 +184,19 @@ fn six() -> Frame {
 /// Every row.
 #[must_use]
 pub fn cases() -> Vec<Case> {
-    [link(), lists(), deadlines(), protocols(), lies(), syn_limit()].concat()
+    [
+        link(),
+        lists(),
+        deadlines(),
+        protocols(),
+        lies(),
+        syn_limit(),
+        checks::sources(),
+        checks::flags(),
+        checks::limits(),
+        checks::observed(),
+    ]
+    .concat()
 }
 
 fn link() -> Vec<Case> {

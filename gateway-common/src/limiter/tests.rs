@@ -252,14 +252,21 @@ fn a_source_is_as_many_bits_of_its_address_as_the_limit_says() {
     assert_ne!(four("192.0.2.1", 24), four("192.0.3.1", 24));
     assert_eq!(four("192.0.2.1", 0), four("10.0.0.1", 0));
     let limit = Limit::new((1, 1), 32, 64);
-    assert_ne!(place(&addr("192.0.2.1"), &limit, &[3, 5]), place(&addr("192.0.2.1"), &limit, &key));
+    assert_ne!(
+        place(&addr("192.0.2.1"), &limit, &[3, 5]),
+        place(&addr("192.0.2.1"), &limit, &key)
+    );
 }
 
 #[test]
 fn many_sources_spread_evenly_over_the_buckets() {
     let mut load: Vec<u32> = std::vec![0; BUCKETS as usize];
     for number in 0..(BUCKETS * 8) {
-        let place = place(&Addr::v4(number.to_be_bytes()), &Limit::new((1, 1), 32, 64), &[11, 12]);
+        let place = place(
+            &Addr::v4(number.to_be_bytes()),
+            &Limit::new((1, 1), 32, 64),
+            &[11, 12],
+        );
         assert_ne!(place.fingerprint, 0);
         load[place.bucket as usize] += 1;
     }

@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Content, source_lies, transport};
+use super::{Content, Cursor, Lie, Packet, source_lies, transport};
 
 /// Shortest header, and what is read of every one.
 const HEADER: u32 = 20;

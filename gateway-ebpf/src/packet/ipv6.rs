@@ -3,7 +3,7 @@
 use gateway_common::addr::Addr;
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Lie, Packet, Content, source_lies, transport};
+use super::{Content, Cursor, Lie, Packet, source_lies, transport};
 
 /// Extension headers that are walked over. RFC 8200 4.1 recommends an order of at most seven, and RFC 8883 lets a
 /// node set a limit; what is longer is no traffic of any stack but a way around filters.

@@ -2,7 +2,7 @@
 
 use gateway_common::outcome::DropReason;
 
-use super::{Cursor, Content};
+use super::{Content, Cursor};
 
 /// Length of the header, in bytes.
 const HEADER: u32 = 8;

@@ -49,7 +49,10 @@ impl<'a> Tables for FoundAt<'a> {
     }
 
     fn network(&self, _: &Addr, _: &Settings, _: u64) -> Entry<Self::Entry> {
-        self.strongest(&[(Kind::Allow, &self.found.allow_net), (Kind::Deny, &self.found.deny_net)])
+        self.strongest(&[
+            (Kind::Allow, &self.found.allow_net),
+            (Kind::Deny, &self.found.deny_net),
+        ])
     }
 
     fn now_ns(&self) -> u64 {

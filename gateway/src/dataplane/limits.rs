@@ -35,12 +35,18 @@ pub fn settings(xdp: &Xdp) -> Settings {
 
 fn rate(limit: &SynLimit) -> Limit {
     let (interval_ns, tolerance_ns) = cost(limit.rate.count.get(), nanos(limit.rate.per), limit.burst.get());
-    Limit::new((interval_ns, tolerance_ns.max(TICK_NS)), 32, u32::from(limit.ipv6_prefix))
+    Limit::new(
+        (interval_ns, tolerance_ns.max(TICK_NS)),
+        32,
+        u32::from(limit.ipv6_prefix),
+    )
 }
 
 /// Every check, but on the loopback device those that its own traffic would not pass.
 fn checks(xdp: &Xdp) -> u32 {
-    let all = DropReason::ALL.iter().fold(0, |bits, reason| bits | reason.malformed_bit());
+    let all = DropReason::ALL
+        .iter()
+        .fold(0, |bits, reason| bits | reason.malformed_bit());
     if xdp.interfaces.iter().any(|interface| interface == LOOPBACK) {
         all & !DropReason::LoopbackSource.malformed_bit() & !DropReason::SourceIsDestination.malformed_bit()
     } else {

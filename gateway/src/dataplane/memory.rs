@@ -68,7 +68,11 @@ impl Memory {
     fn refresh(&mut self) {
         let mut bits = 0;
         for list in [List::Allow, List::Deny, List::Block] {
-            bits |= self.image.list(list).keys().fold(0, |bits, net| bits | table_bit(net));
+            bits |= self
+                .image
+                .list(list)
+                .keys()
+                .fold(0, |bits, net| bits | table_bit(net));
         }
         let features = &mut self.image.settings.features;
         *features = *features & !feature::TABLES | bits;

@@ -140,7 +140,8 @@ fn a_rule_is_in_force_at_once_and_ends_in_time() {
     assert_eq!((added.added, added.enforced, added.failures.len()), (1, true, 0));
     assert_eq!(outcome(&mut engine, "203.0.112.100"), DropReason::Denied.name());
     assert_eq!(outcome(&mut engine, "203.0.112.200"), PassReason::Clean.name());
-    stage.pass(60);
+    // An end is enforced to a quarter of a second.
+    stage.pass(61);
     assert_eq!(
         outcome(&mut engine, "203.0.112.100"),
         PassReason::Clean.name(),
@@ -176,7 +177,7 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
     drop(second);
     let mut after_boot = engine(&stage, dir.path(), &Shared::new([0, 0]));
     assert_eq!(outcome(&mut after_boot, "198.51.100.7"), "denied");
-    stage.pass(60);
+    stage.pass(61);
     assert_eq!(outcome(&mut after_boot, "198.51.100.7"), "clean");
 }
 

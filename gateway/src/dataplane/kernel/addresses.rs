@@ -268,9 +268,15 @@ impl<F: Family> Addresses<F> {
     /// Makes the idle half what the other one is. Hits counted from here until the switch are lost.
     pub fn copy(&self, from: u32, to: u32) {
         let words = (self.buckets + PROBES) as usize * BUCKET;
-        let (source, target) = (self.first(from) as usize * BUCKET, self.first(to) as usize * BUCKET);
+        let (source, target) = (
+            self.first(from) as usize * BUCKET,
+            self.first(to) as usize * BUCKET,
+        );
         let all = self.region.words();
-        for (from, to) in all[source..source + words].iter().zip(&all[target..target + words]) {
+        for (from, to) in all[source..source + words]
+            .iter()
+            .zip(&all[target..target + words])
+        {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
     }

@@ -95,7 +95,10 @@ impl Networks {
         let mut at = 0;
         for (upper, to) in (0..SPANS).zip(spans) {
             let up_to = |at: &mut usize, end: u32| {
-                while ranges.get(*at + 1).is_some_and(|next| next.start <= u128::from(end)) {
+                while ranges
+                    .get(*at + 1)
+                    .is_some_and(|next| next.start <= u128::from(end))
+                {
                     *at += 1;
                 }
                 *at as u32
@@ -138,9 +141,12 @@ impl Networks {
 
     fn around4(&self, half: u32, number: u32) -> [u32; 2] {
         let halves = self.ranges4.halves();
-        let at = |index: u32, field: usize| load(&halves[(self.first_range(half) + index as usize) * 4 + field]);
+        let at =
+            |index: u32, field: usize| load(&halves[(self.first_range(half) + index as usize) * 4 + field]);
         let span = &self.spans4.halves()[((half * SPANS + (number >> 16)) * 2) as usize..];
-        let found = search(load(&span[0]), load(&span[1]), |index| Some(at(index, 0) <= number));
+        let found = search(load(&span[0]), load(&span[1]), |index| {
+            Some(at(index, 0) <= number)
+        });
         found.map_or([0; 2], |index| [at(index, 1), at(index, 2)])
     }
 
@@ -198,10 +204,7 @@ fn read(place: &[AtomicU64]) -> Option<Listed> {
 
 fn bounds(net: &IpNet) -> (u128, u128) {
     match net {
-        IpNet::V4(net) => (
-            u32::from(net.network()).into(),
-            u32::from(net.broadcast()).into(),
-        ),
+        IpNet::V4(net) => (u32::from(net.network()).into(), u32::from(net.broadcast()).into()),
         IpNet::V6(net) => (net.network().into(), net.broadcast().into()),
     }
 }
@@ -229,7 +232,9 @@ impl Open {
 
     fn push(&mut self, end: u128, reference: u32, deadline_ns: u64) {
         let (speaker, deadline_ns) = match self.0.last() {
-            Some(around) if !outlasts(deadline_ns, around.deadline_ns) => (around.speaker, around.deadline_ns),
+            Some(around) if !outlasts(deadline_ns, around.deadline_ns) => {
+                (around.speaker, around.deadline_ns)
+            }
             _ => (reference, deadline_ns),
         };
         self.0.push(OpenNet {
@@ -276,8 +281,14 @@ fn cut(listed: &[Listed], ipv4: bool) -> Vec<Range> {
     for point in points {
         allow.close_before(point);
         deny.close_before(point);
-        while let Some((_, _, end, kind, reference, deadline_ns)) = nets.next_if(|(start, ..)| *start == point) {
-            let open = if kind == Kind::Allow { &mut allow } else { &mut deny };
+        while let Some((_, _, end, kind, reference, deadline_ns)) =
+            nets.next_if(|(start, ..)| *start == point)
+        {
+            let open = if kind == Kind::Allow {
+                &mut allow
+            } else {
+                &mut deny
+            };
             open.push(end, reference, deadline_ns);
         }
         let range = Range {

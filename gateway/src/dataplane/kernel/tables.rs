@@ -37,7 +37,8 @@ const V6_SHARE: u32 = 4;
 
 /// Entries of each sized map, by its name, for a capacity.
 pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
-    let addresses = u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
+    let addresses =
+        u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
     // Two thirds full when the lists are: few walks then go beyond their first bucket.
     let buckets4 = addresses * 3 / 16 + 1;
     let buckets6 = addresses / u64::from(V6_SHARE) * 2 / 5 + 1;
@@ -51,7 +52,10 @@ pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
         (names::RANGES4, ranges),
         (names::RANGES6, ranges),
         // Of both families together, and the first is never used.
-        (names::NETWORKS, networks.saturating_mul(2).saturating_add(1).saturating_mul(2)),
+        (
+            names::NETWORKS,
+            networks.saturating_mul(2).saturating_add(1).saturating_mul(2),
+        ),
     ]
 }
 
@@ -70,11 +74,7 @@ enum Family {
 }
 
 fn family(addr: IpAddr) -> Family {
-    if addr.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
-    }
+    if addr.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 /// All shared tables.
@@ -265,7 +265,11 @@ impl Maps {
     /// The settings' table bits as the counts have them.
     fn table_bits(&self) -> u32 {
         let any = |counts: &[Count; 4], bit: u32| {
-            if counts.iter().any(|count| count.has > 0) { bit } else { 0 }
+            if counts.iter().any(|count| count.has > 0) {
+                bit
+            } else {
+                0
+            }
         };
         any(&self.counts[0], feature::ADDRESSES4)
             | any(&self.counts[1], feature::ADDRESSES6)
@@ -371,7 +375,9 @@ impl Maps {
             match change {
                 Change::Settings(settings) => wanted = keep_own(*settings, &kept),
                 Change::Put { net, .. } | Change::Remove { net, .. } => match single(canonical(*net)) {
-                    Some(addr) => next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize],
+                    Some(addr) => {
+                        next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize]
+                    }
                     None => next.networks = 1 - live.networks,
                 },
             }
@@ -389,7 +395,11 @@ impl Maps {
 
         let mut failures = Vec::new();
         for (index, change) in changes.iter().enumerate() {
-            failures.extend(self.write_address(next.addresses, change).err().map(|e| (index, e)));
+            failures.extend(
+                self.write_address(next.addresses, change)
+                    .err()
+                    .map(|e| (index, e)),
+            );
         }
         let mut last6 = kept.layout.last6;
         if let Some(listed) = networks {
@@ -425,8 +435,10 @@ impl Maps {
         failures: &mut Vec<(usize, Error)>,
     ) -> Vec<Listed> {
         let mut counts = self.net_counts;
-        let mut nets: BTreeMap<(IpNet, Kind), Rule> =
-            listed.into_iter().map(|(net, kind, rule)| ((net, kind), rule)).collect();
+        let mut nets: BTreeMap<(IpNet, Kind), Rule> = listed
+            .into_iter()
+            .map(|(net, kind, rule)| ((net, kind), rule))
+            .collect();
         for (index, change) in changes.iter().enumerate() {
             let (list, net) = match change {
                 Change::Put { list, net, .. } | Change::Remove { list, net } => (*list, canonical(*net)),
@@ -437,7 +449,9 @@ impl Maps {
             }
             let count = &mut counts[family(net.addr()) as usize][kind(list) as usize];
             match change {
-                Change::Put { .. } if list == List::Block => failures.push((index, Error::NotAnAddress { net })),
+                Change::Put { .. } if list == List::Block => {
+                    failures.push((index, Error::NotAnAddress { net }))
+                }
                 Change::Put { rule, .. } => {
                     let there = nets.get(&(net, kind(list)));
                     if there.is_none() && count.has >= count.most {
@@ -454,7 +468,9 @@ impl Maps {
                 Change::Settings(_) => {}
             }
         }
-        nets.into_iter().map(|((net, kind), rule)| (net, kind, rule)).collect()
+        nets.into_iter()
+            .map(|((net, kind), rule)| (net, kind, rule))
+            .collect()
     }
 
     pub fn image(&self) -> Result<Image, Error> {
