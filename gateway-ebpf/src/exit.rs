@@ -8,15 +8,15 @@ use gateway_common::tables::{Event, feature};
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::{Decision, Tables as _};
 
-use crate::maps::{COUNTERS, EVENTS, Entry, Kernel, PROCESSOR, forget};
+use crate::maps::{COUNTERS, EVENTS, Entry, Kernel};
 
 /// Carries out a decision and returns the XDP action.
 #[inline(always)]
-pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<Entry>) -> u32 {
+pub fn leave(ctx: &XdpContext, kernel: Kernel, packet: &Packet, decision: Decision<Entry>) -> u32 {
     if let Some(entry) = decision.entry {
         entry.hit();
     }
-    let (verdict, observed) = (forget(decision.verdict), forget(decision.observed));
+    let (verdict, observed) = kernel.forget((decision.verdict, decision.observed));
     let length = (ctx.data_end() - ctx.data()) as u64;
     count(verdict.slot(), length);
     if let Some(reason) = observed {
@@ -27,7 +27,7 @@ pub fn leave(ctx: &XdpContext, packet: &Packet, decision: Decision<Entry>) -> u3
         Verdict::Drop(reason) => (XDP_DROP, Some(reason.slot())),
     };
     if let Some(slot) = told {
-        sample(ctx, packet, slot);
+        sample(ctx, kernel, packet, slot);
     }
     action
 }
@@ -45,25 +45,23 @@ fn count(slot: u32, bytes: u64) {
 
 /// Tells of a drop to whoever asked for it, if the last word about one is long enough ago.
 #[inline(always)]
-fn sample(ctx: &XdpContext, packet: &Packet, slot: u32) {
-    let Some(settings) = Kernel.settings() else { return };
+fn sample(ctx: &XdpContext, mut kernel: Kernel, packet: &Packet, slot: u32) {
+    let Some(settings) = kernel.settings() else { return };
     if settings.features & (feature::LOG_DROPS | feature::EVENTS) == 0 {
         return;
     }
-    let now = Kernel.now_ns();
-    let Some(processor) = PROCESSOR.get_ptr_mut(0) else {
-        return;
-    };
-    // SAFETY: this processor's own value of the map.
-    let processor = unsafe { &mut *processor };
-    if settings.features & feature::EVENTS != 0
-        && now.wrapping_sub(processor.told_ns) >= settings.event_interval_ns
+    let now = kernel.now_ns();
+    let interval = (settings.event_interval_ns, settings.log_interval_ns);
+    let features = settings.features;
+    let processor = kernel.processor();
+    if features & feature::EVENTS != 0
+        && now.wrapping_sub(processor.told_ns) >= interval.0
     {
         processor.told_ns = now;
         tell(ctx, packet, slot, now);
     }
-    if settings.features & feature::LOG_DROPS != 0
-        && now.wrapping_sub(processor.logged_ns) >= settings.log_interval_ns
+    if features & feature::LOG_DROPS != 0
+        && now.wrapping_sub(processor.logged_ns) >= interval.1
     {
         processor.logged_ns = now;
         log(ctx, packet, slot);

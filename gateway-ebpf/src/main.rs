@@ -25,13 +25,14 @@ mod maps;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
+    use aya_ebpf::bindings::xdp_action;
     use aya_ebpf::macros::xdp;
     use aya_ebpf::programs::XdpContext;
     use gateway_ebpf::packet::{self, Cursor};
     use gateway_ebpf::policy;
 
     use crate::exit;
-    use crate::maps::{Kernel, forget};
+    use crate::maps::Kernel;
 
     /// Every frame of an interface arrives here. The name is `tables::names::PROGRAM`.
     #[xdp]
@@ -39,9 +40,12 @@ mod entry {
         // SAFETY: the kernel keeps `data..data_end` readable while the program runs, and the verifier checks each load.
         let frame = unsafe { Cursor::from_raw(ctx.data() as *const u8, ctx.data_end() as *const u8) };
         let mut packet = packet::parse(frame);
-        packet.content = forget(packet.content);
-        let decision = policy::decide(&packet, &Kernel);
-        exit::leave(&ctx, &packet, decision)
+        let Some(kernel) = Kernel::new() else {
+            return xdp_action::XDP_PASS;
+        };
+        packet.content = kernel.forget(packet.content);
+        let decision = policy::decide(&packet, &kernel);
+        exit::leave(&ctx, kernel, &packet, decision)
     }
 
     /// The compiler asks for one; the verifier would refuse a program that can reach it.

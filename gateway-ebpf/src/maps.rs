@@ -49,7 +49,7 @@ static LIMITER: Array<Bucket> = Array::pinned(BUCKETS, 0);
 pub static EVENTS: RingBuf = RingBuf::pinned(EVENTS_BYTES, 0);
 /// What this processor remembers between packets. Private to this program, so it is neither named nor pinned.
 #[map]
-pub static PROCESSOR: PerCpuArray<Processor> = PerCpuArray::with_max_entries(1, 0);
+static PROCESSOR: PerCpuArray<Processor> = PerCpuArray::with_max_entries(1, 0);
 
 /// Memory of one processor.
 #[repr(C)]
@@ -61,12 +61,47 @@ pub struct Processor {
     pub logged_ns: u64,
     /// `CLOCK_BOOTTIME` of the last event.
     pub told_ns: u64,
-    /// See [`forget`].
+    /// See [`Kernel::forget`].
     scratch: [u64; 2],
 }
 
-/// The maps as [`Tables`].
-pub struct Kernel;
+/// The maps as [`Tables`], and the memory of the processor that the packet is on.
+#[derive(Clone, Copy)]
+pub struct Kernel {
+    /// This processor's own value of a map: nobody else writes it, as XDP runs without preemption.
+    processor: *mut Processor,
+}
+
+impl Kernel {
+    /// `None` never happens, but the verifier does not know.
+    #[inline(always)]
+    pub fn new() -> Option<Self> {
+        let processor = PROCESSOR.get_ptr_mut(0)?;
+        Some(Self { processor })
+    }
+
+    /// What the processor remembers.
+    #[inline(always)]
+    pub fn processor(&mut self) -> &mut Processor {
+        // SAFETY: a map value of this processor alone.
+        unsafe { &mut *self.processor }
+    }
+
+    /// A copy of `value` of which the verifier knows nothing.
+    ///
+    /// It follows each path on its own for as long as the paths differ in a number they will branch on. A packet has a
+    /// dozen ways to be read and a decision twenty ways to be made; what comes after must not be followed for each.
+    #[inline(always)]
+    pub fn forget<T: Copy>(&self, value: T) -> T {
+        const { assert!(size_of::<T>() <= size_of::<[u64; 2]>() && align_of::<T>() <= 8) };
+        // SAFETY: a map value of this processor alone, with room for a `T`, which is read as it was written.
+        unsafe {
+            let scratch = (&raw mut (*self.processor).scratch).cast::<T>();
+            scratch.write_volatile(value);
+            scratch.read_volatile()
+        }
+    }
+}
 
 /// An entry by its place: a table, the number of a value in its map, and a place in that value.
 ///
@@ -168,7 +203,7 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn settle<V: Copy>(&self, value: V) -> V {
-        forget(value)
+        self.forget(value)
     }
 
     /// Reading the clock is a call and costs more than the rest of the program; the tick of the timer is a load. So
@@ -177,11 +212,8 @@ impl Tables for Kernel {
     fn now_ns(&self) -> u64 {
         // SAFETY: the helper takes no argument and has no effect.
         let tick = unsafe { bpf_jiffies64() };
-        let Some(processor) = PROCESSOR.get_ptr_mut(0) else {
-            return 0;
-        };
-        // SAFETY: this processor's own value of the map, and XDP runs without preemption.
-        let processor = unsafe { &mut *processor };
+        // SAFETY: a map value of this processor alone.
+        let processor = unsafe { &mut *self.processor };
         if processor.tick != tick {
             processor.tick = tick;
             // SAFETY: the helper takes no argument and has no effect.
@@ -381,23 +413,4 @@ fn live_network(reference: u32, layout: &Layout, now_ns: u64) -> Option<Entry> {
         return None;
     }
     Some(Entry::new(table::NETWORKS, index, 0))
-}
-
-/// A copy of `value` of which the verifier knows nothing.
-///
-/// It follows each path on its own for as long as the paths differ in a number they will branch on. A packet has a
-/// dozen ways to be read and a decision twenty ways to be made; what comes after must not be followed for each.
-#[inline(always)]
-pub fn forget<T: Copy>(value: T) -> T {
-    const { assert!(size_of::<T>() <= size_of::<[u64; 2]>() && align_of::<T>() <= 8) };
-    let Some(processor) = PROCESSOR.get_ptr_mut(0) else {
-        return value;
-    };
-    // SAFETY: this processor's own value of the map, large enough and aligned for a `T`, which is read as it was
-    // written.
-    unsafe {
-        let scratch = (&raw mut (*processor).scratch).cast::<T>();
-        scratch.write_volatile(value);
-        scratch.read_volatile()
-    }
 }

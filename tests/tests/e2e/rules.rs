@@ -69,11 +69,12 @@ fn entries_deleted_behind_the_gateway_s_back_are_shown_as_drift() -> Result<()> 
     let stage = Stage::new(&config("", "1m", ""))?;
     let _gateway = stage.start()?;
     stage.expect(0, &["deny", "add", A])?;
-    let table = stage.home.pins().join("v1/DENY_ADDR");
-    let mut map = aya::maps::MapData::from_pin(&table).map(aya::maps::Map::HashMap)?;
-    let mut map: aya::maps::HashMap<_, gateway_common::addr::Addr, gateway_common::tables::Rule> =
-        aya::maps::HashMap::try_from(&mut map)?;
-    map.remove(&gateway_common::addr::Addr::from(A.parse::<std::net::IpAddr>()?))?;
+    let mut tables = Kernel::pinned(&stage.home.pins())?;
+    let removal = Change::Remove {
+        list: List::Deny,
+        net: A.parse::<IpAddr>()?.into(),
+    };
+    ensure!(tables.apply(&[removal]).is_empty(), "not removed");
     let status = stage.json(&["status"])?;
     let deny = status["lists"]
         .as_array()

@@ -162,6 +162,7 @@ impl Kernel {
 
 impl Backend for Kernel {
     fn enforced(&mut self) -> Result<Image, Error> {
+        self.maps.recount()?;
         self.maps.image()
     }
 

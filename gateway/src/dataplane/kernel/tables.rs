@@ -357,7 +357,7 @@ impl Maps {
                     Family::V4 => self.addresses4.remove(half, &key, kind),
                     Family::V6 => self.addresses6.remove(half, &key, kind),
                 };
-                count.has -= u32::from(gone);
+                count.has = count.has.saturating_sub(u32::from(gone));
             }
             Change::Settings(_) => {}
         }
@@ -471,6 +471,12 @@ impl Maps {
         nets.into_iter()
             .map(|((net, kind), rule)| (net, kind, rule))
             .collect()
+    }
+
+    /// Counts anew what the tables hold, which only we should have changed, and sees to the bits that follow from it.
+    pub fn recount(&mut self) -> Result<(), Error> {
+        self.count()?;
+        self.mark()
     }
 
     pub fn image(&self) -> Result<Image, Error> {
