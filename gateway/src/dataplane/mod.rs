@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod memory;
 mod place;
 mod plan;
+pub mod privilege;
 pub mod protected;
 pub mod shared;
 pub mod store;

@@ -98,6 +98,9 @@ fn key_file(walk: &mut Walk, table: &mut Table<'_>) -> BTreeMap<[u8; 32], String
     let Some(path) = files::named(walk, &field) else {
         return BTreeMap::new();
     };
+    if !walk.opens_secrets {
+        return BTreeMap::new();
+    }
     let source = match files::read_text(&path, MOST_BYTES) {
         Ok(text) => Source::new(path.display().to_string(), text),
         Err(wrong) => {
