@@ -130,20 +130,34 @@ pub fn salvage(text: &str) -> Node {
     }
 }
 
-/// The entries of a section; of its first line alone if what follows makes nonsense of that.
+/// The entries of a section. If it is not good YAML, those of its first line if that says all, as in `key: value`; else
+/// what came before the fault, less the value that stood next to it and may have swallowed what it should not.
 fn section_entries(section: &str) -> Vec<Entry> {
-    let whole = entries_so_far(section);
-    match section.lines().next() {
-        Some(first) if whole.is_empty() => entries_so_far(first),
-        _ => whole,
+    let (entries, good) = entries_so_far(section);
+    if good {
+        return entries;
+    }
+    let (first, _) = entries_so_far(section.lines().next().unwrap_or_default());
+    let says_all = |entry: &Entry| matches!(entry.value.value, Value::Text(_));
+    if first.iter().any(says_all) {
+        first
+    } else {
+        entries
     }
 }
 
-fn entries_so_far(section: &str) -> Vec<Entry> {
+fn entries_so_far(section: &str) -> (Vec<Entry>, bool) {
     let mut builder = Builder::default();
+    let mut held: Option<(Event<'_>, Span)> = None;
+    let mut good = true;
     for event in Parser::new_from_str(section) {
-        let taken = event.is_ok_and(|(event, span)| builder.take(event, span).is_ok());
-        if !taken {
+        good = event.is_ok();
+        let next = event.ok();
+        let before = std::mem::replace(&mut held, next);
+        if let Some((event, span)) = before.filter(|(event, _)| good || !matches!(event, Event::Scalar(..))) {
+            good &= builder.take(event, span).is_ok();
+        }
+        if !good {
             break;
         }
     }
@@ -152,13 +166,14 @@ fn entries_so_far(section: &str) -> Vec<Entry> {
             break;
         }
     }
-    match builder.root {
+    let entries = match builder.root {
         Some(Node {
             value: Value::Map(entries),
             ..
         }) => entries,
         _ => Vec::new(),
-    }
+    };
+    (entries, good)
 }
 
 /// The parser's own complaint, with advice for the two mistakes that these files invite.
