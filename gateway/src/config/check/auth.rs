@@ -43,7 +43,7 @@ pub(super) fn auth(walk: &mut Walk, route: &mut Table<'_>) -> Option<Auth> {
 /// Checked, and then not taken into service: see [`Auth::Unavailable`].
 fn jwt(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
     let wrong =
-        Wrong::new("jwt is not enforced by this version: EVERY request on this route is refused (401)");
+        Wrong::new("jwt is not enforced by this version: EVERY request on this route is refused (503)");
     walk.warn(
         field,
         wrong.hint("use api_key, or wait for a version that has it"),
