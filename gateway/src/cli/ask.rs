@@ -51,20 +51,19 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
         };
     }
     let known = known::read(args)?;
-    known.warn();
     let socket = &known.config.admin.socket;
     match client::ask(socket, &request) {
-        Err(ClientError::NotRunning) => {}
-        outcome => return Ok(outcome??),
+        Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
+        outcome => {
+            known.warn(None);
+            return Ok(outcome??);
+        }
     }
     if matches!(request, Request::Reload) {
         return Err(Failed::new(
             Exit::Failed,
             format!("there is nothing to reload: {}", nobody_on(socket)),
         ));
-    }
-    if known.doubt.is_some() {
-        eprintln!("gateway: warning: {}", nobody_on(socket));
     }
     let mut engine = offline::engine(&known.config, known.trust(), request.writes())
         .map_err(|error| offline_failed(&error, socket))?;

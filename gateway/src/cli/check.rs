@@ -86,7 +86,7 @@ pub fn detach(args: &Args) -> Result<Exit> {
         refuse_while_running(socket)?;
     }
     let known = known::read(args)?;
-    known.warn();
+    known.warn(None);
     let socket = &known.config.admin.socket;
     refuse_while_running(socket)?;
     let detached = app::offline::detach(&known.config).map_err(|error| offline_failed(&error, socket))?;

@@ -30,10 +30,11 @@ impl Known {
         }
     }
 
-    /// Says on standard error what is wrong.
-    pub fn warn(&self) {
+    /// Says on standard error what is wrong, and `more` if anything is.
+    pub fn warn(&self, more: Option<&str>) {
         if let Some(doubt) = &self.doubt {
-            eprintln!("gateway: warning: {doubt}");
+            let more = more.map_or_else(String::new, |more| format!("; {more}"));
+            eprintln!("gateway: warning: {doubt}{more}");
         }
     }
 }

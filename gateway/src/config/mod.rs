@@ -43,6 +43,12 @@ impl Config {
             Ok(text) => Self::parse(&text, &name, path.parent().unwrap_or(Path::new(""))),
             Err(Wrong { message, hint }) => {
                 let mut faults = Faults::default();
+                // The hint for files that a configuration names would mislead.
+                let hint = if path.exists() {
+                    hint
+                } else {
+                    Some("--config names another".to_owned())
+                };
                 let path = String::new();
                 faults.error(Fault {
                     file: name,
