@@ -23,7 +23,7 @@ impl Config {
     #[must_use]
     pub fn survey(path: &Path) -> Survey {
         match check::files::read_text(path, raw::MOST_BYTES) {
-            Ok(text) => survey(&text, path),
+            Ok(text) => Survey::of(&text, path),
             Err(_) => Survey {
                 config: defaults::config(),
                 faults: 1,
@@ -32,21 +32,25 @@ impl Config {
     }
 }
 
-pub(super) fn survey(text: &str, path: &Path) -> Survey {
-    let base = path.parent().unwrap_or(Path::new(""));
-    let source = Source::new(path.display().to_string(), text.to_owned());
-    let (config, faults) = examine(&mut closed(base), &source);
-    let faults = match faults.errors.len() {
-        0 => 0,
-        told => told + faults.left_out,
-    };
-    let config = config.or_else(|| {
-        let node = raw::salvage(text);
-        check::config(&mut closed(base), &Field::root(&source, &node))
-    });
-    Survey {
-        config: config.unwrap_or_else(defaults::config),
-        faults,
+impl Survey {
+    /// As [`Config::survey`] from text, `path` being where it would lie.
+    #[must_use]
+    pub fn of(text: &str, path: &Path) -> Self {
+        let base = path.parent().unwrap_or(Path::new(""));
+        let source = Source::new(path.display().to_string(), text.to_owned());
+        let (config, faults) = examine(&mut closed(base), &source);
+        let faults = match faults.errors.len() {
+            0 => 0,
+            told => told + faults.left_out,
+        };
+        let config = config.or_else(|| {
+            let node = raw::salvage(text);
+            check::config(&mut closed(base), &Field::root(&source, &node))
+        });
+        Self {
+            config: config.unwrap_or_else(defaults::config),
+            faults,
+        }
     }
 }
 

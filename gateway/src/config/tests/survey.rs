@@ -3,15 +3,14 @@
 use std::path::Path;
 
 use super::{SMALL, etc};
-use crate::config::survey::survey;
-use crate::config::{Config, defaults};
+use crate::config::{Config, Survey, defaults};
 
 const HOME: &str = "admin: {socket: /run/test/admin.sock}\nstate_dir: /var/lib/test\n";
 
 /// Text with `HOME` around something that is wrong: nothing of `HOME` may be lost.
 fn keeps_home(broken: &str) -> Config {
     let text = format!("{HOME}{broken}\ntrusted_proxies: [172.16.0.0/12]\n");
-    let read = survey(&text, Path::new("/nowhere/g.yaml"));
+    let read = Survey::of(&text, Path::new("/nowhere/g.yaml"));
     assert!(read.faults > 0, "{text}");
     assert_eq!(
         read.config.admin.socket,
@@ -25,7 +24,7 @@ fn keeps_home(broken: &str) -> Config {
 
 #[test]
 fn a_good_configuration_is_read_as_it_is() {
-    let read = survey(SMALL, Path::new("/nowhere/g.yaml"));
+    let read = Survey::of(SMALL, Path::new("/nowhere/g.yaml"));
     assert_eq!(read.faults, 0);
     let (config, _) = super::load(SMALL).expect("a good configuration");
     assert_eq!(read.config.xdp, config.xdp);
@@ -100,6 +99,6 @@ routes:
     auth: {api_key: {keys: {file: /nowhere/keys.yaml}}}
     upstream: [{url: http://127.0.0.1:9000}]
 ";
-    assert_eq!(survey(text, Path::new("/nowhere/g.yaml")).faults, 0);
+    assert_eq!(Survey::of(text, Path::new("/nowhere/g.yaml")).faults, 0);
     assert!(super::load(text).is_err());
 }
