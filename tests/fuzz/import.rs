@@ -27,11 +27,19 @@ fuzz_target!(|data: &[u8]| {
         hits: 0,
         enforced: true,
     };
-    let exported: String = read.entries.iter().map(row).map(|row| import::line(&row)).collect();
+    let exported: String = read
+        .entries
+        .iter()
+        .map(row)
+        .map(|row| import::line(&row))
+        .collect();
     let again = import::read(exported.as_bytes()).expect("in memory");
     assert_eq!(again.bad, Vec::<String>::new());
     assert_eq!(again.entries.len(), read.entries.len());
     for (before, after) in read.entries.iter().zip(&again.entries) {
-        assert_eq!((before.0, before.1.filter(|until| *until < u64::MAX)), (after.0, after.1));
+        assert_eq!(
+            (before.0, before.1.filter(|until| *until < u64::MAX)),
+            (after.0, after.1)
+        );
     }
 });
