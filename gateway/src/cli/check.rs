@@ -1,14 +1,25 @@
 //! The verbs around the whole gateway: run, check, detach.
 
+use std::path::Path;
+
 use super::args::Args;
-use super::ask::load;
-use super::{Exit, Failed, Result, print, print_json};
+use super::ask::offline_failed;
+use super::{Exit, Failed, Result, known, print, print_json};
+use crate::admin::client;
 use crate::app;
-use crate::config::Config;
+use crate::config::model::XdpMode;
+use crate::config::{Config, Fault, Warning};
 
 pub fn check(args: &Args) -> Result<Exit> {
-    match Config::load(&args.config) {
-        Ok((config, warnings)) => {
+    match Config::load(args.config()) {
+        Ok((config, mut warnings)) => {
+            warnings.extend(
+                config
+                    .xdp
+                    .interfaces
+                    .iter()
+                    .filter_map(|name| missing(args, &config, name)),
+            );
             if args.json {
                 print_json(&serde_json::json!({"ok": true, "warnings": warnings}))?;
             } else {
@@ -18,7 +29,7 @@ pub fn check(args: &Args) -> Result<Exit> {
                 let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
                 print(&format!(
                     "{}: good: {routes} routes, {upstreams} upstreams\n",
-                    args.config.display()
+                    args.config().display()
                 ))?;
             }
             Ok(Exit::Done)
@@ -31,8 +42,25 @@ pub fn check(args: &Args) -> Result<Exit> {
     }
 }
 
+/// A warning if no interface of this name is on this host. Not a fault: the file may be meant for another one.
+fn missing(args: &Args, config: &Config, interface: &str) -> Option<Warning> {
+    let there = nix::net::if_::if_nametoindex(interface) != Err(nix::errno::Errno::ENODEV);
+    if config.xdp.mode == XdpMode::None || there {
+        return None;
+    }
+    Some(Warning(Fault {
+        file: args.config().display().to_string(),
+        line: 0,
+        column: 0,
+        path: "xdp.interfaces".to_owned(),
+        message: format!("there is no interface {interface} on this host"),
+        hint: Some("`ip link` lists those that there are".to_owned()),
+        excerpt: None,
+    }))
+}
+
 pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
-    app::run(&args.config, ephemeral).map_err(|error| match error {
+    app::run(args.config(), ephemeral).map_err(|error| match error {
         app::StartError::Config(faults) => Failed::new(Exit::BadInput, faults.to_string()),
         app::StartError::Dataplane(error @ crate::dataplane::Error::Foreign { .. }) => {
             Failed::new(Exit::Foreign, error.to_string())
@@ -42,10 +70,26 @@ pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// A gateway that runs would go on believing in its tables.
+fn refuse_while_running(socket: &Path) -> Result<()> {
+    if client::answers(socket)? {
+        return Err(Failed::new(
+            Exit::Failed,
+            format!("stop the gateway first: one answers on {}", socket.display()),
+        ));
+    }
+    Ok(())
+}
+
 pub fn detach(args: &Args) -> Result<Exit> {
-    let config = load(args)?;
-    let detached =
-        app::offline::detach(&config).map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
+    if let Some(socket) = &args.socket {
+        refuse_while_running(socket)?;
+    }
+    let known = known::read(args)?;
+    known.warn(None);
+    let socket = &known.config.admin.socket;
+    refuse_while_running(socket)?;
+    let detached = app::offline::detach(&known.config).map_err(|error| offline_failed(&error, socket))?;
     let text = if detached {
         "detached: no program and no pin is left\n"
     } else {

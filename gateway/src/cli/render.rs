@@ -54,21 +54,20 @@ fn networks(count: usize) -> String {
 
 pub fn added(added: &Added) -> String {
     let mut out = String::new();
+    let what = match (added.added, added.already) {
+        (new, 0) => format!("{} added", networks(new)),
+        (0, known) => format!("nothing new, {} there already", networks(known)),
+        (new, known) => format!("{} added, {known} there already", networks(new)),
+    };
     if !added.enforced {
         let _ = writeln!(
             out,
-            "{} remembered; no gateway is attached, so nothing enforces them yet",
-            networks(added.added)
+            "{what}: remembered; no gateway is attached, so nothing enforces them yet"
         );
     } else if added.failures.is_empty() {
-        let _ = writeln!(out, "{} added, and in force", networks(added.added));
+        let _ = writeln!(out, "{what}, and in force");
     } else {
-        let _ = writeln!(
-            out,
-            "{} added, but {} not in force:",
-            networks(added.added),
-            added.failures.len()
-        );
+        let _ = writeln!(out, "{what}, but {} not in force:", added.failures.len());
     }
     lines(&mut out, "  failed: ", &added.failures);
     lines(&mut out, "  note: ", &added.notes);
@@ -77,14 +76,20 @@ pub fn added(added: &Added) -> String {
 
 pub fn removed(removed: &Removed) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "{} removed", networks(removed.removed));
+    let attached = if removed.enforced {
+        ""
+    } else {
+        "; no gateway is attached, so nothing was in force"
+    };
+    let _ = writeln!(out, "{} removed{attached}", networks(removed.removed));
     lines(&mut out, "  not removed: ", &removed.missing);
     lines(&mut out, "  failed: ", &removed.failures);
     lines(&mut out, "  note: ", &removed.notes);
     out
 }
 
-pub fn unblocked(outcome: &Unblocked) -> String {
+/// `same_gateway`: the options with which another command reaches the gateway that was asked.
+pub fn unblocked(outcome: &Unblocked, same_gateway: &str) -> String {
     let mut out = String::new();
     for addr in &outcome.lifted {
         let _ = writeln!(out, "{addr} is no longer blocked");
@@ -92,7 +97,7 @@ pub fn unblocked(outcome: &Unblocked) -> String {
     for addr in &outcome.missing {
         let _ = writeln!(
             out,
-            "{addr} was not blocked; `gateway explain {addr}` says what holds for it"
+            "{addr} was not blocked; `gateway explain {addr}{same_gateway}` says what holds for it"
         );
     }
     lines(&mut out, "  failed: ", &outcome.failures);
@@ -163,7 +168,8 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     out
 }
 
-pub fn explained(explained: &Explained) -> String {
+/// `same_gateway`: the options with which another command reaches the gateway that was asked.
+pub fn explained(explained: &Explained, same_gateway: &str) -> String {
     let it = &explained.packets;
     let mut out = String::new();
     let says = match it.outcome.as_str() {
@@ -182,10 +188,12 @@ pub fn explained(explained: &Explained) -> String {
                 .left_ms
                 .map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
             let hits = format!("{} packet{}", row.hits, if row.hits == 1 { "" } else { "s" });
-            let force = if row.enforced || !it.enforced {
-                ""
-            } else {
+            let force = if it.enforced && !row.enforced {
                 "; NOT IN FORCE"
+            } else if name != "allow" && !it.allow.is_empty() {
+                "; without effect, as allow wins"
+            } else {
+                ""
             };
             let why = why(row);
             let why = if why.is_empty() { why } else { format!(": {why}") };
@@ -210,11 +218,27 @@ pub fn explained(explained: &Explained) -> String {
     if explained.refused_when_forwarded {
         let _ = writeln!(out, "  refused at layer 7 when a trusted proxy names it");
     }
-    if let Some(why) = &it.protected {
-        let _ = writeln!(out, "  protected from deny and block: {why}");
+    match &it.protected {
+        Some(why) if it.verdict == "drop" => {
+            let _ = writeln!(
+                out,
+                "  CAREFUL: {why}; a command would have needed --force to deny it, the configuration does not"
+            );
+        }
+        Some(why) if it.deny.is_empty() => {
+            let _ = writeln!(out, "  protected from deny and block: {why}");
+        }
+        Some(why) => {
+            let _ = writeln!(out, "  protected from blocks: {why}");
+        }
+        None => {}
     }
     if !it.block.is_empty() {
-        let _ = writeln!(out, "To lift the block: gateway block del {}", it.addr);
+        let _ = writeln!(
+            out,
+            "To lift the block: gateway block del {}{same_gateway}",
+            it.addr
+        );
     }
     out
 }
@@ -295,6 +319,98 @@ pub fn status(status: &FullStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::api::Explanation;
+
+    fn row(net: &str) -> EntryRow {
+        EntryRow {
+            net: net.parse().expect("a network"),
+            origin: "command".to_owned(),
+            reason: None,
+            detail: 0,
+            left_ms: None,
+            until_ms: None,
+            hits: 0,
+            enforced: true,
+        }
+    }
+
+    fn explanation(verdict: &str, outcome: &str) -> Explained {
+        Explained {
+            packets: Explanation {
+                addr: "192.0.2.1".parse().expect("an address"),
+                verdict: verdict.to_owned(),
+                outcome: outcome.to_owned(),
+                enforced: true,
+                allow: Vec::new(),
+                deny: vec![row("192.0.2.0/24")],
+                block: Vec::new(),
+                protected: Some("192.0.2.1 is a trusted proxy".to_owned()),
+            },
+            strikes: None,
+            refused_when_forwarded: false,
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_not_called_protected_from_deny() {
+        let text = explained(&explanation("drop", "denied"), "");
+        assert!(!text.contains("protected") && text.contains("CAREFUL"), "{text}");
+        let mut allowed = explanation("pass", "allowed");
+        allowed.packets.allow.push(row("192.0.2.1/32"));
+        let text = explained(&allowed, "");
+        assert!(
+            text.contains("deny 192.0.2.0/24 from command, no end, 0 packets; without effect"),
+            "{text}"
+        );
+        assert!(
+            text.contains("protected from blocks") && !text.contains("protected from deny"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_way_out_leads_to_the_same_gateway() {
+        let mut blocked = explanation("drop", "blocked");
+        blocked.packets.block.push(row("192.0.2.1/32"));
+        let text = explained(&blocked, " --config demo.yaml");
+        assert!(
+            text.ends_with("gateway block del 192.0.2.1 --config demo.yaml\n"),
+            "{text}"
+        );
+        let missing = Unblocked {
+            missing: vec![blocked.packets.addr],
+            ..Unblocked::default()
+        };
+        let text = unblocked(&missing, " --socket /s");
+        assert!(text.contains("`gateway explain 192.0.2.1 --socket /s`"), "{text}");
+    }
+
+    #[test]
+    fn what_was_there_is_not_called_added() {
+        let said = |added, already, enforced| {
+            super::added(&Added {
+                added,
+                already,
+                enforced,
+                ..Added::default()
+            })
+        };
+        assert_eq!(said(2, 0, true), "2 networks added, and in force\n");
+        assert_eq!(
+            said(1, 3, true),
+            "1 network added, 3 there already, and in force\n"
+        );
+        assert_eq!(
+            said(0, 1, true),
+            "nothing new, 1 network there already, and in force\n"
+        );
+        assert!(said(0, 1, false).contains("nothing enforces"));
+        let removed = removed(&Removed::default());
+        assert_eq!(
+            removed,
+            "0 networks removed; no gateway is attached, so nothing was in force\n"
+        );
+    }
 
     #[test]
     fn spans_show_the_two_largest_units() {

@@ -113,11 +113,11 @@ pub enum Error {
     },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
-    #[error("{operation}: {source}{hint}")]
+    #[error("{operation}: {cause}{hint}")]
     Os {
         operation: String,
         hint: String,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },

@@ -12,6 +12,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::backend::List;
+use super::privilege;
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -58,11 +59,11 @@ struct Document {
 pub enum StoreError {
     #[error("another gateway holds {path}; two can not share one state_dir")]
     Locked { path: PathBuf },
-    #[error("can not {operation} {path}: {source}")]
+    #[error("can not {operation} {path}: {cause}{}", privilege::for_files(.cause))]
     Io {
         operation: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error(
         "{path} is damaged: {detail}; nothing was changed. Move the file away to start without the commanded \
@@ -81,10 +82,10 @@ pub struct Store {
 
 fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io {
+    move |cause| StoreError::Io {
         operation,
         path,
-        source,
+        cause,
     }
 }
 

@@ -32,7 +32,11 @@ pub struct AddRules {
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
+    /// Networks that were not among the commanded rules before.
     pub added: usize,
+    /// Networks that were: their end and reason are now those of this order.
+    #[serde(default)]
+    pub already: usize,
     /// Whether a gateway is there to enforce the rules; if not they are remembered for its next start.
     pub enforced: bool,
     /// Rules that the tables did not take. They are remembered and tried again.
@@ -68,6 +72,8 @@ impl Engine {
         }
         let deadline_ns = order.ttl.map_or(NEVER, |ttl| now.after(ttl));
         let mut desired = self.desired.clone();
+        desired.expire(now.boot_ns);
+        let before = desired.entries(order.list.into()).len();
         for net in &order.nets {
             let reason = order.reason.clone();
             desired.put(
@@ -81,6 +87,7 @@ impl Engine {
                 },
             );
         }
+        let added = desired.entries(order.list.into()).len() - before;
         self.save(&desired, now)?;
         self.desired = desired;
         let mut notes = self.notes_on_added(&order, now.boot_ns);
@@ -91,7 +98,8 @@ impl Engine {
             notes.extend(self.lift_blocks_under(&order.nets, now));
         }
         Ok(Added {
-            added: order.nets.len(),
+            added,
+            already: order.nets.len() - added,
             enforced: self.enforces(),
             failures,
             notes,
@@ -113,7 +121,7 @@ impl Engine {
                 if configured {
                     outcome
                         .notes
-                        .push(format!("{net} is also in the configuration, and stays in force"));
+                        .push(format!("{net} is also in the configuration, and stays"));
                 }
             } else if configured {
                 outcome.missing.push(format!(
@@ -140,7 +148,7 @@ impl Engine {
         let now = (self.world.clock)();
         let kept = self.desired.all(list.into(), now.boot_ns).count();
         if kept > 0 {
-            outcome.notes = vec![format!("{kept} rules of the configuration stay in force")];
+            outcome.notes = vec![format!("{kept} rules of the configuration stay")];
         }
         Ok(outcome)
     }
