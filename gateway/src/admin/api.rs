@@ -39,6 +39,9 @@ pub enum Answer {
     Entries {
         entries: Vec<EntryRow>,
         forwarded: Vec<ForwardedBlock>,
+        /// `eth0: reason` for each configured interface that is not filtered.
+        #[serde(default)]
+        unfiltered: Vec<String>,
     },
     Unblocked(Unblocked),
     Explained(Explained),

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use crate::admin::answer::answer;
 use crate::admin::api::{
     Answer, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
@@ -19,7 +21,7 @@ use crate::http::client::ForwardedAddr;
 use crate::runtime::{Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
 use crate::telemetry::Metrics;
-use crate::telemetry::packets::{Packets, Snapshot};
+use crate::telemetry::packets::{Interface, Packets, Snapshot};
 
 /// The handles of a running gateway.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     pub packets: Packets,
     pub dataplane: Handle,
+    /// Interfaces that are not filtered, each with the reason.
+    pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     pub draining: Cell<bool>,
 }
 
@@ -65,7 +69,9 @@ impl Control {
                 proxy: Some(self.status()),
                 ..status
             }),
-            Answer::Entries { entries, .. } => {
+            Answer::Entries {
+                entries, unfiltered, ..
+            } => {
                 let blocks = self.strikes.forwarded_blocks(Instant::now());
                 let forwarded = blocks.into_iter().map(|(addr, left)| ForwardedBlock {
                     addr: addr.ip(),
@@ -74,6 +80,7 @@ impl Control {
                 Answer::Entries {
                     entries,
                     forwarded: forwarded.collect(),
+                    unfiltered,
                 }
             }
             Answer::Unblocked(mut outcome) => {
@@ -213,7 +220,11 @@ impl Facts for Control {
                 interfaces: engine
                     .interfaces()?
                     .into_iter()
-                    .map(|row| (row.interface, row.mode))
+                    .map(|row| Interface {
+                        attached: row.unfiltered.is_none(),
+                        name: row.interface,
+                        mode: row.mode,
+                    })
                     .collect(),
             })
         });
@@ -225,11 +236,15 @@ impl Facts for Control {
         self.metrics.encode()
     }
 
-    fn ready(&self) -> Result<(), &'static str> {
+    fn ready(&self) -> Result<(), String> {
         if self.draining.get() {
-            Err("stopping")
-        } else {
+            return Err("stopping".to_owned());
+        }
+        let unfiltered = self.unfiltered.load();
+        if unfiltered.is_empty() {
             Ok(())
+        } else {
+            Err(format!("not filtered: {}", unfiltered.join("; ")))
         }
     }
 }

@@ -128,10 +128,12 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
 
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
+    let unfiltered = Arc::default();
     let Tables { backend, memory, log } = tables(&config)?;
     let events = Aftermath {
         strikes: Arc::clone(&strikes),
         connections: Arc::clone(&connections),
+        unfiltered: Arc::clone(&unfiltered),
     };
     let world = World {
         clock: Box::new(Now::read),
@@ -140,7 +142,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
     engine.reconcile()?;
-    engine.attach(&config.xdp)?;
+    engine.attach()?;
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
     if let Some(log) = log {
         tokio::task::spawn_local(async {
@@ -169,6 +171,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         metrics,
         packets,
         dataplane,
+        unfiltered,
         draining: false.into(),
     });
     if let Some(listener) = endpoint {

@@ -9,6 +9,9 @@ use crate::http::reject::Reject;
 /// Failures and notes shown before the rest is only counted.
 const SHOWN: usize = 10;
 
+/// Before an interface and the reason why its packets pass unseen.
+const NOT_FILTERED: &str = "  not filtered: ";
+
 /// What came from outside or from an operator, made safe for a terminal.
 fn clean(text: &str) -> String {
     text.chars()
@@ -55,9 +58,14 @@ fn networks(count: usize) -> String {
 pub fn added(added: &Added) -> String {
     let mut out = String::new();
     if !added.enforced {
+        let why = if added.unfiltered.is_empty() {
+            "no gateway is attached"
+        } else {
+            "no interface is filtered"
+        };
         let _ = writeln!(
             out,
-            "{} remembered; no gateway is attached, so nothing enforces them yet",
+            "{} remembered; {why}, so nothing enforces them yet",
             networks(added.added)
         );
     } else if added.failures.is_empty() {
@@ -71,6 +79,7 @@ pub fn added(added: &Added) -> String {
         );
     }
     lines(&mut out, "  failed: ", &added.failures);
+    lines(&mut out, NOT_FILTERED, &added.unfiltered);
     lines(&mut out, "  note: ", &added.notes);
     out
 }
@@ -110,10 +119,17 @@ fn why(row: &EntryRow) -> String {
     }
 }
 
-pub fn entries(rows: &[EntryRow]) -> String {
-    if rows.is_empty() {
-        return "the list is empty\n".to_owned();
-    }
+pub fn entries(rows: &[EntryRow], unfiltered: &[String]) -> String {
+    let mut out = if rows.is_empty() {
+        "the list is empty\n".to_owned()
+    } else {
+        entry_table(rows)
+    };
+    lines(&mut out, NOT_FILTERED, unfiltered);
+    out
+}
+
+fn entry_table(rows: &[EntryRow]) -> String {
     let cells = rows.iter().map(|row| {
         [
             plain(row.net),
@@ -127,12 +143,13 @@ pub fn entries(rows: &[EntryRow]) -> String {
     table(["NETWORK", "FROM", "LEFT", "HITS", "IN FORCE", "WHY"], cells)
 }
 
-pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock]) -> String {
+pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[String]) -> String {
     let mut out = if rows.is_empty() {
         "no source is blocked\n".to_owned()
     } else {
-        entries(rows)
+        entry_table(rows)
     };
+    lines(&mut out, NOT_FILTERED, unfiltered);
     if !forwarded.is_empty() {
         out.push_str("\nrefused at layer 7, as a trusted proxy names them:\n");
         for block in forwarded {
@@ -171,11 +188,13 @@ pub fn explained(explained: &Explained) -> String {
         "clean" => "passes: no rule or block speaks against it",
         "denied" => "is dropped in the kernel: it is under a deny rule",
         "blocked" => "is dropped in the kernel: it is blocked for a time",
-        "bypass" => "passes: nothing is enforced, as no gateway is attached",
+        "bypass" if it.unfiltered.is_empty() => "passes: nothing is enforced, as no gateway is attached",
+        "bypass" => "passes: nothing is enforced, as no interface is filtered",
         _ if it.verdict == "drop" => "is dropped in the kernel",
         _ => "passes",
     };
     let _ = writeln!(out, "{} {says}", it.addr);
+    lines(&mut out, NOT_FILTERED, &it.unfiltered);
     let mut section = |name: &str, rows: &[EntryRow]| {
         for row in rows {
             let left = row
@@ -242,12 +261,18 @@ pub fn status(status: &FullStatus) -> String {
     let packets = &status.packets;
     if !packets.enforced {
         out.push_str("packets: nothing is enforced\n");
-        return out;
+        if packets.interfaces.is_empty() {
+            return out;
+        }
     }
     if packets.interfaces.is_empty() {
         out.push_str("packets: no interface is filtered by a program\n");
     }
     for row in &packets.interfaces {
+        if let Some(why) = &row.unfiltered {
+            let _ = writeln!(out, "packets: {} not filtered: {}", row.interface, clean(why));
+            continue;
+        }
         let note = row
             .note
             .as_deref()

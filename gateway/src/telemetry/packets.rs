@@ -22,8 +22,15 @@ pub struct Snapshot {
     pub failures: u64,
     /// Block orders lost as the queue was full.
     pub dropped_orders: u64,
-    /// Interface and mode.
-    pub interfaces: Vec<(String, String)>,
+    pub interfaces: Vec<Interface>,
+}
+
+/// How one interface is filtered.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub name: String,
+    pub mode: String,
+    pub attached: bool,
 }
 
 /// Shows the latest snapshot.
@@ -102,11 +109,11 @@ impl Collector for Packets {
             counter.metric_type(),
         )?)?;
         let gauge = ConstGauge::new(1_i64);
-        let help = "Interfaces with the program attached, by mode";
+        let help = "Whether the program filters the interface, and in which mode";
         let mut family = encoder.encode_descriptor("interface_attached", help, None, gauge.metric_type())?;
-        for (interface, mode) in &snapshot.interfaces {
-            let labels = [("interface", interface.as_str()), ("mode", mode.as_str())];
-            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        for Interface { name, mode, attached } in &snapshot.interfaces {
+            let labels = [("interface", name.as_str()), ("mode", mode.as_str())];
+            ConstGauge::new(i64::from(*attached)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use gateway_common::tables::{NEVER, Origin};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::interfaces::Coverage;
 use super::{Applied, Engine, List, Refusal};
 use crate::dataplane::desired::{Desired, Entry};
 use crate::dataplane::protected::protects;
@@ -33,8 +34,11 @@ pub struct AddRules {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
     pub added: usize,
-    /// Whether a gateway is there to enforce the rules; if not they are remembered for its next start.
+    /// Whether a gateway is there to enforce the rules, and filters an interface; if not they are remembered.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     /// Rules that the tables did not take. They are remembered and tried again.
     pub failures: Vec<String>,
     /// What the operator should know.
@@ -90,9 +94,11 @@ impl Engine {
         if order.list == RuleList::Allow {
             notes.extend(self.lift_blocks_under(&order.nets, now));
         }
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         Ok(Added {
             added: order.nets.len(),
-            enforced: self.enforces(),
+            enforced,
+            unfiltered,
             failures,
             notes,
         })
@@ -103,7 +109,7 @@ impl Engine {
         let now = (self.world.clock)();
         let mut desired = self.desired.clone();
         let mut outcome = Removed {
-            enforced: self.enforces(),
+            enforced: self.coverage()?.enforced,
             ..Removed::default()
         };
         for net in nets {

@@ -63,6 +63,9 @@ impl Events for Heard {
     fn refused(&mut self, addr: IpAddr, _: &Refusal) {
         self.note(format!("refused {addr}"));
     }
+    fn unfiltered(&mut self, interfaces: Vec<String>) {
+        self.note(format!("unfiltered {interfaces:?}"));
+    }
 }
 
 fn net(text: &str) -> IpNet {
@@ -170,6 +173,7 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
     let row = second
         .entries(List::Deny)
         .expect("memory")
+        .0
         .into_iter()
         .find(|row| row.origin == "command");
     assert_eq!(row.and_then(|row| row.left_ms), Some(60_000));
@@ -314,6 +318,7 @@ fn drift_is_seen_and_repaired() {
         !engine
             .entries(List::Deny)
             .expect("memory")
+            .0
             .iter()
             .all(|row| row.enforced)
     );

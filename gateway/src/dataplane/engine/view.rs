@@ -9,6 +9,7 @@ use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::interfaces::Coverage;
 use super::{Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
@@ -35,7 +36,7 @@ pub struct EntryRow {
     pub until_ms: Option<u64>,
     /// Packets that met the entry.
     pub hits: u64,
-    /// Whether the tables show it.
+    /// Whether the tables show it, and filter anything.
     pub enforced: bool,
 }
 
@@ -47,8 +48,11 @@ pub struct Explanation {
     pub verdict: String,
     /// The outcome's name: `clean`, `allowed`, `denied`, `blocked`, `bypass`.
     pub outcome: String,
-    /// Whether tables are there that enforce this.
+    /// Whether tables are there that enforce this, and an interface that is filtered by them.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered: what comes in there passes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     pub allow: Vec<EntryRow>,
     pub deny: Vec<EntryRow>,
     pub block: Vec<EntryRow>,
@@ -69,9 +73,13 @@ pub struct ListRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceRow {
     pub interface: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` if it is not filtered.
     pub mode: String,
+    /// Zero if it is not filtered.
     pub program_id: u32,
+    /// Why it is not filtered; absent if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unfiltered: Option<String>,
     /// Why it is not the mode that was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
@@ -90,7 +98,7 @@ pub struct CounterRow {
 /// The packet half at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether tables are there that enforce anything.
+    /// Whether tables are there that enforce anything, and an interface that is filtered by them.
     pub enforced: bool,
     pub interfaces: Vec<InterfaceRow>,
     pub lists: Vec<ListRow>,
@@ -108,13 +116,12 @@ impl From<Attachment> for InterfaceRow {
             XdpMode::Generic => "generic",
             XdpMode::Auto | XdpMode::None => "none",
         };
-        let foreign =
-            (!attachment.ours && attachment.program != 0).then(|| "not the gateway's program".to_owned());
         Self {
             interface: attachment.interface,
             mode: mode.to_owned(),
             program_id: attachment.program,
-            note: foreign.or(attachment.note),
+            unfiltered: attachment.unfiltered.map(|why| why.to_string()),
+            note: attachment.note,
         }
     }
 }
@@ -159,9 +166,11 @@ fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
 }
 
 impl Engine {
-    /// Every entry of a list that is in force, with its hits as the tables show them now.
-    pub fn entries(&mut self, list: List) -> Result<Vec<EntryRow>, Refusal> {
+    /// Every entry of a list that should be in force, with its hits as the tables show them now; and the interfaces
+    /// that are not filtered, each with the reason.
+    pub fn entries(&mut self, list: List) -> Result<(Vec<EntryRow>, Vec<String>), Refusal> {
         let now = (self.world.clock)();
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
         }
@@ -175,13 +184,13 @@ impl Engine {
                     net,
                     entry,
                     found.map_or(0, |rule| rule.hits),
-                    found.is_some(),
+                    enforced && found.is_some(),
                     now,
                 )
             })
             .collect();
         rows.sort_by_key(|row| row.net);
-        Ok(rows)
+        Ok((rows, unfiltered))
     }
 
     /// What happens to a new connection from `addr`, decided by the kernel program's own policy on what the tables
@@ -193,9 +202,11 @@ impl Engine {
             Some(tables) => Some(tables.lookup(addr)?),
             None => None,
         };
-        let verdict = found.as_ref().map_or(Verdict::Pass(PassReason::Bypass), |found| {
-            decide_new_connection(found, addr, now)
-        });
+        let Coverage { enforced, unfiltered } = self.coverage()?;
+        let verdict = match &found {
+            Some(found) if enforced => decide_new_connection(found, addr, now),
+            _ => Verdict::Pass(PassReason::Bypass),
+        };
         let (verdict, outcome) = match verdict {
             Verdict::Pass(reason) => ("pass", reason.name()),
             Verdict::Drop(reason) => ("drop", reason.name()),
@@ -208,7 +219,8 @@ impl Engine {
             addr,
             verdict: verdict.to_owned(),
             outcome: outcome.to_owned(),
-            enforced: self.enforces(),
+            enforced,
+            unfiltered,
             allow: self.rows_for(List::Allow, addr, &found, now),
             deny: self.rows_for(List::Deny, addr, &found, now),
             block: self.rows_for(List::Block, addr, &found, now),
@@ -277,7 +289,7 @@ impl Engine {
             })
             .to_vec();
         Ok(Status {
-            enforced: self.enforces(),
+            enforced: self.coverage()?.enforced,
             interfaces: self.interfaces()?,
             lists,
             counters,

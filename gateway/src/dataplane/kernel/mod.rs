@@ -177,8 +177,16 @@ impl Backend for Kernel {
         self.attach_to(interface, mode)
     }
 
+    fn interface(&mut self, interface: &str) -> Result<Attachment, Error> {
+        self.state(interface)
+    }
+
     fn interfaces(&mut self) -> Result<Vec<Attachment>, Error> {
         self.attachments()
+    }
+
+    fn release(&mut self, interface: &str) -> Result<(), Error> {
+        self.take_off(interface)
     }
 
     fn detach(&mut self) -> Result<(), Error> {
