@@ -48,6 +48,9 @@ pub enum Answer {
     Status(FullStatus),
     Reloaded {
         changed: bool,
+        /// What is worth a second look: in the configuration, and denies that are skipped.
+        #[serde(default)]
+        warnings: Vec<String>,
     },
 }
 

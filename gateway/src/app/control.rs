@@ -15,7 +15,7 @@ use crate::admin::api::{
 use crate::admin::metrics::Facts;
 use crate::config::Config;
 use crate::dataplane::handle::Stopped;
-use crate::dataplane::{Engine, Handle, List};
+use crate::dataplane::{Engine, Error, Handle, List};
 use crate::http::Connections;
 use crate::http::client::ForwardedAddr;
 use crate::runtime::{Runtime, RuntimeHandle};
@@ -57,7 +57,11 @@ impl Control {
     /// Answers a request, with what only a running gateway knows.
     pub async fn answer(&self, request: Request) -> Outcome {
         if matches!(request, Request::Reload) {
-            return self.reload().await.map(|changed| Answer::Reloaded { changed });
+            let reloaded = self.reload().await?;
+            return Ok(Answer::Reloaded {
+                changed: reloaded.changed,
+                warnings: reloaded.warnings,
+            });
         }
         let answered = self
             .dataplane
@@ -124,10 +128,10 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again and puts it in force: all of it or nothing. `false` if it is the same.
+    /// Reads the configuration again and puts it in force: all of it or nothing.
     ///
     /// What was bound or attached at the start can not change here; such a change is refused by name.
-    pub async fn reload(&self) -> Result<bool, Failure> {
+    pub async fn reload(&self) -> Result<Reloaded, Failure> {
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),
@@ -148,9 +152,9 @@ impl Control {
         let changed = old.config != config;
         let applied = self.dataplane.with({
             let config = config.clone();
-            move |engine: &mut Engine| engine.reconfigure(&config)
+            move |engine: &mut Engine| Ok::<_, Error>((engine.reconfigure(&config)?, engine.skipped()))
         });
-        let applied = applied.await??;
+        let (applied, skipped) = applied.await??;
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
@@ -161,8 +165,20 @@ impl Control {
                 applied.failures[0]
             )));
         }
-        Ok(changed)
+        let warnings = warnings.iter().map(ToString::to_string).chain(skipped);
+        Ok(Reloaded {
+            changed,
+            warnings: warnings.collect(),
+        })
     }
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// `false` if it is the same.
+    pub changed: bool,
+    pub warnings: Vec<String>,
 }
 
 /// The first part that differs and is fixed for the life of the process.
@@ -208,13 +224,14 @@ impl Facts for Control {
                 let (desired, enforced) = engine.sizes(list);
                 (list.name(), desired as u64, enforced as u64)
             });
-            Ok::<_, crate::dataplane::Error>(Snapshot {
+            Ok::<_, Error>(Snapshot {
                 counters: counters
                     .0
                     .iter()
                     .map(|counter| (counter.packets, counter.bytes))
                     .collect(),
                 lists: lists.to_vec(),
+                skipped: engine.skipped_count() as u64,
                 failures: engine.failures() as u64,
                 dropped_orders: engine.dropped_orders(),
                 interfaces: engine

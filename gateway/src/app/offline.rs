@@ -8,7 +8,7 @@ use crate::config::model::XdpMode;
 use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{NoEvents, World};
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::store::{self, Store};
+use crate::dataplane::store::{self, Saved, Store};
 use crate::dataplane::{Backend, Engine, Error};
 
 /// Opens what is there. `writes` takes the lock on the state; without it nothing can be changed.
@@ -19,12 +19,30 @@ pub fn engine(config: &Config, writes: bool) -> anyhow::Result<Engine> {
     } else {
         (store::peek(&config.state_dir)?, None)
     };
+    open(pinned(config)?, config, saved, store).map_err(Into::into)
+}
+
+/// Denies of the configuration that would be skipped if the gateway ran here now, as text. Touches nothing.
+pub fn skipped(config: &Config) -> anyhow::Result<Vec<String>> {
+    // What was commanded is left out if it can not be read: a check needs no privileges.
+    let saved = store::peek(&config.state_dir).unwrap_or_default();
+    Ok(open(None, config, saved, None)?.skipped())
+}
+
+fn open(
+    tables: Option<Box<dyn Backend>>,
+    config: &Config,
+    saved: Vec<Saved>,
+    store: Option<Store>,
+) -> Result<Engine, Error> {
     let world = World {
         clock: Box::new(Now::read),
         host: Box::new(host::gather),
         events: Box::new(NoEvents),
     };
-    Ok(Engine::open(pinned(config)?, config, saved, store, world)?)
+    let mut engine = Engine::open(tables, config, saved, store, world)?;
+    engine.guard();
+    Ok(engine)
 }
 
 /// Removes the program, the tables and the pins. `false` if nothing was there.

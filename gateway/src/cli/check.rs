@@ -2,19 +2,24 @@
 
 use super::args::Args;
 use super::ask::load;
-use super::{Exit, Failed, Result, print, print_json};
+use super::{Exit, Failed, Result, print, print_json, render};
 use crate::app;
 use crate::config::Config;
 
 pub fn check(args: &Args) -> Result<Exit> {
     match Config::load(&args.config) {
         Ok((config, warnings)) => {
+            let skipped = app::offline::skipped(&config)
+                .map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
             if args.json {
-                print_json(&serde_json::json!({"ok": true, "warnings": warnings}))?;
+                print_json(&serde_json::json!({
+                    "ok": true, "warnings": warnings, "skipped": skipped
+                }))?;
             } else {
                 for warning in &warnings {
                     print(&format!("{warning}\n"))?;
                 }
+                print(&render::warnings(&skipped))?;
                 let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
                 print(&format!(
                     "{}: good: {routes} routes, {upstreams} upstreams\n",

@@ -108,8 +108,28 @@ pub fn unblocked(outcome: &Unblocked) -> String {
     out
 }
 
-/// Why an entry is there, in words.
+/// Warnings, each with its name unless it brings it along.
+pub fn warnings(warnings: &[String]) -> String {
+    let mut out = String::new();
+    for warning in warnings {
+        let name = if warning.starts_with("warning: ") {
+            ""
+        } else {
+            "warning: "
+        };
+        // A report from the configuration has lines of its own.
+        for (index, line) in warning.lines().enumerate() {
+            let _ = writeln!(out, "{}{}", if index == 0 { name } else { "" }, clean(line));
+        }
+    }
+    out
+}
+
+/// Why an entry is there or not in force, in words.
 fn why(row: &EntryRow) -> String {
+    if let Some(skipped) = &row.skipped {
+        return format!("SKIPPED, since {}", clean(skipped));
+    }
     match (&row.reason, row.detail) {
         (Some(reason), _) => clean(reason),
         (None, 0) => String::new(),
@@ -201,7 +221,7 @@ pub fn explained(explained: &Explained) -> String {
                 .left_ms
                 .map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
             let hits = format!("{} packet{}", row.hits, if row.hits == 1 { "" } else { "s" });
-            let force = if row.enforced || !it.enforced {
+            let force = if row.enforced || row.skipped.is_some() || !it.enforced {
                 ""
             } else {
                 "; NOT IN FORCE"
@@ -289,9 +309,13 @@ pub fn status(status: &FullStatus) -> String {
         } else {
             "  <- DIFFER"
         };
+        let skipped = match row.skipped {
+            0 => String::new(),
+            count => format!(", {count} skipped, protected"),
+        };
         let _ = writeln!(
             out,
-            "  {:<6} {:>9} desired {:>9} in force{drift}",
+            "  {:<6} {:>9} desired {:>9} in force{skipped}{drift}",
             row.list, row.desired, row.enforced
         );
     }

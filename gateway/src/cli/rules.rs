@@ -256,7 +256,7 @@ pub fn status(args: &Args) -> Result<Exit> {
 }
 
 pub fn reload(args: &Args) -> Result<Exit> {
-    let Answer::Reloaded { changed } = ask(args, Request::Reload)? else {
+    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload)? else {
         return Err(unexpected());
     };
     let text = if changed {
@@ -265,8 +265,9 @@ pub fn reload(args: &Args) -> Result<Exit> {
         "nothing has changed\n"
     };
     if args.json {
-        print_json(&serde_json::json!({"changed": changed}))?
+        print_json(&serde_json::json!({"changed": changed, "warnings": warnings}))?
     } else {
+        print(&render::warnings(&warnings))?;
         print(text)?
     }
     Ok(Exit::Done)

@@ -27,6 +27,9 @@ pub struct Saved {
     pub until_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Denied although it cuts off someone protected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// The lists that operators write to.
@@ -174,6 +177,7 @@ mod tests {
             net: net.parse().expect("a network"),
             until_ms: Some(5),
             reason: Some("test".to_owned()),
+            forced: false,
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Snapshot {
     pub counters: Vec<Pair>,
     /// List name, desired and enforced entries.
     pub lists: Vec<(&'static str, u64, u64)>,
+    /// Denies that are skipped since they would cut off someone protected.
+    pub skipped: u64,
     /// Changes that the tables did not take.
     pub failures: u64,
     /// Block orders lost as the queue was full.
@@ -97,6 +99,9 @@ impl Collector for Packets {
                 ConstGauge::new(value).encode(family.encode_family(&[("list", list.0)])?)?;
             }
         }
+        let gauge = ConstGauge::new(i64::try_from(snapshot.skipped).unwrap_or(i64::MAX));
+        let help = "Denies that are not enforced since they would cut off someone protected";
+        gauge.encode(encoder.encode_descriptor("denies_skipped", help, None, gauge.metric_type())?)?;
         let gauge = ConstGauge::new(i64::try_from(snapshot.failures).unwrap_or(i64::MAX));
         let help = "Changes that the tables did not take when last tried";
         gauge.encode(encoder.encode_descriptor("change_failures", help, None, gauge.metric_type())?)?;

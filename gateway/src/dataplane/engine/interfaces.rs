@@ -49,6 +49,11 @@ impl Interfaces {
             all: all.collect(),
         }
     }
+
+    /// Whether sources on this interface are decided about; all are, where the proxy does it.
+    pub(super) fn filter(&self, interface: &str) -> bool {
+        self.mode == XdpMode::None || self.all.iter().any(|watched| watched.name == interface)
+    }
 }
 
 /// What of the configured interfaces is filtered now.
@@ -105,9 +110,10 @@ impl Engine {
         }
     }
 
-    /// Looks at every configured interface, tells when one is no longer filtered, and filters it again if that is
-    /// possible. Returns when to look again.
+    /// Looks at the world between two reconciliations: who must not be cut off, and every configured interface. Tells
+    /// when one is no longer filtered, and filters it again if that is possible. Returns when to look again.
     pub fn watch(&mut self) -> Duration {
+        self.follow_facts();
         let Some(tables) = &mut self.tables else {
             return LOOK_EVERY;
         };

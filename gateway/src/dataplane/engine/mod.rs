@@ -4,6 +4,7 @@
 //! tables when no daemon is there. Knows no socket, no request, no file format of the configuration.
 
 mod blocks;
+mod guard;
 mod interfaces;
 mod rules;
 mod view;
@@ -84,6 +85,8 @@ pub struct Applied {
     pub changes: usize,
     /// Changes that failed, as text; they stay desired and are tried again.
     pub failures: Vec<String>,
+    /// Denies that are skipped from now on, since they would cut off someone protected.
+    pub newly_skipped: Vec<String>,
 }
 
 /// The keeper of desired and enforced.
@@ -134,6 +137,7 @@ impl Engine {
                 deadline_ns,
                 reason: rule.reason,
                 detail: 0,
+                forced: rule.forced,
             };
             desired.put(rule.list.into(), rule.net, entry);
         }
@@ -145,6 +149,7 @@ impl Engine {
                     deadline_ns: rule.deadline_ns,
                     reason: None,
                     detail: rule.detail,
+                    forced: false,
                 };
                 desired.put(List::Block, *net, entry);
             }
@@ -182,9 +187,13 @@ impl Engine {
 
     /// Brings the tables from what they are known to hold to what is desired.
     fn enforce(&mut self, now: Now) -> Applied {
+        let newly_skipped = self.guard();
         let desired = self.desired.image(now.boot_ns);
         let changes = plan::diff(&desired, &self.enforced);
-        self.apply(&changes)
+        Applied {
+            newly_skipped,
+            ..self.apply(&changes)
+        }
     }
 
     fn apply(&mut self, changes: &[Change]) -> Applied {
@@ -208,6 +217,7 @@ impl Engine {
         Applied {
             changes: changes.len() - failed.len(),
             failures: self.failures.clone(),
+            newly_skipped: Vec::new(),
         }
     }
 
@@ -253,6 +263,7 @@ impl Engine {
                 net: *net,
                 until_ms: (entry.deadline_ns != NEVER).then(|| now.wall_of_boot(entry.deadline_ns)),
                 reason: entry.reason.clone(),
+                forced: entry.forced,
             }));
         }
         Ok(store.save(rules)?)

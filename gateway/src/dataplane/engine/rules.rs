@@ -10,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::interfaces::Coverage;
 use super::{Applied, Engine, List, Refusal};
 use crate::dataplane::desired::{Desired, Entry};
-use crate::dataplane::protected::protects;
 use crate::dataplane::store::RuleList;
 
 /// Beyond this many networks the system calls' success is taken as proof instead of a second look.
 const READ_BACK_AT_MOST: usize = 1_000;
+
+/// What is said of a rule that a command took out, and that is there all the same.
+const ALSO_CONFIGURED: &str = "is also in the configuration, and stays in force";
 
 /// An order to add rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,10 +65,11 @@ impl Engine {
     pub fn add_rules(&mut self, order: AddRules) -> Result<Added, Refusal> {
         let now = (self.world.clock)();
         if order.list == RuleList::Deny && !order.force {
-            let host = (self.world.host)();
+            let protected = self.protected(&order.operators);
             for net in &order.nets {
-                if let Some(why) = protects(&host, &order.operators, &self.proxies, net) {
-                    return Err(Refusal::Protected { net: *net, why });
+                if let Some(why) = protected.cut_off(net, |shared| self.desired.allows(shared)) {
+                    let (net, why) = (*net, why.clone());
+                    return Err(Refusal::Protected { net, why });
                 }
             }
         }
@@ -82,13 +85,19 @@ impl Engine {
                     deadline_ns,
                     reason,
                     detail: 0,
+                    forced: order.force,
                 },
             );
         }
         self.save(&desired, now)?;
         self.desired = desired;
         let mut notes = self.notes_on_added(&order, now.boot_ns);
-        let Applied { mut failures, .. } = self.enforce(now);
+        let Applied {
+            mut failures,
+            newly_skipped,
+            ..
+        } = self.enforce(now);
+        notes.extend(newly_skipped);
         failures.extend(self.not_found(order.list.into(), &order.nets, now.boot_ns)?);
         failures.dedup();
         if order.list == RuleList::Allow {
@@ -117,9 +126,7 @@ impl Engine {
             if desired.remove(list.into(), net).is_some() {
                 outcome.removed += 1;
                 if configured {
-                    outcome
-                        .notes
-                        .push(format!("{net} is also in the configuration, and stays in force"));
+                    outcome.notes.push(format!("{net} {ALSO_CONFIGURED}"));
                 }
             } else if configured {
                 outcome.missing.push(format!(
@@ -134,7 +141,9 @@ impl Engine {
         if outcome.removed > 0 {
             self.save(&desired, now)?;
             self.desired = desired;
-            outcome.failures = self.enforce(now).failures;
+            let applied = self.enforce(now);
+            outcome.failures = applied.failures;
+            outcome.notes.extend(applied.newly_skipped);
         }
         Ok(outcome)
     }
@@ -146,7 +155,9 @@ impl Engine {
         let now = (self.world.clock)();
         let kept = self.desired.all(list.into(), now.boot_ns).count();
         if kept > 0 {
-            outcome.notes = vec![format!("{kept} rules of the configuration stay in force")];
+            let kept = format!("{kept} rules of the configuration stay in force");
+            outcome.notes.retain(|note| !note.ends_with(ALSO_CONFIGURED));
+            outcome.notes.insert(0, kept);
         }
         Ok(outcome)
     }

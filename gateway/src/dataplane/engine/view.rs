@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Origin};
+use gateway_common::tables::{NEVER, Origin, Rule};
 use gateway_ebpf::packet::{Packet, Transport};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
@@ -15,7 +15,7 @@ use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
-use crate::dataplane::protected::protects;
+use crate::dataplane::protected::Why;
 use crate::dataplane::{Attachment, FoundAt};
 
 /// One entry of a list.
@@ -38,6 +38,9 @@ pub struct EntryRow {
     pub hits: u64,
     /// Whether the tables show it, and filter anything.
     pub enforced: bool,
+    /// Whom it would cut off, if that is why it is not enforced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped: Option<String>,
 }
 
 /// What happens to packets of one address, and why.
@@ -67,6 +70,14 @@ pub struct ListRow {
     pub list: String,
     pub desired: usize,
     pub enforced: usize,
+    /// Entries that are not desired since they would cut off someone protected.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub skipped: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How one interface is filtered.
@@ -135,7 +146,7 @@ fn origin_name(origin: Origin) -> &'static str {
     }
 }
 
-fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRow {
+fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) -> EntryRow {
     let timed = entry.deadline_ns != NEVER;
     EntryRow {
         net,
@@ -144,8 +155,9 @@ fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRo
         detail: entry.detail,
         left_ms: timed.then(|| entry.deadline_ns.saturating_sub(now.boot_ns) / 1_000_000),
         until_ms: timed.then(|| now.wall_of_boot(entry.deadline_ns)),
-        hits,
+        hits: rule.map_or(0, |rule| rule.hits),
         enforced,
+        skipped: None,
     }
 }
 
@@ -180,13 +192,8 @@ impl Engine {
             .all(list, now.boot_ns)
             .map(|(net, entry)| {
                 let found = there.get(&net);
-                row(
-                    net,
-                    entry,
-                    found.map_or(0, |rule| rule.hits),
-                    enforced && found.is_some(),
-                    now,
-                )
+                let row = row(net, entry, found, enforced && found.is_some(), now);
+                self.marked(list, row)
             })
             .collect();
         rows.sort_by_key(|row| row.net);
@@ -211,9 +218,10 @@ impl Engine {
             Verdict::Pass(reason) => ("pass", reason.name()),
             Verdict::Drop(reason) => ("drop", reason.name()),
         };
-        let host = (self.world.host)();
-        let protected =
-            protects(&host, operators, &self.proxies, &IpNet::from(addr)).map(|why| why.to_string());
+        let protected = self.protected(operators);
+        let protected = protected
+            .cut_off(&IpNet::from(addr), |_| false)
+            .map(Why::to_string);
         let found = found.unwrap_or_default();
         Ok(Explanation {
             addr,
@@ -221,14 +229,14 @@ impl Engine {
             outcome: outcome.to_owned(),
             enforced,
             unfiltered,
-            allow: self.rows_for(List::Allow, addr, &found, now),
-            deny: self.rows_for(List::Deny, addr, &found, now),
-            block: self.rows_for(List::Block, addr, &found, now),
+            allow: self.rows_for(List::Allow, addr, &found, enforced, now),
+            deny: self.rows_for(List::Deny, addr, &found, enforced, now),
+            block: self.rows_for(List::Block, addr, &found, enforced, now),
             protected,
         })
     }
 
-    fn rows_for(&self, list: List, addr: IpAddr, found: &Found, now: Now) -> Vec<EntryRow> {
+    fn rows_for(&self, list: List, addr: IpAddr, found: &Found, enforced: bool, now: Now) -> Vec<EntryRow> {
         let (single, mut prefix) = match list {
             List::Allow => (found.allow_addr, found.allow_net),
             List::Deny => (found.deny_addr, found.deny_net),
@@ -240,16 +248,39 @@ impl Engine {
             .map(|(net, entry)| {
                 // The trie shows the longest prefix only; those behind it are there, but not met.
                 let full = net.prefix_len() == net.max_prefix_len();
-                let rule = if full { single } else { prefix.take() };
-                row(
+                let there = self.enforced.list(list).contains_key(&net);
+                let rule = match full {
+                    true => single,
+                    false if self.skips(list, &net) => None,
+                    false => prefix.take(),
+                };
+                let row = row(
                     net,
                     entry,
-                    rule.map_or(0, |rule| rule.hits),
-                    rule.is_some() || self.enforced.list(list).contains_key(&net),
+                    rule.as_ref(),
+                    enforced && (rule.is_some() || there),
                     now,
-                )
+                );
+                self.marked(list, row)
             })
             .collect()
+    }
+
+    fn skips(&self, list: List, net: &IpNet) -> bool {
+        list == List::Deny && self.desired.skipped().contains_key(net)
+    }
+
+    /// A row of `list`, with the reason if it is skipped.
+    fn marked(&self, list: List, row: EntryRow) -> EntryRow {
+        if list != List::Deny {
+            return row;
+        }
+        let skipped = self.desired.skipped().get(&row.net).map(Why::to_string);
+        EntryRow {
+            enforced: row.enforced && skipped.is_none(),
+            skipped,
+            ..row
+        }
     }
 
     /// The packet half at a glance, read back from the tables.
@@ -286,6 +317,11 @@ impl Engine {
                     .values()
                     .filter(|rule| rule.live(now.boot_ns))
                     .count(),
+                skipped: if list == List::Deny {
+                    self.skipped_count()
+                } else {
+                    0
+                },
             })
             .to_vec();
         Ok(Status {
