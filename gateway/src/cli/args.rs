@@ -174,7 +174,7 @@ pub struct AddArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct HowArgs {
     /// End the entry after this time, such as 90s, 10m, 2h or 7d. Without it the entry stays.
-    #[arg(long, value_name = "TIME", value_parser = crate::config::units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub ttl: Option<Duration>,
     /// Why, for those who ask later.
     #[arg(long, value_name = "TEXT")]
@@ -194,6 +194,17 @@ pub enum BlockCommand {
         #[arg(required = true, value_name = "ADDR")]
         addrs: Vec<IpAddr>,
     },
+}
+
+/// A time after which something is left of the entry.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = crate::config::units::duration(text).map_err(|fault| fault.to_string())?;
+    if ttl.is_zero() {
+        return Err(
+            "an entry that ends at once is none; leave --ttl out for an entry without an end".to_owned(),
+        );
+    }
+    Ok(ttl)
 }
 
 /// A network or single address, without host bits. IPv4-mapped addresses are taken as IPv4.

@@ -129,6 +129,8 @@ fn help_and_usage_errors_have_their_own_codes() -> Result<()> {
         &["deny", "add", "10.0.0.1/8"],
         &["deny", "add", "x"],
         &["deny", "add", A, "--ttl", "10"],
+        &["deny", "add", A, "--ttl", "0s"],
+        &["deny", "import", "-", "--ttl", "0m"],
     ] {
         stage.expect(2, words)?;
     }
