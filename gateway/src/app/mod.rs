@@ -110,6 +110,10 @@ fn tables(config: &Config) -> Result<Tables, Error> {
 async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), StartError> {
     let store = Store::lock(&config.state_dir)?;
     let saved = store.load()?;
+    let _pins = match config.xdp.mode {
+        XdpMode::None => None,
+        _ => Some(Kernel::lock(&config.xdp.pin_dir)?),
+    };
     let metrics = Arc::new(Metrics::new());
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     let bound = Bound::bind(&config.listen, config.workers)?;

@@ -1,25 +1,41 @@
 //! The engine without a daemon: on the pinned tables, or, when nothing is pinned, on the state on disk alone.
 
-use anyhow::Context as _;
-
 use super::host;
 use crate::config::Config;
 use crate::config::model::XdpMode;
 use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{NoEvents, World};
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::store::{self, Saved, Store};
+use crate::dataplane::lock::PinLock;
+use crate::dataplane::store::{self, Saved, Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error};
 
-/// Opens what is there. `writes` takes the lock on the state; without it nothing can be changed.
-pub fn engine(config: &Config, writes: bool) -> anyhow::Result<Engine> {
+/// The engine, with the right to write what it holds.
+#[derive(Debug)]
+pub struct Offline {
+    pub engine: Engine,
+    _pins: Option<PinLock>,
+}
+
+/// Opens what is there. `writes` takes the locks on the state and on the tables; without them nothing can be changed.
+pub fn engine(config: &Config, writes: bool) -> anyhow::Result<Offline> {
     let (saved, store) = if writes {
         let store = Store::lock(&config.state_dir)?;
         (store.load()?, Some(store))
     } else {
         (store::peek(&config.state_dir)?, None)
     };
-    open(pinned(config)?, config, saved, store).map_err(Into::into)
+    let pins = if writes { pin_lock(config)? } else { None };
+    Ok(Offline {
+        engine: open(pinned(config)?, config, saved, store)?,
+        _pins: pins,
+    })
+}
+
+/// The lock on the tables; `None` if there are none.
+fn pin_lock(config: &Config) -> Result<Option<PinLock>, Error> {
+    let there = config.xdp.mode != XdpMode::None && Kernel::is_pinned(&config.xdp.pin_dir)?;
+    there.then(|| Kernel::lock(&config.xdp.pin_dir)).transpose()
 }
 
 /// Denies of the configuration that would be skipped if the gateway ran here now, as text. Touches nothing.
@@ -47,14 +63,20 @@ fn open(
 
 /// Removes the program, the tables and the pins. `false` if nothing was there.
 pub fn detach(config: &Config) -> anyhow::Result<bool> {
-    // The lock shows that no gateway runs: one that does would go on believing in its tables.
-    let _store = Store::lock(&config.state_dir).context("stop the gateway first")?;
-    if config.xdp.mode == XdpMode::None {
-        return Ok(false);
+    // The locks show that no gateway runs: one that does would go on believing in its tables.
+    const RUNS: &str = "stop the gateway first";
+    let _store = Store::lock(&config.state_dir).map_err(|error| match error {
+        StoreError::Locked { .. } => anyhow::Error::new(error).context(RUNS),
+        _ => error.into(),
+    })?;
+    let pins = pin_lock(config).map_err(|error| match error {
+        Error::Locked { .. } => anyhow::Error::new(error).context(RUNS),
+        _ => error.into(),
+    })?;
+    if pins.is_some() {
+        Kernel::remove(&config.xdp.pin_dir)?;
     }
-    let there = config.xdp.pin_dir.exists();
-    Kernel::remove(&config.xdp.pin_dir)?;
-    Ok(there)
+    Ok(pins.is_some())
 }
 
 fn pinned(config: &Config) -> Result<Option<Box<dyn Backend>>, Error> {

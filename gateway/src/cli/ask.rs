@@ -42,9 +42,9 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
         Ok(outcome) => Ok(outcome?),
         Err(ClientError::NotRunning) => {
             let config = loaded?;
-            let mut engine = offline::engine(&config, request.writes())
+            let mut offline = offline::engine(&config, request.writes())
                 .map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
-            Ok(answer(&mut engine, request)?)
+            Ok(answer(&mut offline.engine, request)?)
         }
         Err(error) => Err(Failed::new(Exit::Failed, error.to_string())),
     }

@@ -7,6 +7,7 @@ use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
 
+use super::lock::of_process;
 use crate::config::model::XdpMode;
 
 /// One of the three lists. Full-length networks live in its hash, others in the trie of their family.
@@ -113,6 +114,12 @@ pub enum Error {
     },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
+    #[error(
+        "another gateway{} holds the tables under {dir}; two can not share one xdp.pin_dir: stop it, or give this one \
+         an xdp.pin_dir of its own",
+        of_process(*.pid)
+    )]
+    Locked { dir: String, pid: Option<u32> },
     #[error("{operation}: {source}{hint}")]
     Os {
         operation: String,

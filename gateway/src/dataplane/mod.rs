@@ -10,6 +10,7 @@ pub mod engine;
 mod found;
 pub mod handle;
 pub mod kernel;
+pub mod lock;
 pub mod memory;
 mod place;
 mod plan;

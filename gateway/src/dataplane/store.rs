@@ -8,10 +8,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::backend::List;
+use super::lock::{LockError, exclusive, of_process};
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -59,8 +59,12 @@ struct Document {
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("another gateway holds {path}; two can not share one state_dir")]
-    Locked { path: PathBuf },
+    #[error(
+        "another gateway{} holds {path}; two can not share one state_dir: stop it, or give this one a state_dir of \
+         its own",
+        of_process(*.pid)
+    )]
+    Locked { path: PathBuf, pid: Option<u32> },
     #[error("can not {operation} {path}: {source}")]
     Io {
         operation: &'static str,
@@ -102,10 +106,10 @@ impl Store {
             .write(true)
             .open(&path);
         let lock = lock.map_err(io("open", &path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match exclusive(&lock) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path }),
-            Err(errno) => return Err(io("lock", &path)(errno.into())),
+            Err(LockError::Held(pid)) => return Err(StoreError::Locked { path, pid }),
+            Err(LockError::Io(error)) => return Err(io("lock", &path)(error)),
         }
         Ok(Self {
             file: file_in(directory),
