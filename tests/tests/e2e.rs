@@ -9,6 +9,8 @@ use gateway_tests::origin::Origin;
 use rustix::process::Signal;
 use serde_json::Value;
 
+#[path = "e2e/clients.rs"]
+mod clients;
 #[path = "e2e/interfaces.rs"]
 mod interfaces;
 #[path = "e2e/life.rs"]
