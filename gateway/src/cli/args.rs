@@ -14,7 +14,7 @@ Exit codes:
   2  wrong usage, configuration or input; nothing was changed
   3  refused, since it would lock someone out (--force overrides); nothing was changed
   4  another XDP program holds the interface; nothing was changed
-  5  remembered, but not enforced: no gateway is attached
+  5  remembered, but not enforced: no gateway is attached, or no interface filtered
 
 Every command works with and without a running gateway; with none, it works on what is pinned in the kernel.";
 
