@@ -26,10 +26,10 @@ pub struct Runtime {
 /// Why a configuration can not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("TLS of {address}: {source}")]
+    #[error("TLS of {address}: {cause}")]
     Tls {
         address: std::net::SocketAddr,
-        source: Box<tls::Error>,
+        cause: Box<tls::Error>,
     },
     #[error(transparent)]
     Upstream(#[from] upstream::Error),
@@ -73,9 +73,9 @@ impl Runtime {
             .iter()
             .map(|listener| {
                 let compiled = listener.tls.as_ref().map(tls::compile).transpose();
-                compiled.map_err(|source| Error::Tls {
+                compiled.map_err(|cause| Error::Tls {
                     address: listener.address,
-                    source: Box::new(source),
+                    cause: Box::new(cause),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;

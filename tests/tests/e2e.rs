@@ -19,6 +19,8 @@ mod life;
 mod rules;
 #[path = "e2e/story.rs"]
 mod story;
+#[path = "e2e/trouble.rs"]
+mod trouble;
 
 const URL: &str = "http://10.77.0.1:8080/";
 const GOOD: &[&str] = &["X-API-Key: right"];

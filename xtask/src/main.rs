@@ -5,6 +5,7 @@
 
 mod bench;
 mod build;
+mod fuzz;
 mod lint;
 mod privilege;
 mod run;
@@ -66,6 +67,11 @@ Ctrl-C stops it and leaves no program attached and no pin behind.")]
   cargo xtask lint                  every check, going on after a failure
   cargo xtask lint --only imports   one of: format, clippy, deny, advisories, imports, lengths")]
     Lint(lint::Args),
+    /// Throw random input at whatever reads from outside: frames, request headers, configurations, lists.
+    #[command(after_help = "Examples:
+  cargo xtask fuzz                       each target for a minute
+  cargo xtask fuzz head --seconds 3600   one of: packet, head, config, import")]
+    Fuzz(fuzz::Args),
     /// Measure the gateway side by side with nginx and HAProxy.
     #[command(after_help = "Examples:
   cargo xtask bench http                 processor time a request, plain HTTP/1.1 keep-alive
@@ -80,6 +86,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::main(&args),
         Verb::Test(args) => test::main(&args),
         Verb::Lint(args) => lint::main(&args),
+        Verb::Fuzz(args) => fuzz::main(&args),
         Verb::Bench(args) => bench::main(&args),
     };
     match result {

@@ -81,6 +81,13 @@ pub fn cargo() -> Command {
     command("cargo")
 }
 
+/// The host's target triple.
+pub fn host() -> Result<String> {
+    let said = output(command("rustc").arg("-vV"))?;
+    let host = said.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.context("`rustc -vV` names no host")?.to_owned())
+}
+
 /// Runs a command to its end and fails unless it succeeds. What it prints goes to the terminal.
 pub fn run(command: &mut Command) -> Result<()> {
     let line = line(command);

@@ -110,12 +110,7 @@ fn filtered<'a>(cargo: &'a mut Command, filter: Option<&str>) -> &'a mut Command
 
 /// The host's target triple as it stands in the names of cargo's variables.
 fn host() -> Result<String> {
-    let said = shell::output(shell::command("rustc").arg("-vV"))?;
-    let host = said
-        .lines()
-        .find_map(|line| line.strip_prefix("host: "))
-        .context("`rustc -vV` names no host")?;
-    Ok(host.to_uppercase().replace(['-', '.'], "_"))
+    Ok(shell::host()?.to_uppercase().replace(['-', '.'], "_"))
 }
 
 /// The test programs that exist, in the order of the lists above.

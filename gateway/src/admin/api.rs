@@ -66,7 +66,8 @@ pub struct ForwardedBlock {
 pub struct Explained {
     #[serde(flatten)]
     pub packets: Explanation,
-    /// Strikes that count now, and how many lead to a block. Absent without a running gateway.
+    /// Strikes that count now, and how many lead to a block. Absent without a running gateway, and for an address that
+    /// strikes never block, since it is allowed or protected.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub strikes: Option<Standing>,
     /// Whether this address, named by a trusted proxy, is refused at layer 7.

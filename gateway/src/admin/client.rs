@@ -5,7 +5,10 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
 use super::api::{LONGEST, Outcome, Request};
+use crate::dataplane::privilege;
 
 /// Longest wait for an answer: a list of 1,000,000 networks takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -16,29 +19,50 @@ pub enum ClientError {
     /// Nobody listens: no gateway runs with this configuration.
     #[error("no gateway is running")]
     NotRunning,
-    #[error("the gateway's admin socket {path}: {source}")]
-    Io { path: String, source: std::io::Error },
+    #[error("the gateway's admin socket {path}: {cause}{}", privilege::for_socket(.cause))]
+    Io { path: String, cause: std::io::Error },
     #[error("the gateway's answer could not be read: {0}; is it of another version?")]
     Garbled(serde_json::Error),
 }
 
+/// A gateway that answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// Its process, if that can be seen from here.
+    pub pid: Option<u32>,
+}
+
+/// Who answers on this socket, if anyone does.
+pub fn running(socket: &Path) -> Result<Option<Running>, ClientError> {
+    match connect(socket) {
+        Ok(stream) => {
+            let peer = getsockopt(&stream, PeerCredentials).ok();
+            let pid = peer.and_then(|peer| u32::try_from(peer.pid()).ok());
+            let pid = pid.filter(|pid| *pid > 0);
+            Ok(Some(Running { pid }))
+        }
+        Err(ClientError::NotRunning) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(socket).map_err(|cause| match cause.kind() {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => ClientError::NotRunning,
+        _ => ClientError::Io {
+            path: socket.display().to_string(),
+            cause,
+        },
+    })
+}
+
 /// Asks the running gateway.
 pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
-    let io = |source| ClientError::Io {
+    let io = |cause| ClientError::Io {
         path: socket.display().to_string(),
-        source,
+        cause,
     };
-    let mut stream = match UnixStream::connect(socket) {
-        Ok(stream) => stream,
-        Err(error) => {
-            return Err(match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                    ClientError::NotRunning
-                }
-                _ => io(error),
-            });
-        }
-    };
+    let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
     let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
     line.push(b'\n');

@@ -108,7 +108,12 @@ impl Control {
 
     fn with_strikes(&self, explained: Explained) -> Explained {
         let (addr, now) = (explained.packets.addr, Instant::now());
-        let standing = self.strikes.standing(addr, now);
+        let exempt = explained.packets.protected.is_some() || !explained.packets.allow.is_empty();
+        let standing = if exempt {
+            None
+        } else {
+            self.strikes.standing(addr, now)
+        };
         Explained {
             strikes: standing.map(|(strikes, block_after)| Standing { strikes, block_after }),
             refused_when_forwarded: self.strikes.blocks_forwarded(ForwardedAddr::of_header(addr), now),

@@ -47,13 +47,13 @@ pub enum StartError {
     Listen(#[from] server::Error),
     #[error(transparent)]
     Dataplane(#[from] Error),
-    #[error("can not {what}: {source}")]
-    Io { what: String, source: std::io::Error },
+    #[error("can not {what}: {cause}")]
+    Io { what: String, cause: std::io::Error },
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
     let what = what.into();
-    move |source| StartError::Io { what, source }
+    move |cause| StartError::Io { what, cause }
 }
 
 /// Runs the gateway until it is told to stop. `ephemeral` takes the packet filter away at the end.

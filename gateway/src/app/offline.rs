@@ -1,5 +1,9 @@
 //! The engine without a daemon: on the pinned tables, or, when nothing is pinned, on the state on disk alone.
 
+mod held;
+
+use std::path::Path;
+
 use super::host;
 use crate::config::Config;
 use crate::config::model::XdpMode;
@@ -7,8 +11,37 @@ use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{NoEvents, World};
 use crate::dataplane::kernel::Kernel;
 use crate::dataplane::lock::PinLock;
-use crate::dataplane::store::{self, Saved, Store, StoreError};
+use crate::dataplane::store::{self, Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error};
+
+/// How far the configuration can be relied on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is good: its lists and limits are what should be in force.
+    Whole,
+    /// Parts of it could not be read: what the tables hold stays as it is, save for what is commanded.
+    Part,
+}
+
+/// Why the tables could not be worked on without a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum OfflineError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Tables(#[from] Error),
+}
+
+impl OfflineError {
+    /// Whether a gateway that runs has the right to write.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Locked { .. }) | Self::Tables(Error::Locked { .. })
+        )
+    }
+}
 
 /// The engine, with the right to write what it holds.
 #[derive(Debug)]
@@ -18,69 +51,89 @@ pub struct Offline {
 }
 
 /// Opens what is there. `writes` takes the locks on the state and on the tables; without them nothing can be changed.
-pub fn engine(config: &Config, writes: bool) -> anyhow::Result<Offline> {
-    let (saved, store) = if writes {
+pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Offline, OfflineError> {
+    let (mut saved, store) = if writes {
         let store = Store::lock(&config.state_dir)?;
         (store.load()?, Some(store))
     } else {
         (store::peek(&config.state_dir)?, None)
     };
     let pins = if writes { pin_lock(config)? } else { None };
-    Ok(Offline {
-        engine: open(pinned(config)?, config, saved, store)?,
-        _pins: pins,
-    })
-}
-
-/// The lock on the tables; `None` if there are none.
-fn pin_lock(config: &Config) -> Result<Option<PinLock>, Error> {
-    let there = config.xdp.mode != XdpMode::None && Kernel::is_pinned(&config.xdp.pin_dir)?;
-    there.then(|| Kernel::lock(&config.xdp.pin_dir)).transpose()
+    let mut tables = pinned(config)?;
+    let mut config = config.clone();
+    let world = world();
+    let held = trust == Trust::Part && tables.is_some();
+    if let (true, Some(tables)) = (held, &mut tables) {
+        let image = tables.enforced()?;
+        held::configure(&mut config.xdp, &image, &tables.interfaces()?);
+        held::remember(&mut saved, &image, (world.clock)());
+    }
+    let mut engine = Engine::open(tables, &config, saved, store, world)?;
+    if held {
+        engine.hold();
+    }
+    engine.guard();
+    Ok(Offline { engine, _pins: pins })
 }
 
 /// Denies of the configuration that would be skipped if the gateway ran here now, as text. Touches nothing.
-pub fn skipped(config: &Config) -> anyhow::Result<Vec<String>> {
+pub fn skipped(config: &Config) -> Result<Vec<String>, OfflineError> {
     // What was commanded is left out if it can not be read: a check needs no privileges.
     let saved = store::peek(&config.state_dir).unwrap_or_default();
-    Ok(open(None, config, saved, None)?.skipped())
+    let mut engine = Engine::open(None, config, saved, None, world())?;
+    engine.guard();
+    Ok(engine.skipped())
 }
 
-fn open(
-    tables: Option<Box<dyn Backend>>,
-    config: &Config,
-    saved: Vec<Saved>,
-    store: Option<Store>,
-) -> Result<Engine, Error> {
-    let world = World {
+/// The world as a command sees it: nobody listens.
+fn world() -> World {
+    World {
         clock: Box::new(Now::read),
         host: Box::new(host::gather),
         events: Box::new(NoEvents),
-    };
-    let mut engine = Engine::open(tables, config, saved, store, world)?;
-    engine.guard();
-    Ok(engine)
+    }
 }
 
 /// Removes the program, the tables and the pins. `false` if nothing was there.
-pub fn detach(config: &Config) -> anyhow::Result<bool> {
-    // The locks show that no gateway runs: one that does would go on believing in its tables.
-    const RUNS: &str = "stop the gateway first";
-    let _store = Store::lock(&config.state_dir).map_err(|error| match error {
-        StoreError::Locked { .. } => anyhow::Error::new(error).context(RUNS),
-        _ => error.into(),
-    })?;
-    let pins = pin_lock(config).map_err(|error| match error {
-        Error::Locked { .. } => anyhow::Error::new(error).context(RUNS),
-        _ => error.into(),
-    })?;
+///
+/// The locks show that no gateway runs: one that does would go on believing in its tables.
+pub fn detach(config: &Config) -> Result<bool, OfflineError> {
+    let _state = hold_state(&config.state_dir)?;
+    let pins = pin_lock(config)?;
     if pins.is_some() {
         Kernel::remove(&config.xdp.pin_dir)?;
     }
     Ok(pins.is_some())
 }
 
+/// The lock on the state.
+///
+/// A state directory that is not there is nobody's, and one on a broken disk must not keep the filter attached.
+fn hold_state(dir: &Path) -> Result<Option<Store>, StoreError> {
+    if matches!(dir.try_exists(), Ok(false)) {
+        return Ok(None);
+    }
+    match Store::lock(dir) {
+        Ok(store) => Ok(Some(store)),
+        Err(StoreError::Io { cause, .. }) if cause.kind() != std::io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether tables are, or may be, pinned.
+fn is_pinned(config: &Config) -> Result<bool, Error> {
+    Ok(config.xdp.mode != XdpMode::None && Kernel::is_pinned(&config.xdp.pin_dir)?)
+}
+
+/// The lock on the tables; `None` if there are none.
+fn pin_lock(config: &Config) -> Result<Option<PinLock>, Error> {
+    is_pinned(config)?
+        .then(|| Kernel::lock(&config.xdp.pin_dir))
+        .transpose()
+}
+
 fn pinned(config: &Config) -> Result<Option<Box<dyn Backend>>, Error> {
-    if config.xdp.mode == XdpMode::None {
+    if !is_pinned(config)? {
         return Ok(None);
     }
     match Kernel::pinned(&config.xdp.pin_dir) {

@@ -1,11 +1,13 @@
 //! What can be typed. Owns the words, their help and examples; gives them no meaning.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use ipnet::IpNet;
+
+use crate::config::defaults;
 
 const EXITS: &str = "\
 Exit codes:
@@ -22,11 +24,12 @@ Every command works with and without a running gateway; with none, it works on w
 #[derive(Debug, Parser)]
 #[command(name = "gateway", version, after_help = EXITS, max_term_width = 110)]
 pub struct Args {
-    /// The configuration file.
-    #[arg(long, global = true, value_name = "FILE", default_value = crate::config::defaults::CONFIG_FILE)]
-    pub config: PathBuf,
+    /// The configuration file [default: /etc/gateway/gateway.yaml]. `run` and `check` need a good one; the others use
+    /// what can be read of it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
 
-    /// The running gateway's admin socket, instead of the one that the configuration names.
+    /// The running gateway's admin socket, instead of the one that the configuration names; no configuration is read.
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
@@ -36,6 +39,47 @@ pub struct Args {
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Args {
+    /// Where the configuration is.
+    #[must_use]
+    pub fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(defaults::CONFIG_FILE))
+    }
+
+    /// Whether it was said where the configuration is.
+    #[must_use]
+    pub fn names_config(&self) -> bool {
+        self.config.is_some()
+    }
+
+    /// What another command needs to reach the same gateway as this one: empty, or options with a blank in front.
+    #[must_use]
+    pub fn same_gateway(&self) -> String {
+        option("--config", self.config.as_deref()) + &option("--socket", self.socket.as_deref())
+    }
+
+    /// What another command needs to read the same file as this one.
+    #[must_use]
+    pub fn same_config(&self) -> String {
+        option("--config", self.config.as_deref())
+    }
+}
+
+fn option(name: &str, path: Option<&Path>) -> String {
+    path.map(|path| format!(" {name} {}", quoted(&path.to_string_lossy())))
+        .unwrap_or_default()
+}
+
+/// A word as a shell takes it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -210,4 +254,36 @@ fn ttl(text: &str) -> Result<Duration, String> {
 /// A network or single address, without host bits. IPv4-mapped addresses are taken as IPv4.
 fn network(text: &str) -> Result<IpNet, String> {
     crate::config::units::network(text).map_err(|fault| fault.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_in_the_help_is_the_default() {
+        use clap::CommandFactory as _;
+        let help = Args::command().render_long_help().to_string();
+        assert!(
+            help.contains(&format!("[default: {}]", defaults::CONFIG_FILE)),
+            "{help}"
+        );
+    }
+
+    #[test]
+    fn another_command_reaches_the_same_gateway() {
+        let args = |words: &[&str]| Args::try_parse_from(words).expect("good words").same_gateway();
+        assert_eq!(args(&["gateway", "status"]), "");
+        assert_eq!(
+            args(&[
+                "gateway",
+                "status",
+                "--config",
+                "/a b/it's.yaml",
+                "--socket",
+                "/run/x.sock"
+            ]),
+            r" --config '/a b/it'\''s.yaml' --socket /run/x.sock"
+        );
+    }
 }

@@ -1,14 +1,17 @@
 //! One request to whoever can answer: the running gateway, or this process on the pinned tables.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use super::args::Args;
-use super::{Exit, Failed, Result};
+use super::{Exit, Failed, Result, known};
 use crate::admin::answer::answer;
 use crate::admin::api::{Answer, Failure, FailureKind, Request};
 use crate::admin::client::{self, ClientError};
-use crate::app::offline;
+use crate::app::offline::{self, OfflineError};
 use crate::config::Config;
+use crate::dataplane::Error;
+use crate::dataplane::lock::of_process;
+use crate::dataplane::store::StoreError;
 
 impl From<Failure> for Failed {
     fn from(failure: Failure) -> Self {
@@ -21,9 +24,15 @@ impl From<Failure> for Failed {
     }
 }
 
+impl From<ClientError> for Failed {
+    fn from(error: ClientError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
+
 /// Reads the configuration; its faults are the message.
 pub fn load(args: &Args) -> Result<Config> {
-    match Config::load(&args.config) {
+    match Config::load(args.config()) {
         Ok((config, _)) => Ok(config),
         Err(faults) => Err(Failed::new(Exit::BadInput, faults.to_string())),
     }
@@ -31,23 +40,65 @@ pub fn load(args: &Args) -> Result<Config> {
 
 /// Has `request` answered.
 pub fn ask(args: &Args, request: Request) -> Result<Answer> {
-    let loaded = load(args);
-    let socket = match (&args.socket, &loaded) {
-        (Some(socket), _) => socket.clone(),
-        (None, Ok(config)) => config.admin.socket.clone(),
-        // A broken file must not keep an operator from a gateway that runs.
-        (None, Err(_)) => PathBuf::from(crate::config::defaults::ADMIN_SOCKET),
-    };
-    match client::ask(&socket, &request) {
-        Ok(outcome) => Ok(outcome?),
-        Err(ClientError::NotRunning) => {
-            let config = loaded?;
-            let mut offline = offline::engine(&config, request.writes())
-                .map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
-            Ok(answer(&mut offline.engine, request)?)
-        }
-        Err(error) => Err(Failed::new(Exit::Failed, error.to_string())),
+    if let Some(socket) = &args.socket {
+        return match client::ask(socket, &request) {
+            Err(ClientError::NotRunning) => Err(Failed::new(
+                Exit::Failed,
+                format!(
+                    "no gateway answers on {}; without --socket the command works on what is pinned in the kernel",
+                    socket.display()
+                ),
+            )),
+            outcome => Ok(outcome??),
+        };
     }
+    let known = known::read(args)?;
+    let socket = &known.config.admin.socket;
+    match client::ask(socket, &request) {
+        Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
+        outcome => {
+            known.warn(None);
+            return Ok(outcome??);
+        }
+    }
+    if matches!(request, Request::Reload) {
+        return Err(Failed::new(
+            Exit::Failed,
+            format!("there is nothing to reload: {}", nobody_on(socket)),
+        ));
+    }
+    let mut offline = offline::engine(&known.config, known.trust(), request.writes())
+        .map_err(|error| offline_failed(&error, socket))?;
+    Ok(answer(&mut offline.engine, request)?)
+}
+
+/// Why the tables could not be worked on, when no gateway answered on `socket`.
+pub fn offline_failed(error: &OfflineError, socket: &Path) -> Failed {
+    let message = match error {
+        OfflineError::Store(StoreError::Locked { path, pid }) => {
+            held(*pid, &format!("holds {}", path.display()), socket)
+        }
+        OfflineError::Tables(Error::Locked { dir, pid }) => {
+            held(*pid, &format!("holds the tables under {dir}"), socket)
+        }
+        other => other.to_string(),
+    };
+    Failed::new(Exit::Failed, message)
+}
+
+fn held(pid: Option<u32>, what: &str, socket: &Path) -> String {
+    format!(
+        "a gateway{} is running and {what}, but {}",
+        of_process(pid),
+        nobody_on(socket)
+    )
+}
+
+fn nobody_on(socket: &Path) -> String {
+    format!(
+        "no gateway answers on {} (--socket PATH names another)",
+        socket.display()
+    )
 }
 
 /// An answer of another kind than the request asks for: server and command are of different versions.

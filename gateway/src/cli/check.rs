@@ -1,16 +1,28 @@
 //! The verbs around the whole gateway: run, check, detach.
 
+use std::path::Path;
+
 use super::args::Args;
-use super::ask::load;
-use super::{Exit, Failed, Result, print, print_json, render};
+use super::ask::offline_failed;
+use super::{Exit, Failed, Result, known, print, print_json, render};
+use crate::admin::client::{self, Running};
 use crate::app;
-use crate::config::Config;
+use crate::config::model::XdpMode;
+use crate::config::{Config, Fault, Warning};
+use crate::dataplane::lock::of_process;
 
 pub fn check(args: &Args) -> Result<Exit> {
-    match Config::load(&args.config) {
-        Ok((config, warnings)) => {
+    match Config::load(args.config()) {
+        Ok((config, mut warnings)) => {
             let skipped = app::offline::skipped(&config)
-                .map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
+                .map_err(|error| Failed::new(Exit::Failed, error.to_string()))?;
+            warnings.extend(
+                config
+                    .xdp
+                    .interfaces
+                    .iter()
+                    .filter_map(|name| missing(args, &config, name)),
+            );
             if args.json {
                 print_json(&serde_json::json!({
                     "ok": true, "warnings": warnings, "skipped": skipped
@@ -23,7 +35,7 @@ pub fn check(args: &Args) -> Result<Exit> {
                 let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
                 print(&format!(
                     "{}: good: {routes} routes, {upstreams} upstreams\n",
-                    args.config.display()
+                    args.config().display()
                 ))?;
             }
             Ok(Exit::Done)
@@ -36,8 +48,25 @@ pub fn check(args: &Args) -> Result<Exit> {
     }
 }
 
+/// A warning if no interface of this name is on this host. Not a fault: the file may be meant for another one.
+fn missing(args: &Args, config: &Config, interface: &str) -> Option<Warning> {
+    let there = nix::net::if_::if_nametoindex(interface) != Err(nix::errno::Errno::ENODEV);
+    if config.xdp.mode == XdpMode::None || there {
+        return None;
+    }
+    Some(Warning(Fault {
+        file: args.config().display().to_string(),
+        line: 0,
+        column: 0,
+        path: "xdp.interfaces".to_owned(),
+        message: format!("there is no interface {interface} on this host"),
+        hint: Some("`ip link` lists those that there are".to_owned()),
+        excerpt: None,
+    }))
+}
+
 pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
-    app::run(&args.config, ephemeral).map_err(|error| match error {
+    app::run(args.config(), ephemeral).map_err(|error| match error {
         app::StartError::Config(faults) => Failed::new(Exit::BadInput, faults.to_string()),
         app::StartError::Dataplane(error @ crate::dataplane::Error::Foreign { .. }) => {
             Failed::new(Exit::Foreign, error.to_string())
@@ -47,10 +76,40 @@ pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What to do if one is there.
+const STOP_FIRST: &str = "stop the gateway first";
+
+/// A gateway that runs would go on believing in its tables.
+fn refuse_while_running(socket: &Path) -> Result<()> {
+    match client::running(socket)? {
+        Some(Running { pid }) => Err(Failed::new(
+            Exit::Failed,
+            format!(
+                "{STOP_FIRST}: one{} answers on {}",
+                of_process(pid),
+                socket.display()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 pub fn detach(args: &Args) -> Result<Exit> {
-    let config = load(args)?;
-    let detached =
-        app::offline::detach(&config).map_err(|error| Failed::new(Exit::Failed, format!("{error:#}")))?;
+    if let Some(socket) = &args.socket {
+        refuse_while_running(socket)?;
+    }
+    let known = known::read(args)?;
+    known.warn(None);
+    let socket = &known.config.admin.socket;
+    refuse_while_running(socket)?;
+    let detached = app::offline::detach(&known.config).map_err(|error| {
+        let failed = offline_failed(&error, socket);
+        if error.is_held() {
+            Failed::new(failed.exit, format!("{STOP_FIRST}: {}", failed.message))
+        } else {
+            failed
+        }
+    })?;
     let text = if detached {
         "detached: no program and no pin is left\n"
     } else {

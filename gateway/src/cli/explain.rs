@@ -58,7 +58,7 @@ fn address(args: &Args, addr: IpAddr) -> Result<Exit> {
     if args.json {
         print_json(&explained)?
     } else {
-        print(&render::explained(&explained))?
+        print(&render::explained(&explained, &args.same_gateway()))?
     }
     Ok(Exit::Done)
 }

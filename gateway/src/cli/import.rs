@@ -1,5 +1,7 @@
 //! Lists as text: one network a line. Owns the line's form for `import` and `export`.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::BufRead;
 use std::time::Duration;
 
@@ -10,10 +12,15 @@ use crate::admin::api::EntryRow;
 /// Bad lines shown before the rest is only counted.
 const SHOWN: usize = 20;
 
-/// A list as read: each network once, with its end as milliseconds since 1970.
+/// What some editors put in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A list as read: each network once, as its last line has it, with its end as milliseconds since 1970.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Imported {
     pub entries: Vec<(IpNet, Option<u64>, Option<String>)>,
+    /// Lines that name a network again.
+    pub repeated: usize,
     /// `line: why`, as far as shown.
     pub bad: Vec<String>,
     pub bad_count: usize,
@@ -22,10 +29,24 @@ pub struct Imported {
 /// Reads `CIDR [until=SECONDS_SINCE_1970] [# reason]` lines.
 pub fn read(input: impl BufRead) -> std::io::Result<Imported> {
     let mut imported = Imported::default();
+    let mut places: HashMap<IpNet, usize> = HashMap::new();
     for (number, line) in input.split(b'\n').enumerate() {
         let line = line?;
-        match parse(&String::from_utf8_lossy(&line)) {
-            Ok(Some(entry)) => imported.entries.push(entry),
+        let line = match line.strip_prefix(BYTE_ORDER_MARK) {
+            Some(rest) if number == 0 => rest,
+            _ => &line,
+        };
+        match parse(&String::from_utf8_lossy(line)) {
+            Ok(Some(entry)) => match places.entry(entry.0) {
+                Entry::Occupied(place) => {
+                    imported.entries[*place.get()] = entry;
+                    imported.repeated += 1;
+                }
+                Entry::Vacant(place) => {
+                    place.insert(imported.entries.len());
+                    imported.entries.push(entry);
+                }
+            },
             Ok(None) => {}
             Err(why) => {
                 imported.bad_count += 1;
@@ -135,6 +156,24 @@ mod tests {
                 ),
                 (rows[1].net, None, None),
             ]
+        );
+    }
+
+    #[test]
+    fn a_network_named_again_is_one_entry_and_the_last_line_holds() {
+        let text = b"10.0.0.0/8 # first\n192.0.2.1\n10.0.0.0/8 # second\n192.0.2.1/32\n";
+        let imported = read(&text[..]).expect("in memory");
+        assert_eq!((imported.entries.len(), imported.repeated), (2, 2));
+        assert_eq!(imported.entries[0].2.as_deref(), Some("second"));
+    }
+
+    #[test]
+    fn a_mark_in_front_of_the_text_is_no_part_of_it() {
+        let imported = read(&b"\xef\xbb\xbf10.0.0.0/8\n\xef\xbb\xbf192.0.2.1\n"[..]).expect("in memory");
+        assert_eq!(
+            (imported.entries.len(), imported.bad_count),
+            (1, 1),
+            "only in front"
         );
     }
 

@@ -8,6 +8,7 @@ mod ask;
 mod check;
 mod explain;
 mod import;
+mod known;
 mod operator;
 mod render;
 mod rules;

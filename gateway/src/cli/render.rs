@@ -55,28 +55,32 @@ fn networks(count: usize) -> String {
     format!("{count} network{}", if count == 1 { "" } else { "s" })
 }
 
+/// Why nothing is enforced, given the interfaces that are not filtered.
+fn nothing_filters(unfiltered: &[String]) -> &'static str {
+    if unfiltered.is_empty() {
+        "no gateway is attached"
+    } else {
+        "no interface is filtered"
+    }
+}
+
 pub fn added(added: &Added) -> String {
     let mut out = String::new();
+    let what = match (added.added, added.already) {
+        (new, 0) => format!("{} added", networks(new)),
+        (0, known) => format!("nothing new, {} there already", networks(known)),
+        (new, known) => format!("{} added, {known} there already", networks(new)),
+    };
     if !added.enforced {
-        let why = if added.unfiltered.is_empty() {
-            "no gateway is attached"
-        } else {
-            "no interface is filtered"
-        };
         let _ = writeln!(
             out,
-            "{} remembered; {why}, so nothing enforces them yet",
-            networks(added.added)
+            "{what}: remembered; {}, so nothing enforces them yet",
+            nothing_filters(&added.unfiltered)
         );
     } else if added.failures.is_empty() {
-        let _ = writeln!(out, "{} added, and in force", networks(added.added));
+        let _ = writeln!(out, "{what}, and in force");
     } else {
-        let _ = writeln!(
-            out,
-            "{} added, but {} not in force:",
-            networks(added.added),
-            added.failures.len()
-        );
+        let _ = writeln!(out, "{what}, but {} not in force:", added.failures.len());
     }
     lines(&mut out, "  failed: ", &added.failures);
     lines(&mut out, NOT_FILTERED, &added.unfiltered);
@@ -86,14 +90,24 @@ pub fn added(added: &Added) -> String {
 
 pub fn removed(removed: &Removed) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "{} removed", networks(removed.removed));
+    let force = if removed.enforced {
+        String::new()
+    } else {
+        format!(
+            "; {}, so nothing was in force",
+            nothing_filters(&removed.unfiltered)
+        )
+    };
+    let _ = writeln!(out, "{} removed{force}", networks(removed.removed));
     lines(&mut out, "  not removed: ", &removed.missing);
     lines(&mut out, "  failed: ", &removed.failures);
+    lines(&mut out, NOT_FILTERED, &removed.unfiltered);
     lines(&mut out, "  note: ", &removed.notes);
     out
 }
 
-pub fn unblocked(outcome: &Unblocked) -> String {
+/// `same_gateway`: the options with which another command reaches the gateway that was asked.
+pub fn unblocked(outcome: &Unblocked, same_gateway: &str) -> String {
     let mut out = String::new();
     for addr in &outcome.lifted {
         let _ = writeln!(out, "{addr} is no longer blocked");
@@ -101,7 +115,7 @@ pub fn unblocked(outcome: &Unblocked) -> String {
     for addr in &outcome.missing {
         let _ = writeln!(
             out,
-            "{addr} was not blocked; `gateway explain {addr}` says what holds for it"
+            "{addr} was not blocked; `gateway explain {addr}{same_gateway}` says what holds for it"
         );
     }
     lines(&mut out, "  failed: ", &outcome.failures);
@@ -200,7 +214,8 @@ fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]
     out
 }
 
-pub fn explained(explained: &Explained) -> String {
+/// `same_gateway`: the options with which another command reaches the gateway that was asked.
+pub fn explained(explained: &Explained, same_gateway: &str) -> String {
     let it = &explained.packets;
     let mut out = String::new();
     let says = match it.outcome.as_str() {
@@ -221,10 +236,15 @@ pub fn explained(explained: &Explained) -> String {
                 .left_ms
                 .map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
             let hits = format!("{} packet{}", row.hits, if row.hits == 1 { "" } else { "s" });
-            let force = if row.enforced || row.skipped.is_some() || !it.enforced {
+            // Of a skipped one it is said why.
+            let force = if row.skipped.is_some() {
                 ""
-            } else {
+            } else if it.enforced && !row.enforced {
                 "; NOT IN FORCE"
+            } else if name != "allow" && !it.allow.is_empty() {
+                "; without effect, as allow wins"
+            } else {
+                ""
             };
             let why = why(row);
             let why = if why.is_empty() { why } else { format!(": {why}") };
@@ -249,11 +269,27 @@ pub fn explained(explained: &Explained) -> String {
     if explained.refused_when_forwarded {
         let _ = writeln!(out, "  refused at layer 7 when a trusted proxy names it");
     }
-    if let Some(why) = &it.protected {
-        let _ = writeln!(out, "  protected from deny and block: {why}");
+    match &it.protected {
+        Some(why) if it.verdict == "drop" => {
+            let _ = writeln!(
+                out,
+                "  CAREFUL: {why}; what drops it was commanded with --force, or came before that was known"
+            );
+        }
+        Some(why) if it.deny.iter().all(|row| row.skipped.is_some()) => {
+            let _ = writeln!(out, "  protected from deny and block: {why}");
+        }
+        Some(why) => {
+            let _ = writeln!(out, "  protected from blocks: {why}");
+        }
+        None => {}
     }
     if !it.block.is_empty() {
-        let _ = writeln!(out, "To lift the block: gateway block del {}", it.addr);
+        let _ = writeln!(
+            out,
+            "To lift the block: gateway block del {}{same_gateway}",
+            it.addr
+        );
     }
     out
 }
@@ -344,6 +380,135 @@ pub fn status(status: &FullStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::api::Explanation;
+
+    fn row(net: &str) -> EntryRow {
+        EntryRow {
+            net: net.parse().expect("a network"),
+            origin: "command".to_owned(),
+            reason: None,
+            detail: 0,
+            left_ms: None,
+            until_ms: None,
+            hits: 0,
+            enforced: true,
+            skipped: None,
+        }
+    }
+
+    fn explanation(verdict: &str, outcome: &str) -> Explained {
+        Explained {
+            packets: Explanation {
+                addr: "192.0.2.1".parse().expect("an address"),
+                verdict: verdict.to_owned(),
+                outcome: outcome.to_owned(),
+                enforced: true,
+                unfiltered: Vec::new(),
+                allow: Vec::new(),
+                deny: vec![row("192.0.2.0/24")],
+                block: Vec::new(),
+                protected: Some("192.0.2.1 is a trusted proxy".to_owned()),
+            },
+            strikes: None,
+            refused_when_forwarded: false,
+        }
+    }
+
+    #[test]
+    fn what_is_denied_is_not_called_protected_from_deny() {
+        let text = explained(&explanation("drop", "denied"), "");
+        assert!(!text.contains("protected") && text.contains("CAREFUL"), "{text}");
+        let mut allowed = explanation("pass", "allowed");
+        allowed.packets.allow.push(row("192.0.2.1/32"));
+        let text = explained(&allowed, "");
+        assert!(
+            text.contains("deny 192.0.2.0/24 from command, no end, 0 packets; without effect"),
+            "{text}"
+        );
+        assert!(
+            text.contains("protected from blocks") && !text.contains("protected from deny"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn of_a_skipped_deny_the_reason_is_told_and_not_that_it_is_in_force() {
+        let mut skipped = explanation("pass", "clean");
+        skipped.packets.deny[0].enforced = false;
+        skipped.packets.deny[0].skipped = skipped.packets.protected.clone();
+        let text = explained(&skipped, "");
+        assert!(
+            text.contains("0 packets: SKIPPED, since 192.0.2.1 is a trusted proxy")
+                && text.contains("protected from deny and block"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("NOT IN FORCE") && !text.contains("CAREFUL"),
+            "{text}"
+        );
+        // A forced one beside it drops.
+        skipped.packets.verdict = "drop".to_owned();
+        skipped.packets.outcome = "denied".to_owned();
+        skipped.packets.deny.push(row("192.0.2.1/32"));
+        let text = explained(&skipped, "");
+        assert!(text.contains("SKIPPED") && text.contains("CAREFUL"), "{text}");
+        assert!(!text.contains("protected from"), "{text}");
+    }
+
+    #[test]
+    fn the_way_out_leads_to_the_same_gateway() {
+        let mut blocked = explanation("drop", "blocked");
+        blocked.packets.block.push(row("192.0.2.1/32"));
+        let text = explained(&blocked, " --config demo.yaml");
+        assert!(
+            text.ends_with("gateway block del 192.0.2.1 --config demo.yaml\n"),
+            "{text}"
+        );
+        let missing = Unblocked {
+            missing: vec![blocked.packets.addr],
+            ..Unblocked::default()
+        };
+        let text = unblocked(&missing, " --socket /s");
+        assert!(text.contains("`gateway explain 192.0.2.1 --socket /s`"), "{text}");
+    }
+
+    #[test]
+    fn what_was_there_is_not_called_added() {
+        let said = |added, already, enforced| {
+            super::added(&Added {
+                added,
+                already,
+                enforced,
+                ..Added::default()
+            })
+        };
+        assert_eq!(said(2, 0, true), "2 networks added, and in force\n");
+        assert_eq!(
+            said(1, 3, true),
+            "1 network added, 3 there already, and in force\n"
+        );
+        assert_eq!(
+            said(0, 1, true),
+            "nothing new, 1 network there already, and in force\n"
+        );
+        assert_eq!(
+            said(0, 1, false),
+            "nothing new, 1 network there already: remembered; no gateway is attached, so nothing enforces them yet\n"
+        );
+        let removed = removed(&Removed::default());
+        assert_eq!(
+            removed,
+            "0 networks removed; no gateway is attached, so nothing was in force\n"
+        );
+        let bare = super::removed(&Removed {
+            unfiltered: vec!["eth0: it is gone".to_owned()],
+            ..Removed::default()
+        });
+        assert_eq!(
+            bare,
+            "0 networks removed; no interface is filtered, so nothing was in force\n  not filtered: eth0: it is gone\n"
+        );
+    }
 
     #[test]
     fn spans_show_the_two_largest_units() {

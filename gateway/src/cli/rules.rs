@@ -126,6 +126,7 @@ fn entries(args: &Args, request: Request) -> Result<Entries> {
 fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArgs) -> Result<Exit> {
     let Imported {
         entries,
+        repeated,
         bad,
         bad_count,
     } = read(file)?;
@@ -170,18 +171,29 @@ fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArg
         };
         let added = add(args, order)?;
         total.added += added.added;
+        total.already += added.already;
         total.enforced &= added.enforced;
         total.unfiltered = added.unfiltered;
         total.failures.extend(added.failures);
         total.notes.extend(added.notes);
     }
+    if repeated > 0 {
+        total.notes.push(format!(
+            "{} an earlier line; the last holds",
+            counted(repeated, "line repeats", "lines repeat")
+        ));
+    }
     if ended > 0 {
-        total
-            .notes
-            .push(format!("{ended} entries had ended already and were left out"));
+        total.notes.push(format!(
+            "{} ended already; left out",
+            counted(ended, "entry had", "entries had")
+        ));
     }
     if bad_count > 0 {
-        total.notes.push(format!("{bad_count} bad lines were left out"));
+        total.notes.push(format!(
+            "{} left out",
+            counted(bad_count, "bad line was", "bad lines were")
+        ));
     }
     let exit = report_added(args, &total)?;
     Ok(if bad_count > 0 && exit == Exit::Done {
@@ -189,6 +201,10 @@ fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArg
     } else {
         exit
     })
+}
+
+fn counted(n: usize, one: &str, more: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { more })
 }
 
 fn read(file: &std::path::Path) -> Result<Imported> {
@@ -234,7 +250,7 @@ fn lift(args: &Args, addrs: &[IpAddr]) -> Result<Exit> {
     if args.json {
         print_json(&outcome)?
     } else {
-        print(&render::unblocked(&outcome))?
+        print(&render::unblocked(&outcome, &args.same_gateway()))?
     }
     Ok(if outcome.missing.is_empty() && outcome.failures.is_empty() {
         Exit::Done

@@ -101,6 +101,8 @@ pub struct Walk {
     pub faults: Faults,
     /// Directory against which relative file names are meant.
     pub base: PathBuf,
+    /// Whether certificates, keys and key files are opened. Without, their names are all that is known of them.
+    pub opens_secrets: bool,
     /// In the order in which they were opened.
     pub files: Vec<String>,
     /// Every key the code asked for, and whether the text had it.
@@ -112,6 +114,7 @@ impl Walk {
         Self {
             faults: Faults::default(),
             base: base.to_owned(),
+            opens_secrets: true,
             files: Vec::new(),
             known: BTreeMap::new(),
         }

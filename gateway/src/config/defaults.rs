@@ -1,12 +1,13 @@
 //! What holds where the configuration is silent. The one home of these numbers; `config/gateway.yaml` shows them, and a
 //! test compares the two.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gateway_common::tables::capacity;
 
-use super::model::{Admin, BlockPolicy, Capacity, Limits, Log, LogFormat};
+use super::model::{Admin, BlockPolicy, Capacity, Config, Limits, Log, LogFormat, Strikes, Xdp, XdpMode};
 
 /// Where `gateway` looks for its configuration unless told otherwise.
 pub const CONFIG_FILE: &str = "/etc/gateway/gateway.yaml";
@@ -66,6 +67,42 @@ pub fn capacity() -> Capacity {
         allow_addresses: capacity::ALLOW_ADDRESSES,
         allow_prefixes: capacity::ALLOW_PREFIXES,
         blocks: capacity::BLOCKS,
+    }
+}
+
+/// The packet half before anything is said about it: nothing to filter on, nobody listed.
+#[must_use]
+pub fn xdp() -> Xdp {
+    Xdp {
+        mode: XdpMode::Auto,
+        interfaces: Vec::new(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        syn_limit: None,
+        capacity: capacity(),
+        pin_dir: PIN_DIR.into(),
+        log_drops_every: Some(LOG_DROPS_EVERY),
+    }
+}
+
+/// What an empty file would mean if it were good.
+#[must_use]
+pub fn config() -> Config {
+    Config {
+        listen: Vec::new(),
+        admin: admin(),
+        trusted_proxies: Vec::new(),
+        xdp: xdp(),
+        strikes: Strikes {
+            block: None,
+            scores: BTreeMap::new(),
+        },
+        limits: limits(),
+        upstreams: Vec::new(),
+        routes: Vec::new(),
+        log: log(),
+        state_dir: STATE_DIR.into(),
+        workers: workers(),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod model;
 mod raw;
 mod scalar;
 mod source;
+mod survey;
 pub mod units;
 
 #[cfg(test)]
@@ -22,6 +23,7 @@ use std::path::Path;
 pub use check::strikes::STRIKE_CODES;
 pub use fault::{Fault, Faults, Warning};
 pub use model::Config;
+pub use survey::Survey;
 
 use decode::{Field, Walk};
 use fault::Wrong;
@@ -41,6 +43,12 @@ impl Config {
             Ok(text) => Self::parse(&text, &name, path.parent().unwrap_or(Path::new(""))),
             Err(Wrong { message, hint }) => {
                 let mut faults = Faults::default();
+                // The hint for files that a configuration names would mislead.
+                let hint = if path.exists() {
+                    hint
+                } else {
+                    Some("--config names another".to_owned())
+                };
                 let path = String::new();
                 faults.error(Fault {
                     file: name,
@@ -70,14 +78,19 @@ impl Config {
 fn walk_text(walk: &mut Walk, text: &str, origin_name: &str) -> Result<(Config, Vec<Warning>), Faults> {
     walk.files.push(origin_name.to_owned());
     let source = Source::new(origin_name.to_owned(), text.to_owned());
-    let root = walk.parse(&source, "", false);
+    match examine(walk, &source) {
+        (Some(config), faults) if faults.errors.is_empty() => Ok((config, faults.warnings)),
+        (_, faults) => Err(faults),
+    }
+}
+
+/// What was made of a text, with defaults in the place of what is wrong, and everything that is.
+fn examine(walk: &mut Walk, source: &Source) -> (Option<Config>, Faults) {
+    let root = walk.parse(source, "", false);
     let config = root
         .as_ref()
-        .and_then(|node| check::config(walk, &Field::root(&source, node)));
+        .and_then(|node| check::config(walk, &Field::root(source, node)));
     let mut faults = std::mem::take(&mut walk.faults);
     faults.finish(&walk.files);
-    match config {
-        Some(config) if faults.errors.is_empty() => Ok((config, faults.warnings)),
-        _ => Err(faults),
-    }
+    (config, faults)
 }

@@ -279,7 +279,7 @@ pub enum Segment {
 pub enum Auth {
     ApiKey(ApiKeyAuth),
     /// Configured in a way that this version can check the form of and can not enforce. Every request on the route
-    /// is refused (401): to let them pass would be to drop the protection that the operator asked for.
+    /// is refused (503, `AuthUnavailable`): to let them pass would be to drop the protection that the operator asked for.
     Unavailable {
         /// What is not there yet, such as `jwt`.
         what: &'static str,

@@ -106,6 +106,76 @@ pub fn parse(text: &str) -> Result<Node, Vec<FormFault>> {
     }))
 }
 
+/// What can be understood of a text whether or not it is good YAML: each top-level section by itself, as far as it goes.
+///
+/// A line that can begin neither a key nor a continuation, such as a mark of a merge conflict, ends a section.
+pub fn salvage(text: &str) -> Node {
+    let mut entries = Vec::new();
+    let mut section = String::new();
+    for line in text.split_inclusive('\n') {
+        let begins = line.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '"' | '\''));
+        let continues = line.trim().is_empty() || line.starts_with([' ', '\t', '-', '#', '}', ']']);
+        if !continues {
+            entries.extend(section_entries(&section));
+            section.clear();
+        }
+        if begins || continues {
+            section.push_str(line);
+        }
+    }
+    entries.extend(section_entries(&section));
+    Node {
+        pos: Pos { line: 1, column: 1 },
+        value: Value::Map(entries),
+    }
+}
+
+/// The entries of a section. If it is not good YAML, those of its first line if that says all, as in `key: value`; else
+/// what came before the fault, less the value that stood next to it and may have swallowed what it should not.
+fn section_entries(section: &str) -> Vec<Entry> {
+    let (entries, good) = entries_so_far(section);
+    if good {
+        return entries;
+    }
+    let (first, _) = entries_so_far(section.lines().next().unwrap_or_default());
+    let says_all = |entry: &Entry| matches!(entry.value.value, Value::Text(_));
+    if first.iter().any(says_all) {
+        first
+    } else {
+        entries
+    }
+}
+
+fn entries_so_far(section: &str) -> (Vec<Entry>, bool) {
+    let mut builder = Builder::default();
+    let mut held: Option<(Event<'_>, Span)> = None;
+    let mut good = true;
+    for event in Parser::new_from_str(section) {
+        good = event.is_ok();
+        let next = event.ok();
+        let before = std::mem::replace(&mut held, next);
+        if let Some((event, span)) = before.filter(|(event, _)| good || !matches!(event, Event::Scalar(..))) {
+            good &= builder.take(event, span).is_ok();
+        }
+        if !good {
+            break;
+        }
+    }
+    while builder.root.is_none() && !builder.open.is_empty() {
+        if builder.close().is_err() {
+            break;
+        }
+    }
+    let entries = match builder.root {
+        Some(Node {
+            value: Value::Map(entries),
+            ..
+        }) => entries,
+        _ => Vec::new(),
+    };
+    (entries, good)
+}
+
 /// The parser's own complaint, with advice for the two mistakes that these files invite.
 fn syntax(text: &str, error: &ScanError) -> FormFault {
     let pos = Pos::from(*error.marker());
@@ -175,23 +245,7 @@ impl Builder {
                     },
                 )
             }
-            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(Open {
-                    pos,
-                    what: Collection::List(items),
-                }) => self.put(Node {
-                    pos,
-                    value: Value::List(items),
-                }),
-                Some(Open {
-                    pos,
-                    what: Collection::Map { entries, .. },
-                }) => self.put(Node {
-                    pos,
-                    value: Value::Map(entries),
-                }),
-                None => Ok(()),
-            },
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
             Event::Alias(_) => {
                 let wrong = Wrong::new("YAML aliases (*name) are not taken here");
                 self.fault(
@@ -248,6 +302,18 @@ impl Builder {
         }
         self.open.push(Open { pos, what });
         Ok(())
+    }
+
+    /// Ends the innermost collection. A key whose value never came goes with it.
+    fn close(&mut self) -> Result<(), Stop> {
+        let Some(Open { pos, what }) = self.open.pop() else {
+            return Ok(());
+        };
+        let value = match what {
+            Collection::List(items) => Value::List(items),
+            Collection::Map { entries, .. } => Value::Map(entries),
+        };
+        self.put(Node { pos, value })
     }
 
     fn put(&mut self, node: Node) -> Result<(), Stop> {

@@ -120,11 +120,11 @@ pub enum Error {
         of_process(*.pid)
     )]
     Locked { dir: String, pid: Option<u32> },
-    #[error("{operation}: {source}{hint}")]
+    #[error("{operation}: {cause}{hint}")]
     Os {
         operation: String,
         hint: String,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error("{operation}: {detail}")]
     Load { operation: String, detail: String },

@@ -55,6 +55,8 @@ pub struct Desired {
     block: BTreeMap<IpNet, Entry>,
     /// Denies that are not enforced, with whom they would cut off.
     skipped: BTreeMap<IpNet, Why>,
+    /// Denies that are not judged anew, and whether each is enforced.
+    held: BTreeMap<IpNet, bool>,
 }
 
 /// The part of the settings that the configuration decides.
@@ -98,15 +100,29 @@ impl Desired {
         self.config_deny.sort_unstable();
     }
 
+    /// Keeps each deny as `shown` has it, in force or not, until it is commanded anew: whom the configuration protects
+    /// or allows is not known.
+    pub fn hold(&mut self, shown: &Image, boot_ns: u64) {
+        let judged = self.all(List::Deny, boot_ns).filter(|(_, entry)| !entry.forced);
+        self.held = judged
+            .map(|(net, _)| (net, shown.deny.contains_key(&net)))
+            .collect();
+    }
+
     /// Decides again which denies are skipped: those that would cut off someone protected who is not allowed.
     ///
     /// Only an allow rule without an end counts: the kernel ends the others by itself, and the deny would stand.
     pub fn protect(&mut self, protected: &Protected) {
-        let mut skipped = BTreeMap::new();
+        let unread = |(net, enforced): (&IpNet, &bool)| (!enforced).then_some((*net, Why::Unread));
+        let mut skipped: BTreeMap<_, _> = self.held.iter().filter_map(unread).collect();
         for net in protected.nets() {
             for deny in self.denies_around(net) {
                 let forced = self.deny.get(&deny).is_some_and(|entry| entry.forced);
-                if !forced && let Some(why) = protected.cut_off(&deny, |shared| self.allows(shared)) {
+                let held = self.held.get(&deny) == Some(&true);
+                if !forced
+                    && !held
+                    && let Some(why) = protected.cut_off(&deny, |shared| self.allows(shared))
+                {
                     skipped.insert(deny, why.clone());
                 }
             }
@@ -182,11 +198,17 @@ impl Desired {
 
     /// Adds an entry, or replaces the one that was made at run time for the same network.
     pub fn put(&mut self, list: List, net: IpNet, entry: Entry) {
+        if list == List::Deny {
+            self.held.remove(&net);
+        }
         self.entries_mut(list).insert(net, entry);
     }
 
     /// Removes a run-time entry; `None` if there was none.
     pub fn remove(&mut self, list: List, net: &IpNet) -> Option<Entry> {
+        if list == List::Deny && !self.in_config(list, net) {
+            self.held.remove(net);
+        }
         self.entries_mut(list).remove(net)
     }
 

@@ -14,6 +14,7 @@ pub mod lock;
 pub mod memory;
 mod place;
 mod plan;
+pub mod privilege;
 pub mod protected;
 pub mod shared;
 pub mod store;

@@ -17,9 +17,18 @@ pub struct Host {
 /// Why a network is protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    OwnAddress { addr: IpAddr, interface: String },
-    Operator { addr: IpAddr },
-    TrustedProxy { net: IpNet },
+    OwnAddress {
+        addr: IpAddr,
+        interface: String,
+    },
+    Operator {
+        addr: IpAddr,
+    },
+    TrustedProxy {
+        net: IpNet,
+    },
+    /// Nobody is known, as the configuration could not be read; but it was not in force before.
+    Unread,
 }
 
 impl fmt::Display for Why {
@@ -30,6 +39,9 @@ impl fmt::Display for Why {
             }
             Self::Operator { addr } => write!(f, "{addr} is the client of an SSH session on this host"),
             Self::TrustedProxy { net } => write!(f, "{net} is a trusted proxy"),
+            Self::Unread => f.write_str(
+                "it was not in force before, and what would tell why can not be read of the configuration",
+            ),
         }
     }
 }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backend::List;
 use super::lock::{LockError, exclusive, of_process};
+use super::privilege;
 
 /// Version of the file's form.
 const VERSION: u32 = 1;
@@ -65,11 +66,11 @@ pub enum StoreError {
         of_process(*.pid)
     )]
     Locked { path: PathBuf, pid: Option<u32> },
-    #[error("can not {operation} {path}: {source}")]
+    #[error("can not {operation} {path}: {cause}{}", privilege::for_files(.cause))]
     Io {
         operation: &'static str,
         path: PathBuf,
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     #[error(
         "{path} is damaged: {detail}; nothing was changed. Move the file away to start without the commanded \
@@ -88,10 +89,10 @@ pub struct Store {
 
 fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io {
+    move |cause| StoreError::Io {
         operation,
         path,
-        source,
+        cause,
     }
 }
 

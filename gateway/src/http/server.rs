@@ -35,10 +35,10 @@ const ACCEPT_LOG: Duration = Duration::from_secs(10);
 /// Why serving could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("can not listen on {address}: {source}{}", hint(.source))]
-    Bind { address: SocketAddr, source: io::Error },
+    #[error("can not listen on {address}: {cause}{}", hint(.cause))]
+    Bind { address: SocketAddr, cause: io::Error },
     #[error("can not start a worker: {0}")]
-    Worker(#[source] io::Error),
+    Worker(io::Error),
 }
 
 fn hint(error: &io::Error) -> &'static str {
@@ -73,9 +73,9 @@ impl Bound {
         let mut addresses = Vec::new();
         let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
         for listener in listeners {
-            let bind = |source| Error::Bind {
+            let bind = |cause| Error::Bind {
                 address: listener.address,
-                source,
+                cause,
             };
             let mut address = listener.address;
             probe(address).map_err(bind)?;

@@ -16,21 +16,21 @@ use crate::config::model::{Certificate, Tls};
 /// Why certificates can not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{path}: {source}")]
+    #[error("{path}: {cause}")]
     Pem {
         path: PathBuf,
-        source: rustls_pki_types::pem::Error,
+        cause: rustls_pki_types::pem::Error,
     },
     #[error("{path}: holds no certificate")]
     Empty { path: PathBuf },
-    #[error("{cert} and {key}: {source}")]
+    #[error("{cert} and {key}: {cause}")]
     Pair {
         cert: PathBuf,
         key: PathBuf,
-        source: rustls::Error,
+        cause: rustls::Error,
     },
     #[error("TLS can not be set up: {0}")]
-    Config(#[from] rustls::Error),
+    Config(rustls::Error),
     #[error("a TLS listener has no certificate")]
     NoCertificates,
 }
@@ -46,19 +46,20 @@ pub fn compile(model: &Tls) -> Result<Arc<ServerConfig>, Error> {
         return Err(Error::NoCertificates);
     }
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
+        .with_safe_default_protocol_versions()
+        .map_err(Error::Config)?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(names));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Workers share no sessions, so resumption is by ticket.
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::Config)?;
     Ok(Arc::new(config))
 }
 
 fn load(model: &Certificate) -> Result<Arc<CertifiedKey>, Error> {
     let pem = |path: &Path| {
         let path = path.to_owned();
-        move |source| Error::Pem { path, source }
+        move |cause| Error::Pem { path, cause }
     };
     let chain = CertificateDer::pem_file_iter(&model.cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -69,10 +70,10 @@ fn load(model: &Certificate) -> Result<Arc<CertifiedKey>, Error> {
         });
     }
     let key = PrivateKeyDer::from_pem_file(&model.key).map_err(pem(&model.key))?;
-    let pair = |source| Error::Pair {
+    let pair = |cause| Error::Pair {
         cert: model.cert.clone(),
         key: model.key.clone(),
-        source,
+        cause,
     };
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
         .map(Arc::new)

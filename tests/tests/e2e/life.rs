@@ -115,6 +115,12 @@ fn detach_leaves_nothing_and_ephemeral_detaches_by_itself() -> Result<()> {
     // A rule is remembered with nothing attached, and says that nothing enforces it.
     let text = stage.expect(5, &["deny", "add", A])?;
     assert!(text.contains("nothing enforces"), "{text}");
+    let text = stage.expect(0, &["deny", "flush"])?;
+    assert!(
+        text.contains("1 network removed") && text.contains("nothing was in force"),
+        "{text}"
+    );
+    stage.expect(5, &["deny", "add", A])?;
 
     let gateway = Gateway::start(&stage.wire.gateway, &stage.home, &["--ephemeral"])?;
     assert_eq!(

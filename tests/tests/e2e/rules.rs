@@ -9,7 +9,16 @@ fn a_deny_of_an_allowed_address_has_no_effect_and_says_so() -> Result<()> {
     let text = stage.expect(0, &["deny", "add", A])?;
     assert!(text.contains("no effect"), "{text}");
     assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
-    assert_eq!(stage.verdict(A)?.0, "allowed");
+    let (outcome, explained) = stage.verdict(A)?;
+    assert_eq!(
+        (outcome.as_str(), &explained["strikes"]),
+        ("allowed", &Value::Null)
+    );
+    let text = stage.expect(0, &["explain", A])?;
+    assert!(
+        text.contains("without effect") && !text.contains("strikes"),
+        "{text}"
+    );
     // Nor is an allowed address ever blocked.
     for _ in 0..6 {
         assert_eq!(stage.wire.status(A, URL, BAD)?, Ok(401));
@@ -107,7 +116,10 @@ fn rules_travel_through_export_and_import() -> Result<()> {
     stage.expect(0, &["deny", "add", "198.51.100.7", "--ttl", "1h"])?;
     let exported = stage.expect(0, &["deny", "export"])?;
     let file = stage.home.path().join("list.txt");
-    std::fs::write(&file, format!("# saved\n{exported}nonsense\n"))?;
+    std::fs::write(
+        &file,
+        format!("\u{feff}# saved\n{exported}nonsense\n203.0.113.0/24\n"),
+    )?;
     stage.expect(0, &["deny", "flush"])?;
     assert_eq!(stage.json(&["deny", "list"])?, serde_json::json!([]));
     let file = file.to_str().context("a path")?;
@@ -116,6 +128,11 @@ fn rules_travel_through_export_and_import() -> Result<()> {
         text.contains("3 networks added") && text.contains("line 5"),
         "{text}"
     );
+    assert!(text.contains("1 line repeats"), "{text}");
+    let text = stage.expect(1, &["deny", "import", file])?;
+    assert!(text.contains("nothing new, 3 networks there already"), "{text}");
+    std::fs::write(file, &exported)?;
+    stage.expect(0, &["deny", "import", file])?;
     assert_eq!(stage.expect(0, &["deny", "export"])?, exported);
     Ok(())
 }

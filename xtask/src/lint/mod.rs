@@ -46,9 +46,7 @@ pub fn main(args: &Args) -> Result<()> {
     let mut summary = Summary::default();
     for check in chosen {
         match check {
-            Check::Format => summary.section("format", || {
-                shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
-            }),
+            Check::Format => summary.section("format", format),
             Check::Clippy => summary.section("clippy", clippy),
             Check::Deny => summary.section("licences, bans, sources", || {
                 deny(&["licenses", "bans", "sources"])
@@ -61,6 +59,14 @@ pub fn main(args: &Args) -> Result<()> {
         }
     }
     summary.close("lint")
+}
+
+/// The fuzz targets are a workspace of their own.
+fn format() -> Result<()> {
+    for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        shell::run(shell::cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(())
 }
 
 fn clippy() -> Result<()> {

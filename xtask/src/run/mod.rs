@@ -1,7 +1,7 @@
 //! `run`: the gateway in the foreground, by default as a demonstration that can be typed along.
 //!
 //! Whatever happens, the machine is left as it was found: the gateway is started so that it detaches when it stops,
-//! and `gateway detach` is run after it in case it could not.
+//! `gateway detach` is run after it in case it could not, and the demonstration's directory is removed if it was made here.
 
 mod upstream;
 
@@ -27,6 +27,8 @@ const CONFIG: &str = "config/minimal.yaml";
 const GATEWAY: &str = "127.0.0.1:8080";
 const METRICS: &str = "127.0.0.1:9901";
 const UPSTREAM: &str = "127.0.0.1:9000";
+/// Socket and state of the demonstration; a gateway that serves on this machine has others.
+const HOME: &str = "/run/gateway-demo";
 /// Attaching to the loopback device takes milliseconds; a busy machine may take its time.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(100);
@@ -80,6 +82,7 @@ pub fn main(args: &Args) -> Result<()> {
             ""
         }
     ));
+    let made_here = demonstration && !Path::new(HOME).exists();
     let mut command = privilege.command(&binary);
     command.arg("run").args(&arguments).arg("--ephemeral");
     let mut child = command
@@ -96,9 +99,13 @@ pub fn main(args: &Args) -> Result<()> {
     if ready.is_err() {
         signals.stop();
     }
-    let status = await_end(&mut child, &signals, privilege)?;
+    let status = await_end(&mut child, &signals, privilege);
     clean_up(&binary, &arguments, privilege);
+    if made_here && let Err(error) = remove(Path::new(HOME), privilege) {
+        eprintln!("warning: {error:#}; {HOME} is left behind");
+    }
     ready?;
+    let status = status?;
     if !status.success() {
         bail!("the gateway ended with {status}; what it said stands above");
     }
@@ -214,9 +221,18 @@ fn terminate(child: &Child, privilege: Privilege) -> Result<()> {
 fn clean_up(binary: &Path, arguments: &[OsString], privilege: Privilege) {
     let mut command = privilege.command(binary);
     command.arg("detach").args(config_of(arguments));
-    match shell::run(&mut command) {
-        Ok(()) => shell::step("stopped; nothing is left attached"),
+    match shell::output(&mut command) {
+        Ok(_) => shell::step("stopped; nothing is left attached"),
         Err(error) => eprintln!("warning: {error:#}; the program may still be attached"),
+    }
+}
+
+/// Removes a directory that the gateway made, if it is there.
+fn remove(dir: &Path, privilege: Privilege) -> Result<()> {
+    match privilege {
+        _ if !dir.exists() => Ok(()),
+        Privilege::Own => std::fs::remove_dir_all(dir).with_context(|| format!("removing {}", dir.display())),
+        Privilege::Sudo => shell::run(privilege.command(Path::new("rm")).arg("-r").arg(dir)),
     }
 }
 
@@ -244,15 +260,15 @@ The gateway is up. In another terminal, in {}, try:
      curl -i -H 'X-API-Key: demo-key' http://{GATEWAY}/
 
   2. Bad keys from 127.0.0.2: first 401, then time-outs (000), since the kernel drops its packets:
-     for i in 1 2 3 4 5; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 2 --interface 127.0.0.2 \
--H 'X-API-Key: wrong' http://{GATEWAY}/; done
+     for i in 1 2 3 4 5 6; do curl -s -o /dev/null -w '%{{http_code}}\\n' --max-time 2 --interface 127.0.0.2 \
+-H 'X-API-Key: wrong' http://{GATEWAY}/; sleep 0.2; done
      The first command still gets its answer: 127.0.0.1 did nothing wrong.
 
   3. Why is 127.0.0.2 dropped, and how is that lifted?
      {sudo}{gateway} explain 127.0.0.2 --config {CONFIG}
      {sudo}{gateway} block del 127.0.0.2 --config {CONFIG}
 
-Ctrl-C stops it and leaves nothing attached.
+Ctrl-C stops it and leaves nothing behind.
 ",
         root.display()
     );
@@ -281,6 +297,20 @@ mod tests {
             [OsString::from("--config=a.yaml")]
         );
         assert!(config_of(&arguments("-v")).is_empty());
+    }
+
+    #[test]
+    fn the_demonstration_lives_in_its_own_directory() {
+        let text = std::fs::read_to_string(shell::root().join(CONFIG)).expect("the demonstration");
+        for setting in ["socket: /run/gateway-demo/", "state_dir: /run/gateway-demo/"] {
+            assert!(text.contains(setting) && setting.contains(HOME), "{setting}");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let home = dir.path().join("home");
+        remove(&home, Privilege::Own).expect("nothing to do");
+        std::fs::create_dir_all(home.join("state")).expect("a directory");
+        remove(&home, Privilege::Own).expect("removed");
+        assert!(!home.exists());
     }
 
     #[test]

@@ -43,7 +43,7 @@ pub(super) fn auth(walk: &mut Walk, route: &mut Table<'_>) -> Option<Auth> {
 /// Checked, and then not taken into service: see [`Auth::Unavailable`].
 fn jwt(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
     let wrong =
-        Wrong::new("jwt is not enforced by this version: EVERY request on this route is refused (401)");
+        Wrong::new("jwt is not enforced by this version: EVERY request on this route is refused (503)");
     walk.warn(
         field,
         wrong.hint("use api_key, or wait for a version that has it"),
@@ -98,6 +98,9 @@ fn key_file(walk: &mut Walk, table: &mut Table<'_>) -> BTreeMap<[u8; 32], String
     let Some(path) = files::named(walk, &field) else {
         return BTreeMap::new();
     };
+    if !walk.opens_secrets {
+        return BTreeMap::new();
+    }
     let source = match files::read_text(&path, MOST_BYTES) {
         Ok(text) => Source::new(path.display().to_string(), text),
         Err(wrong) => {

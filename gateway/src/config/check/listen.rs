@@ -130,6 +130,12 @@ fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certificate> {
         let cert = table.require(walk, "cert", "the chain as a PEM file");
         let key = table.require(walk, "key", "the private key as a PEM file");
         let (cert, key) = (cert?, key?);
+        if !walk.opens_secrets {
+            return Some(Certificate {
+                cert: files::named(walk, &cert)?,
+                key: files::named(walk, &key)?,
+            });
+        }
         let chain = pem_file(walk, &cert, chain);
         let secret = pem_file(walk, &key, private_key);
         let ((cert_path, chain), (key_path, secret)) = (chain?, secret?);

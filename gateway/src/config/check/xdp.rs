@@ -31,16 +31,7 @@ const NO_INTERFACES: &str =
 const NO_XDP: &str = "such as xdp: {interfaces: [eth0]}, or xdp: {mode: none} to run without the kernel";
 
 pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
-    let off = Xdp {
-        mode: XdpMode::Auto,
-        interfaces: Vec::new(),
-        allow: Vec::new(),
-        deny: Vec::new(),
-        syn_limit: None,
-        capacity: defaults::capacity(),
-        pin_dir: defaults::PIN_DIR.into(),
-        log_drops_every: Some(defaults::LOG_DROPS_EVERY),
-    };
+    let off = defaults::xdp();
     if !top.has("xdp") {
         walk.fault(&top.field, Wrong::new("key \"xdp\" is missing").hint(NO_XDP));
     }

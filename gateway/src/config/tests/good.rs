@@ -145,8 +145,12 @@ fn the_demonstration_loads_without_a_warning() {
     assert_eq!(warnings, []);
     assert_eq!(
         (config.xdp.mode, config.xdp.pin_dir.as_path()),
-        (XdpMode::Generic, Path::new(defaults::PIN_DIR))
+        (XdpMode::Generic, Path::new("/sys/fs/bpf/gateway-demo"))
     );
+    // It detaches when it ends, so it must share nothing with a gateway that serves on the same machine.
+    assert_ne!(config.xdp.pin_dir, Path::new(defaults::PIN_DIR));
+    assert_ne!(config.admin.socket, Path::new(defaults::ADMIN_SOCKET));
+    assert_ne!(config.state_dir, Path::new(defaults::STATE_DIR));
     let block = config.strikes.block.expect("a policy");
     assert_eq!((block.after.get(), block.lasts), (3, Duration::from_secs(120)));
     assert_eq!(config.routes[0].auth, None);

@@ -3,6 +3,7 @@
 mod bad;
 mod good;
 mod hostile;
+mod survey;
 
 use std::fs;
 use std::path::Path;

@@ -50,6 +50,12 @@ impl Engine {
         })
     }
 
+    /// Leaves each deny as the tables hold it, for a command that does not know the whole configuration.
+    pub fn hold(&mut self) {
+        let now = (self.world.clock)();
+        self.desired.hold(&self.enforced, now.boot_ns);
+    }
+
     /// Decides again which denies are skipped. Tells those that are from now on, and returns them as text.
     pub fn guard(&mut self) -> Vec<String> {
         let protected = self.protected(&[]);

@@ -16,7 +16,7 @@ use crate::dataplane::store::RuleList;
 const READ_BACK_AT_MOST: usize = 1_000;
 
 /// What is said of a rule that a command took out, and that is there all the same.
-const ALSO_CONFIGURED: &str = "is also in the configuration, and stays in force";
+const ALSO_CONFIGURED: &str = "is also in the configuration, and stays";
 
 /// An order to add rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,11 @@ pub struct AddRules {
 /// What came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Added {
+    /// Networks that were not among the commanded rules before.
     pub added: usize,
+    /// Networks that were: their end and reason are now those of this order.
+    #[serde(default)]
+    pub already: usize,
     /// Whether a gateway is there to enforce the rules, and filters an interface; if not they are remembered.
     pub enforced: bool,
     /// `eth0: reason` for each configured interface that is not filtered.
@@ -51,7 +55,11 @@ pub struct Added {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     pub removed: usize,
+    /// Whether a gateway is there to enforce the list, and filters an interface.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     pub failures: Vec<String>,
     /// Networks that were not there, each with a hint.
     pub missing: Vec<String>,
@@ -75,6 +83,8 @@ impl Engine {
         }
         let deadline_ns = order.ttl.map_or(NEVER, |ttl| now.after(ttl));
         let mut desired = self.desired.clone();
+        desired.expire(now.boot_ns);
+        let before = desired.entries(order.list.into()).len();
         for net in &order.nets {
             let reason = order.reason.clone();
             desired.put(
@@ -89,6 +99,7 @@ impl Engine {
                 },
             );
         }
+        let added = desired.entries(order.list.into()).len() - before;
         self.save(&desired, now)?;
         self.desired = desired;
         let mut notes = self.notes_on_added(&order, now.boot_ns);
@@ -105,7 +116,8 @@ impl Engine {
         }
         let Coverage { enforced, unfiltered } = self.coverage()?;
         Ok(Added {
-            added: order.nets.len(),
+            added,
+            already: order.nets.len() - added,
             enforced,
             unfiltered,
             failures,
@@ -117,8 +129,10 @@ impl Engine {
     pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
         let mut desired = self.desired.clone();
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         let mut outcome = Removed {
-            enforced: self.coverage()?.enforced,
+            enforced,
+            unfiltered,
             ..Removed::default()
         };
         for net in nets {
@@ -155,7 +169,7 @@ impl Engine {
         let now = (self.world.clock)();
         let kept = self.desired.all(list.into(), now.boot_ns).count();
         if kept > 0 {
-            let kept = format!("{kept} rules of the configuration stay in force");
+            let kept = format!("{kept} rules of the configuration stay");
             outcome.notes.retain(|note| !note.ends_with(ALSO_CONFIGURED));
             outcome.notes.insert(0, kept);
         }

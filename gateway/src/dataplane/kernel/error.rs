@@ -4,28 +4,19 @@ use std::io;
 
 use aya::maps::MapError;
 
-use crate::dataplane::Error;
-
-/// Names what may be missing when the kernel says no.
-const PRIVILEGES: &str =
-    " (needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and CAP_SYS_ADMIN to mount bpffs; or run as root)";
+use crate::dataplane::{Error, privilege};
 
 /// Turns an I/O error of `operation` into ours.
 pub fn at(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
-    move |source| os(operation.into(), source)
+    move |cause| os(operation.into(), cause)
 }
 
 /// An operating system's error, with a hint where one helps.
-pub fn os(operation: String, source: io::Error) -> Error {
-    let hint = if source.kind() == io::ErrorKind::PermissionDenied {
-        PRIVILEGES
-    } else {
-        ""
-    };
+pub fn os(operation: String, cause: io::Error) -> Error {
     Error::Os {
         operation,
-        hint: hint.to_owned(),
-        source,
+        hint: privilege::for_kernel(&cause).to_owned(),
+        cause,
     }
 }
 
@@ -40,8 +31,8 @@ pub fn load_failed(operation: &str, error: &(dyn std::error::Error + 'static)) -
         }
         cause = inner.source();
     }
-    if os_error(error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
-        detail.push_str(PRIVILEGES);
+    if let Some(cause) = os_error(error) {
+        detail.push_str(privilege::for_kernel(cause));
     }
     Error::Load {
         operation: operation.to_owned(),

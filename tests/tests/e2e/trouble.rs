@@ -1,0 +1,246 @@
+//! The commands when something is wrong: a half-edited configuration, none at all, a missing right.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use super::*;
+use gateway_tests::gateway::binary;
+
+/// A good configuration, and the same in the middle of an edit: the lists can not be read, nor what comes after.
+fn before_and_during_an_edit() -> (String, String) {
+    let whole = config("  allow: [10.77.0.3]\n  deny: [203.0.113.0/24]", "1m", "");
+    let half = whole.replace("[10.77.0.3]", "[10.77.0.3");
+    (whole, half)
+}
+
+/// The gateway's command without any option but `words`.
+fn bare(stage: &Stage, words: &[&str]) -> Result<(i32, String, String)> {
+    finish(stage.wire.gateway.command(binary()?).args(words))
+}
+
+#[test]
+fn a_half_edited_configuration_keeps_nobody_from_the_running_gateway() -> Result<()> {
+    let (whole, half) = before_and_during_an_edit();
+    let stage = Stage::new(&whole)?;
+    let _gateway = stage.start()?;
+    stage.home.write(&half)?;
+    for words in [
+        &["status"][..],
+        &["explain", A],
+        &["deny", "add", A],
+        &["deny", "list"],
+        &["deny", "del", A],
+        &["deny", "export"],
+        &["allow", "add", A],
+        &["allow", "list"],
+        &["allow", "del", A],
+        &["block", "list"],
+        &["deny", "flush"],
+    ] {
+        let (code, out, err) = command(&stage.wire.gateway, &stage.home, words)?;
+        ensure!(code == 0, "{words:?}: {code}\n{out}{err}");
+        let warnings: Vec<&str> = err.lines().collect();
+        ensure!(
+            matches!(warnings[..], [one] if one.contains("fault") && one.contains("gateway check --config")),
+            "{words:?}: {err}"
+        );
+    }
+    // The gateway itself says what is wrong, and that nothing was changed by it.
+    let text = stage.expect(2, &["reload"])?;
+    assert!(text.contains("gateway.yaml:"), "{text}");
+    assert_eq!(
+        stage.verdict(B)?.0,
+        "allowed",
+        "the gateway's own configuration answers"
+    );
+    let text = stage.expect(1, &["detach"])?;
+    assert!(text.contains("stop the gateway first"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn a_half_edited_configuration_undoes_nothing_when_no_gateway_runs() -> Result<()> {
+    let (whole, half) = before_and_during_an_edit();
+    let stage = Stage::new(&whole.replace("xdp:\n", "xdp:\n  syn_limit: {rate: 7/s, burst: 30}\n"))?;
+    let gateway = stage.start()?;
+    stage.expect(0, &["deny", "add", "198.51.100.7", "--ttl", "1h"])?;
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    // The worst case: the state directory is not the one that the commands were remembered in.
+    let elsewhere = tempfile::tempdir()?;
+    let text = half.replace("{state}", &elsewhere.path().display().to_string());
+    stage.home.write(&text)?;
+
+    let lists = |stage: &Stage| -> Result<Value> { Ok(stage.json(&["status"])?["lists"].clone()) };
+    let before = lists(&stage)?;
+    for words in [["deny", "add", A], ["deny", "del", A]] {
+        let (code, out, err) = command(&stage.wire.gateway, &stage.home, &words)?;
+        ensure!(
+            code == 0 && err.lines().count() == 1 && err.contains("--socket PATH"),
+            "{words:?}: {code}\n{out}{err}"
+        );
+    }
+    assert_eq!(lists(&stage)?, before);
+    assert_eq!(stage.verdict(B)?.0, "allowed");
+    assert_eq!(stage.verdict("203.0.113.9")?.0, "denied");
+    assert_eq!(stage.verdict("198.51.100.7")?.0, "denied");
+    let features = |stage: &Stage| -> Result<u32> {
+        let pin = stage.home.pins().join("v1/SETTINGS");
+        let map = aya::maps::Map::Array(aya::maps::MapData::from_pin(pin)?);
+        let map: aya::maps::Array<_, gateway_common::tables::Settings> = map.try_into()?;
+        let copies = [map.get(&0, 0)?, map.get(&1, 0)?];
+        Ok(copies.iter().fold(0, |bits, copy| bits | copy.features))
+    };
+    assert_ne!(features(&stage)? & gateway_common::tables::feature::SYN_LIMIT, 0);
+
+    // With the tables as they were, one command still takes all of it away.
+    stage.expect(0, &["detach"])?;
+    assert_eq!(stage.program_on_wire()?, None);
+    assert!(!stage.home.pins().exists());
+    let text = stage.expect(1, &["reload"])?;
+    assert!(
+        text.contains("nothing to reload") && text.contains("--socket PATH"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn with_its_socket_a_gateway_is_reached_without_any_configuration() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    let socket = stage.home.path().join("admin.sock");
+    let socket = socket.to_str().context("a path")?;
+    std::fs::remove_file(stage.home.config())?;
+    let nowhere = stage.home.config();
+    let nowhere = nowhere.to_str().context("a path")?;
+
+    for words in [
+        &["status"][..],
+        &["explain", A],
+        &["deny", "list"],
+        &["deny", "add", A],
+    ] {
+        let (code, out, err) = bare(&stage, &[words, &["--socket", socket]].concat())?;
+        ensure!(code == 0 && err.is_empty(), "{words:?}: {code}\n{out}{err}");
+        // A name that leads nowhere is more likely wrong than meant, unless nothing depends on it.
+        assert_eq!(
+            bare(&stage, &[words, &["--config", nowhere]].concat())?.0,
+            2,
+            "{words:?}"
+        );
+        assert_eq!(
+            bare(
+                &stage,
+                &[words, &["--config", nowhere, "--socket", socket]].concat()
+            )?
+            .0,
+            0,
+            "{words:?}"
+        );
+    }
+    let (code, _, err) = bare(&stage, &["detach", "--socket", socket])?;
+    assert!(code == 1 && err.contains("stop the gateway first"), "{err}");
+    let (code, _, err) = bare(&stage, &["status", "--socket", "/nowhere/admin.sock"])?;
+    assert!(
+        code == 1 && err.contains("no gateway answers on /nowhere/admin.sock"),
+        "{err}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_explain_advises_reaches_the_same_gateway() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    for _ in 0..3 {
+        stage.wire.status(A, URL, BAD)?.ok();
+    }
+    wait_until("block", || Ok(stage.verdict(A)?.0 == "blocked"))?;
+    let text = stage.expect(0, &["explain", A])?;
+    let advice = text.lines().last().and_then(|line| line.split_once(": gateway "));
+    let words: Vec<&str> = advice.context("an advice")?.1.split(' ').collect();
+    let (code, out, err) = bare(&stage, &words)?;
+    ensure!(code == 0, "{words:?}: {out}{err}");
+    assert_eq!(stage.verdict(A)?.0, "clean");
+    Ok(())
+}
+
+/// A copy of the binary and a directory that everyone can reach: the build may lie where only its owner can.
+fn open_to_all(stage: &Stage) -> Result<String> {
+    let copy = stage.home.path().join("gateway");
+    std::fs::copy(binary()?, &copy)?;
+    for path in [stage.home.path(), &copy] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(copy.to_str().context("a path")?.to_owned())
+}
+
+#[test]
+fn without_rights_each_command_says_once_what_is_missing() -> Result<()> {
+    const VERBS: &[&[&str]] = &[
+        &["status"],
+        &["explain", A],
+        &["deny", "add", A],
+        &["deny", "del", A],
+        &["deny", "list"],
+        &["deny", "export"],
+        &["deny", "flush"],
+        &["allow", "add", A],
+        &["allow", "del", A],
+        &["allow", "list"],
+        &["block", "list"],
+        &["block", "del", A],
+        &["detach"],
+        &["run"],
+    ];
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let copy = open_to_all(&stage)?;
+    let nobody = |words: &[&str]| -> Result<(i32, String, String)> {
+        let mut setpriv: Command = stage.wire.gateway.command("setpriv");
+        setpriv.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+        finish(
+            setpriv
+                .arg(&copy)
+                .args(words)
+                .arg("--config")
+                .arg(stage.home.config()),
+        )
+    };
+    let refused = |words: &[&str]| -> Result<()> {
+        let (code, out, err) = nobody(words)?;
+        ensure!(
+            code == 1
+                && out.is_empty()
+                && err.lines().count() == 1
+                && err.matches("ermission").count() + err.matches("not permitted").count() == 1
+                && err.contains("needs root")
+                && err.contains("try sudo"),
+            "{words:?}: {code}\n{out}{err}"
+        );
+        Ok(())
+    };
+    let gateway = stage.start()?;
+    assert_eq!(nobody(&["check"])?.0, 0);
+    VERBS.iter().try_for_each(|words| refused(words))?;
+    refused(&["reload"])?;
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    VERBS.iter().try_for_each(|words| refused(words))?;
+    stage.expect(0, &["detach"])?;
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_is_not_there_is_a_warning_of_check() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let text = stage.expect(0, &["check"])?;
+    assert!(!text.contains("warning"), "{text}");
+    stage
+        .home
+        .write(&config("", "1m", "").replace("[gw0]", "[gw0, gw7]"))?;
+    let text = stage.expect(0, &["check"])?;
+    assert!(
+        text.contains("warning") && text.contains("no interface gw7"),
+        "{text}"
+    );
+    Ok(())
+}
