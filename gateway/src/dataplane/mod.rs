@@ -10,6 +10,7 @@ pub mod engine;
 mod found;
 pub mod handle;
 pub mod kernel;
+pub mod lock;
 pub mod memory;
 mod place;
 mod plan;
@@ -18,7 +19,7 @@ pub mod protected;
 pub mod shared;
 pub mod store;
 
-pub use backend::{Attachment, Backend, Change, Counters, Error, Found, Image, List};
+pub use backend::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Unfiltered};
 pub use engine::Engine;
 pub use found::FoundAt;
 pub use handle::Handle;

@@ -12,10 +12,14 @@ use gateway_common::tables::{NEVER, Origin, Settings, feature};
 use crate::config::model::{Rate, SynLimit, Xdp};
 use crate::dataplane::clock::Now;
 use crate::dataplane::store::{RuleList, Saved};
-use crate::dataplane::{Image, List};
+use crate::dataplane::{Attachment, Image, List};
 
-/// Makes `xdp` say what the tables show as configured: lists, SYN limit, log lines.
-pub(super) fn configure(xdp: &mut Xdp, image: &Image) {
+/// Makes `xdp` say what the tables show as configured: lists, SYN limit, log lines, and where the program was put.
+pub(super) fn configure(xdp: &mut Xdp, image: &Image, attached: &[Attachment]) {
+    if !attached.is_empty() {
+        let names = attached.iter().map(|attachment| attachment.interface.clone());
+        xdp.interfaces = names.collect();
+    }
     let configured = |list| {
         let rules = image.list(list).iter();
         let configured = rules.filter(|(_, rule)| Origin::from_number(rule.origin) == Some(Origin::Config));
@@ -56,6 +60,8 @@ pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
                     net: *net,
                     until_ms: (rule.deadline_ns != NEVER).then(|| now.wall_of_boot(rule.deadline_ns)),
                     reason: None,
+                    // Not to be seen. It stays now, and is judged again with the whole configuration.
+                    forced: false,
                 });
             }
         }
@@ -65,13 +71,14 @@ pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
 #[cfg(test)]
 mod tests {
     use gateway_common::tables::Rule;
+    use ipnet::IpNet;
 
     use super::*;
     use crate::config::defaults;
     use crate::dataplane::engine::{NoEvents, World};
     use crate::dataplane::protected::Host;
     use crate::dataplane::shared::Shared;
-    use crate::dataplane::{Backend, Engine};
+    use crate::dataplane::{Backend, Engine, Unfiltered};
 
     const NOW: Now = Now {
         boot_ns: 1_000_000_000_000,
@@ -79,13 +86,37 @@ mod tests {
     };
 
     fn open(tables: &Shared, xdp: Xdp, saved: Vec<Saved>) -> Engine {
+        open_with(tables, xdp, &[], saved)
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a network")
+    }
+
+    fn deny(net: IpNet, forced: bool) -> Saved {
+        Saved {
+            list: RuleList::Deny,
+            net,
+            until_ms: None,
+            reason: None,
+            forced,
+        }
+    }
+
+    /// On the host 192.0.2.1.
+    fn open_with(tables: &Shared, xdp: Xdp, proxies: &[&str], saved: Vec<Saved>) -> Engine {
         let config = crate::config::Config {
             xdp,
+            trusted_proxies: proxies.iter().map(|text| net(text)).collect(),
             ..defaults::config()
         };
+        let own = || ("192.0.2.1".parse().expect("an address"), "eth0".to_owned());
         let world = World {
             clock: Box::new(|| NOW),
-            host: Box::new(Host::default),
+            host: Box::new(move || Host {
+                own: vec![own()],
+                ..Host::default()
+            }),
             events: Box::new(NoEvents),
         };
         Engine::open(Some(Box::new(tables.clone())), &config, saved, None, world).expect("memory")
@@ -113,6 +144,7 @@ mod tests {
             net: "198.51.100.7/32".parse().expect("a network"),
             until_ms: Some(NOW.wall_ms + 60_000),
             reason: None,
+            forced: false,
         };
         let written = open(&tables, whole, vec![saved.clone()])
             .reconcile()
@@ -121,12 +153,50 @@ mod tests {
         let before = tables.enforced().expect("memory");
 
         let (mut xdp, mut again) = (defaults::xdp(), Vec::new());
-        configure(&mut xdp, &before);
+        configure(&mut xdp, &before, &[]);
         remember(&mut again, &before, NOW);
         assert_eq!(again, [saved]);
         let untouched = open(&tables, xdp, again).reconcile().expect("memory");
         assert_eq!(untouched.changes, 0);
         assert_eq!(tables.enforced().expect("memory"), before);
+    }
+
+    #[test]
+    fn who_is_protected_is_not_decided_anew_on_half_a_configuration() {
+        let mut tables = Shared::new([0, 0]);
+        let whole = Xdp {
+            deny: vec![net("203.0.113.0/24")],
+            ..defaults::xdp()
+        };
+        let forced = deny(net("192.0.2.0/24"), true);
+        let skipped = deny(net("172.16.5.0/24"), false);
+        let saved = vec![forced, skipped.clone()];
+        open_with(&tables, whole, &["172.16.0.0/12"], saved)
+            .reconcile()
+            .expect("memory");
+        let before = tables.enforced().expect("memory");
+        let shown: Vec<IpNet> = before.deny.keys().copied().collect();
+        assert_eq!(shown, [net("192.0.2.0/24"), net("203.0.113.0/24")]);
+
+        // In the middle of an edit other proxies are read, and the forced rule was remembered elsewhere.
+        let (mut xdp, mut saved) = (defaults::xdp(), vec![skipped.clone()]);
+        configure(&mut xdp, &before, &[]);
+        remember(&mut saved, &before, NOW);
+        let mut engine = open_with(&tables, xdp, &["203.0.113.7/32"], saved);
+        engine.hold();
+        assert_eq!(engine.reconcile().expect("memory").changes, 0);
+        assert_eq!(tables.enforced().expect("memory"), before);
+        assert_eq!(engine.skipped_count(), 1, "{:?}", engine.skipped());
+    }
+
+    #[test]
+    fn interfaces_are_those_that_the_program_was_put_on() {
+        let mut xdp = defaults::xdp();
+        let gone = Attachment::without("eth7", Unfiltered::Missing);
+        configure(&mut xdp, &Image::default(), &[gone]);
+        assert_eq!(xdp.interfaces, ["eth7"]);
+        configure(&mut xdp, &Image::default(), &[]);
+        assert_eq!(xdp.interfaces, ["eth7"], "nothing better is known");
     }
 
     #[test]
