@@ -54,15 +54,11 @@ fn sample(ctx: &XdpContext, mut kernel: Kernel, packet: &Packet, slot: u32) {
     let interval = (settings.event_interval_ns, settings.log_interval_ns);
     let features = settings.features;
     let processor = kernel.processor();
-    if features & feature::EVENTS != 0
-        && now.wrapping_sub(processor.told_ns) >= interval.0
-    {
+    if features & feature::EVENTS != 0 && now.wrapping_sub(processor.told_ns) >= interval.0 {
         processor.told_ns = now;
         tell(ctx, packet, slot, now);
     }
-    if features & feature::LOG_DROPS != 0
-        && now.wrapping_sub(processor.logged_ns) >= interval.1
-    {
+    if features & feature::LOG_DROPS != 0 && now.wrapping_sub(processor.logged_ns) >= interval.1 {
         processor.logged_ns = now;
         log(ctx, packet, slot);
     }

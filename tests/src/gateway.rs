@@ -99,23 +99,24 @@ pub struct Gateway {
 impl Gateway {
     /// Starts it in a namespace and waits until `/readyz` says so.
     pub fn start(namespace: &Namespace, home: &Home, flags: &[&str]) -> Result<Self> {
-        let mut gateway = Self::spawn(namespace, home, flags)?;
+        Self::spawn(namespace, home, flags)?.when_ready(namespace, 9901)
+    }
+
+    /// As [`Gateway::start`] with the probes on another port.
+    pub fn start_probed(namespace: &Namespace, home: &Home, port: u16) -> Result<Self> {
+        Self::spawn(namespace, home, &[])?.when_ready(namespace, port)
+    }
+
+    fn when_ready(self, namespace: &Namespace, port: u16) -> Result<Self> {
+        let mut gateway = self;
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = gateway.child.try_wait()? {
                 bail!("the gateway ended at once, {status}:\n{}", gateway.log());
             }
             let mut probe = namespace.command("curl");
-            probe.args([
-                "-sf",
-                "--max-time",
-                "1",
-                "--noproxy",
-                "*",
-                "-o",
-                "/dev/null",
-                "http://127.0.0.1:9901/readyz",
-            ]);
+            probe.args(["-sf", "--max-time", "1", "--noproxy", "*", "-o", "/dev/null"]);
+            probe.arg(format!("http://127.0.0.1:{port}/readyz"));
             if probe.status()?.success() {
                 return Ok(gateway);
             }

@@ -120,14 +120,28 @@ impl Wire {
             rustix::process::geteuid().is_root(),
             "these tests make network namespaces: run them as root"
         );
-        let gateway = Namespace::new("gw")?;
-        let client = Namespace::new("cl")?;
+        let wire = Self {
+            gateway: Namespace::new("gw")?,
+            client: Namespace::new("cl")?,
+        };
+        wire.join()?;
+        Ok(wire)
+    }
+
+    /// Removes the pair of devices: the wire is cut, and both interfaces are gone.
+    pub fn cut(&self) -> Result<()> {
+        self.gateway.run(&["ip", "link", "del", "gw0"]).map(drop)
+    }
+
+    /// Makes the pair of devices, with their addresses.
+    pub fn join(&self) -> Result<()> {
+        let Self { gateway, client } = self;
         let peer = ["peer", "name", "cl0", "netns", client.name()];
         gateway.run(&[&["ip", "link", "add", "gw0", "type", "veth"][..], &peer[..]].concat())?;
         for (namespace, device, addrs) in [
-            (&gateway, "gw0", &["10.77.0.1/24", "fd77::1/64"][..]),
+            (gateway, "gw0", &["10.77.0.1/24", "fd77::1/64"][..]),
             (
-                &client,
+                client,
                 "cl0",
                 &["10.77.0.2/24", "10.77.0.3/24", "fd77::2/64", "fd77::3/64"][..],
             ),
@@ -139,7 +153,7 @@ impl Wire {
             }
             namespace.run(&["ip", "link", "set", device, "up"])?;
         }
-        Ok(Self { gateway, client })
+        Ok(())
     }
 
     /// `curl` on the client's host, from one of its addresses. Returns exit code and what it printed.

@@ -47,7 +47,7 @@ impl Origin {
                 .lock()
                 .expect("no holder panics")
                 .push(line.trim_end().to_owned());
-            let mut length = 0_u64;
+            let (mut length, mut chunked) = (0_u64, false);
             loop {
                 let mut header = String::new();
                 reader.read_line(&mut header).ok().filter(|length| *length > 0)?;
@@ -58,6 +58,14 @@ impl Origin {
                 if let Some(value) = header.strip_prefix("content-length:") {
                     length = value.trim().parse().ok()?;
                 }
+                chunked |= header.starts_with("transfer-encoding:");
+            }
+            while chunked {
+                let mut size = String::new();
+                reader.read_line(&mut size).ok().filter(|length| *length > 0)?;
+                let size = u64::from_str_radix(size.trim_end(), 16).ok()?;
+                chunked = size > 0;
+                std::io::copy(&mut (&mut reader).take(size + 2), &mut std::io::sink()).ok()?;
             }
             std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink()).ok()?;
             let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 13\r\n\r\n{\"ok\": true}\n";

@@ -7,26 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{offset_of, size_of};
 
 use anyhow::{Context as _, Result};
-use aya_obj::generated::bpf_map_type::{
-    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_HASH, BPF_MAP_TYPE_LPM_TRIE, BPF_MAP_TYPE_PERCPU_ARRAY,
-};
+use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF};
 use aya_obj::maps::PinningType;
 use aya_obj::{Object, ProgramSection};
 use gateway::dataplane::kernel::OBJECT;
-use gateway_common::addr::Addr;
+use gateway_common::addresses::{Bucket4, Bucket6, PROBES};
 use gateway_common::limiter::{BUCKETS, Bucket};
+use gateway_common::networks::{Network, Range4, Range6, SPANS, Span};
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, NET4_BITS, NET6_BITS, Rule, Settings, capacity, names};
+use gateway_common::tables::{Counter, EVENTS_BYTES, Event, Limit, Settings, names};
 
 #[path = "abi/debug_info.rs"]
 mod debug_info;
 
 use debug_info::{DebugInfo, Layout};
 
-/// `BPF_F_NO_PREALLOC` (linux/bpf.h): the kernel demands it of a trie.
-const NO_PREALLOC: u32 = 1;
-/// Bytes of the length in front of a trie's key (`struct bpf_lpm_trie_key`).
-const PREFIX_LEN: u32 = 4;
+/// `BPF_F_MMAPABLE` (linux/bpf.h): user space writes the lists through its own memory.
+const MAPPED: u32 = 1 << 10;
 
 /// A table as it must be. `holds` is how the program itself calls what is in it.
 #[derive(Debug, PartialEq, Eq)]
@@ -44,7 +41,6 @@ fn bytes_of<T>() -> u32 {
 }
 
 fn expected() -> BTreeMap<&'static str, Table> {
-    const RULES: &str = "HashMap<gateway_common::addr::Addr, gateway_common::tables::Rule>";
     let array = |value, entries, holds| Table {
         kind: BPF_MAP_TYPE_ARRAY as u32,
         key: 4,
@@ -53,36 +49,11 @@ fn expected() -> BTreeMap<&'static str, Table> {
         flags: 0,
         holds,
     };
-    let hash = |entries| Table {
-        kind: BPF_MAP_TYPE_HASH as u32,
-        key: bytes_of::<Addr>(),
-        value: bytes_of::<Rule>(),
-        entries,
-        flags: NO_PREALLOC,
-        holds: RULES,
+    let mapped = |value, entries, holds| Table {
+        flags: MAPPED,
+        ..array(value, entries, holds)
     };
-    let trie = |bits, entries, holds| Table {
-        kind: BPF_MAP_TYPE_LPM_TRIE as u32,
-        key: PREFIX_LEN + bits / 8,
-        value: bytes_of::<Rule>(),
-        entries,
-        flags: NO_PREALLOC,
-        holds,
-    };
-    let net4 = |entries| {
-        trie(
-            NET4_BITS,
-            entries,
-            "LpmTrie<[u32; 1], gateway_common::tables::Rule>",
-        )
-    };
-    let net6 = |entries| {
-        trie(
-            NET6_BITS,
-            entries,
-            "LpmTrie<[u32; 4], gateway_common::tables::Rule>",
-        )
-    };
+    let halves = |entries| 2 * entries;
     BTreeMap::from([
         (
             names::SETTINGS,
@@ -105,20 +76,72 @@ fn expected() -> BTreeMap<&'static str, Table> {
             },
         ),
         (
-            names::SYN_LIMIT,
+            names::LIMITER,
             array(
                 bytes_of::<Bucket>(),
                 BUCKETS,
                 "Array<gateway_common::limiter::Bucket>",
             ),
         ),
-        (names::ALLOW_ADDR, hash(capacity::ALLOW_ADDRESSES)),
-        (names::ALLOW_NET4, net4(capacity::ALLOW_PREFIXES)),
-        (names::ALLOW_NET6, net6(capacity::ALLOW_PREFIXES)),
-        (names::DENY_ADDR, hash(capacity::DENY_ADDRESSES)),
-        (names::DENY_NET4, net4(capacity::DENY_PREFIXES)),
-        (names::DENY_NET6, net6(capacity::DENY_PREFIXES)),
-        (names::BLOCK_ADDR, hash(capacity::BLOCKS)),
+        (
+            names::ADDRESSES4,
+            mapped(
+                bytes_of::<Bucket4>(),
+                halves(PROBES + 1),
+                "Array<gateway_common::addresses::Bucket4>",
+            ),
+        ),
+        (
+            names::ADDRESSES6,
+            mapped(
+                bytes_of::<Bucket6>(),
+                halves(PROBES + 1),
+                "Array<gateway_common::addresses::Bucket6>",
+            ),
+        ),
+        (
+            names::SPANS4,
+            mapped(
+                bytes_of::<Span>(),
+                halves(SPANS),
+                "Array<gateway_common::networks::Span>",
+            ),
+        ),
+        (
+            names::RANGES4,
+            mapped(
+                bytes_of::<Range4>(),
+                halves(1),
+                "Array<gateway_common::networks::Range4>",
+            ),
+        ),
+        (
+            names::RANGES6,
+            mapped(
+                bytes_of::<Range6>(),
+                halves(1),
+                "Array<gateway_common::networks::Range6>",
+            ),
+        ),
+        (
+            names::NETWORKS,
+            mapped(
+                bytes_of::<Network>(),
+                halves(1),
+                "Array<gateway_common::networks::Network>",
+            ),
+        ),
+        (
+            names::EVENTS,
+            Table {
+                kind: BPF_MAP_TYPE_RINGBUF as u32,
+                key: 0,
+                value: 0,
+                entries: EVENTS_BYTES,
+                flags: 0,
+                holds: "RingBuf",
+            },
+        ),
     ])
 }
 
@@ -188,49 +211,107 @@ macro_rules! layout {
     };
 }
 
-/// Every field is named, so a new one does not compile until it is here.
-fn layouts() -> [(&'static str, Layout); 5] {
-    let Rule {
-        deadline_ns: _,
-        hits: _,
-        origin: _,
-        detail: _,
-    } = Rule::default();
-    let Counter { packets: _, bytes: _ } = Counter::default();
-    let Settings {
-        features: _,
-        ready: _,
-        hash_key: _,
-        syn_interval_ns: _,
-        syn_tolerance_ns: _,
-        syn_v6_prefix: _,
-        _pad: _,
-        log_interval_ns: _,
-    } = Settings::default();
-    let rule = layout!(Rule {
-        deadline_ns,
-        hits,
-        origin,
-        detail
-    });
-    let settings = layout!(Settings {
-        features,
-        ready,
-        hash_key,
-        syn_interval_ns,
-        syn_tolerance_ns,
-        syn_v6_prefix,
-        _pad,
-        log_interval_ns
-    });
-    [
-        ("gateway_common::tables::Rule", rule),
+/// Every field is named, so a new one is missed here once the object has it.
+fn layouts() -> Vec<(&'static str, Layout)> {
+    vec![
         (
             "gateway_common::tables::Counter",
             layout!(Counter { packets, bytes }),
         ),
-        ("gateway_common::tables::Settings", settings),
-        ("gateway_common::addr::Addr", layout!(Addr { 0 })),
+        (
+            "gateway_common::tables::Settings",
+            layout!(Settings {
+                features,
+                ready,
+                malformed,
+                observe,
+                hash_key,
+                layout,
+                limits,
+                log_interval_ns,
+                event_interval_ns
+            }),
+        ),
+        (
+            "gateway_common::tables::Layout",
+            layout!(gateway_common::tables::Layout {
+                mix,
+                addresses4,
+                buckets4,
+                addresses6,
+                buckets6,
+                spans4,
+                ranges4,
+                ranges6,
+                last6,
+                networks,
+                _pad
+            }),
+        ),
+        (
+            "gateway_common::tables::Limit",
+            layout!(Limit {
+                interval,
+                tolerance,
+                longest,
+                mask4,
+                mask6
+            }),
+        ),
+        (
+            "gateway_common::tables::Event",
+            layout!(Event {
+                time_ns,
+                source,
+                slot,
+                ifindex,
+                length,
+                port,
+                protocol,
+                _pad
+            }),
+        ),
+        (
+            "gateway_common::addresses::Bucket4",
+            layout!(Bucket4 { slots, tallies }),
+        ),
+        (
+            "gateway_common::addresses::Bucket6",
+            layout!(Bucket6 {
+                keys,
+                stamps,
+                tallies,
+                _pad
+            }),
+        ),
+        ("gateway_common::networks::Span", layout!(Span { first, last })),
+        (
+            "gateway_common::networks::Range4",
+            layout!(Range4 {
+                start,
+                allow,
+                deny,
+                _pad
+            }),
+        ),
+        (
+            "gateway_common::networks::Range6",
+            layout!(Range6 {
+                start,
+                allow,
+                deny,
+                _pad
+            }),
+        ),
+        (
+            "gateway_common::networks::Network",
+            layout!(Network {
+                addr,
+                bits,
+                stamp,
+                tally
+            }),
+        ),
         ("gateway_common::limiter::Bucket", layout!(Bucket { 0 })),
     ]
 }
@@ -257,6 +338,6 @@ fn both_compilers_lay_out_keys_and_values_alike() -> Result<()> {
             );
         }
     }
-    assert!(seen >= 4);
+    assert!(seen >= 10, "{seen}");
     Ok(())
 }

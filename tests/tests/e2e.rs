@@ -9,6 +9,10 @@ use gateway_tests::origin::Origin;
 use rustix::process::Signal;
 use serde_json::Value;
 
+#[path = "e2e/clients.rs"]
+mod clients;
+#[path = "e2e/interfaces.rs"]
+mod interfaces;
 #[path = "e2e/life.rs"]
 mod life;
 #[path = "e2e/rules.rs"]
@@ -115,6 +119,26 @@ impl Stage {
             .find(|line| line.starts_with(name) && line[name.len()..].starts_with([' ', '{']));
         let line = line.with_context(|| format!("no {name} in\n{text}"))?;
         Ok(line.rsplit(' ').next().context("a value")?.parse()?)
+    }
+
+    /// Status and text of the readiness probe.
+    fn ready(&self) -> Result<(String, String)> {
+        let url = "http://127.0.0.1:9901/readyz";
+        let words = ["curl", "-s", "--noproxy", "*", "-w", "\n%{http_code}", url];
+        let text = String::from_utf8(self.wire.gateway.run(&words)?.stdout)?;
+        let (text, status) = text.rsplit_once('\n').context("two lines")?;
+        Ok((status.to_owned(), text.trim().to_owned()))
+    }
+
+    /// Waits until the readiness probe says `status`; returns its text.
+    fn wait_ready(&self, status: &str) -> Result<String> {
+        let mut text = String::new();
+        wait_until(&format!("{status} of /readyz"), || {
+            let (now, said) = self.ready()?;
+            text = said;
+            Ok(now == status)
+        })?;
+        Ok(text)
     }
 
     /// The XDP program of the gateway's interface as the kernel lists it.

@@ -411,11 +411,14 @@ fn hits_are_counted_and_survive_a_replacement() {
         .expect("a look-up");
     assert_eq!(
         found.deny_net,
-        Some(Rule {
-            hits: 5,
-            origin: 1,
-            ..Rule::default()
-        })
+        Some((
+            net("192.0.2.0/24"),
+            Rule {
+                hits: 5,
+                origin: 1,
+                ..Rule::default()
+            }
+        ))
     );
 }
 

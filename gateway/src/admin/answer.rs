@@ -32,14 +32,8 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::AddRules(order) => Answer::Added(engine.add_rules(order)?),
         Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
         Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
-        Request::ListRules { list } => Answer::Entries {
-            entries: engine.entries(list.into())?,
-            forwarded: Vec::new(),
-        },
-        Request::ListBlocks => Answer::Entries {
-            entries: engine.entries(List::Block)?,
-            forwarded: Vec::new(),
-        },
+        Request::ListRules { list } => entries(engine, list.into())?,
+        Request::ListBlocks => entries(engine, List::Block)?,
         Request::Unblock { addrs } => Answer::Unblocked(engine.unblock(&addrs)),
         Request::Explain { addr, operators } => Answer::Explained(Explained {
             packets: engine.explain(addr, &operators)?,
@@ -57,6 +51,15 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
                 message: "no gateway is running: there is nothing to reload".to_owned(),
             });
         }
+    })
+}
+
+fn entries(engine: &mut Engine, list: List) -> Result<Answer, Failure> {
+    let (entries, unfiltered) = engine.entries(list)?;
+    Ok(Answer::Entries {
+        entries,
+        forwarded: Vec::new(),
+        unfiltered,
     })
 }
 

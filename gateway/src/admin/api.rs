@@ -39,12 +39,18 @@ pub enum Answer {
     Entries {
         entries: Vec<EntryRow>,
         forwarded: Vec<ForwardedBlock>,
+        /// `eth0: reason` for each configured interface that is not filtered.
+        #[serde(default)]
+        unfiltered: Vec<String>,
     },
     Unblocked(Unblocked),
     Explained(Explained),
     Status(FullStatus),
     Reloaded {
         changed: bool,
+        /// What is worth a second look: in the configuration, and denies that are skipped.
+        #[serde(default)]
+        warnings: Vec<String>,
     },
 }
 

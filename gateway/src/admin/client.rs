@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
 use super::api::{LONGEST, Outcome, Request};
 use crate::dataplane::privilege;
 
@@ -23,11 +25,23 @@ pub enum ClientError {
     Garbled(serde_json::Error),
 }
 
-/// Whether a gateway answers on this socket.
-pub fn answers(socket: &Path) -> Result<bool, ClientError> {
+/// A gateway that answers.
+#[derive(Clone, Copy, Debug)]
+pub struct Running {
+    /// Its process, if that can be seen from here.
+    pub pid: Option<u32>,
+}
+
+/// Who answers on this socket, if anyone does.
+pub fn running(socket: &Path) -> Result<Option<Running>, ClientError> {
     match connect(socket) {
-        Ok(_) => Ok(true),
-        Err(ClientError::NotRunning) => Ok(false),
+        Ok(stream) => {
+            let peer = getsockopt(&stream, PeerCredentials).ok();
+            let pid = peer.and_then(|peer| u32::try_from(peer.pid()).ok());
+            let pid = pid.filter(|pid| *pid > 0);
+            Ok(Some(Running { pid }))
+        }
+        Err(ClientError::NotRunning) => Ok(None),
         Err(error) => Err(error),
     }
 }

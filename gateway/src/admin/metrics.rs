@@ -24,7 +24,7 @@ pub trait Facts: 'static {
     /// The exposition in OpenMetrics text form.
     fn metrics(&self) -> impl Future<Output = String>;
     /// `Err` says what is missing.
-    fn ready(&self) -> Result<(), &'static str>;
+    fn ready(&self) -> Result<(), String>;
 }
 
 /// Serves until dropped.

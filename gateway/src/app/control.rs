@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use crate::admin::answer::answer;
 use crate::admin::api::{
     Answer, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
@@ -13,13 +15,13 @@ use crate::admin::api::{
 use crate::admin::metrics::Facts;
 use crate::config::Config;
 use crate::dataplane::handle::Stopped;
-use crate::dataplane::{Engine, Handle, List};
+use crate::dataplane::{Engine, Error, Handle, List};
 use crate::http::Connections;
 use crate::http::client::ForwardedAddr;
 use crate::runtime::{Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
 use crate::telemetry::Metrics;
-use crate::telemetry::packets::{Packets, Snapshot};
+use crate::telemetry::packets::{Interface, Packets, Snapshot};
 
 /// The handles of a running gateway.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub struct Control {
     pub metrics: Arc<Metrics>,
     pub packets: Packets,
     pub dataplane: Handle,
+    /// Interfaces that are not filtered, each with the reason.
+    pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     pub draining: Cell<bool>,
 }
 
@@ -53,7 +57,11 @@ impl Control {
     /// Answers a request, with what only a running gateway knows.
     pub async fn answer(&self, request: Request) -> Outcome {
         if matches!(request, Request::Reload) {
-            return self.reload().await.map(|changed| Answer::Reloaded { changed });
+            let reloaded = self.reload().await?;
+            return Ok(Answer::Reloaded {
+                changed: reloaded.changed,
+                warnings: reloaded.warnings,
+            });
         }
         let answered = self
             .dataplane
@@ -65,7 +73,9 @@ impl Control {
                 proxy: Some(self.status()),
                 ..status
             }),
-            Answer::Entries { entries, .. } => {
+            Answer::Entries {
+                entries, unfiltered, ..
+            } => {
                 let blocks = self.strikes.forwarded_blocks(Instant::now());
                 let forwarded = blocks.into_iter().map(|(addr, left)| ForwardedBlock {
                     addr: addr.ip(),
@@ -74,6 +84,7 @@ impl Control {
                 Answer::Entries {
                     entries,
                     forwarded: forwarded.collect(),
+                    unfiltered,
                 }
             }
             Answer::Unblocked(mut outcome) => {
@@ -122,10 +133,10 @@ impl Control {
         }
     }
 
-    /// Reads the configuration again and puts it in force: all of it or nothing. `false` if it is the same.
+    /// Reads the configuration again and puts it in force: all of it or nothing.
     ///
     /// What was bound or attached at the start can not change here; such a change is refused by name.
-    pub async fn reload(&self) -> Result<bool, Failure> {
+    pub async fn reload(&self) -> Result<Reloaded, Failure> {
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),
@@ -146,9 +157,9 @@ impl Control {
         let changed = old.config != config;
         let applied = self.dataplane.with({
             let config = config.clone();
-            move |engine: &mut Engine| engine.reconfigure(&config)
+            move |engine: &mut Engine| Ok::<_, Error>((engine.reconfigure(&config)?, engine.skipped()))
         });
-        let applied = applied.await??;
+        let (applied, skipped) = applied.await??;
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
@@ -159,8 +170,20 @@ impl Control {
                 applied.failures[0]
             )));
         }
-        Ok(changed)
+        let warnings = warnings.iter().map(ToString::to_string).chain(skipped);
+        Ok(Reloaded {
+            changed,
+            warnings: warnings.collect(),
+        })
     }
+}
+
+/// What came of reading the configuration again.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// `false` if it is the same.
+    pub changed: bool,
+    pub warnings: Vec<String>,
 }
 
 /// The first part that differs and is fixed for the life of the process.
@@ -206,19 +229,24 @@ impl Facts for Control {
                 let (desired, enforced) = engine.sizes(list);
                 (list.name(), desired as u64, enforced as u64)
             });
-            Ok::<_, crate::dataplane::Error>(Snapshot {
+            Ok::<_, Error>(Snapshot {
                 counters: counters
                     .0
                     .iter()
                     .map(|counter| (counter.packets, counter.bytes))
                     .collect(),
                 lists: lists.to_vec(),
+                skipped: engine.skipped_count() as u64,
                 failures: engine.failures() as u64,
                 dropped_orders: engine.dropped_orders(),
                 interfaces: engine
                     .interfaces()?
                     .into_iter()
-                    .map(|row| (row.interface, row.mode))
+                    .map(|row| Interface {
+                        attached: row.unfiltered.is_none(),
+                        name: row.interface,
+                        mode: row.mode,
+                    })
                     .collect(),
             })
         });
@@ -230,11 +258,15 @@ impl Facts for Control {
         self.metrics.encode()
     }
 
-    fn ready(&self) -> Result<(), &'static str> {
+    fn ready(&self) -> Result<(), String> {
         if self.draining.get() {
-            Err("stopping")
-        } else {
+            return Err("stopping".to_owned());
+        }
+        let unfiltered = self.unfiltered.load();
+        if unfiltered.is_empty() {
             Ok(())
+        } else {
+            Err(format!("not filtered: {}", unfiltered.join("; ")))
         }
     }
 }

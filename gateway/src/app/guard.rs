@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use crate::dataplane::engine::{Events, Refusal};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::{Handle, clock::Now};
@@ -61,6 +63,8 @@ impl Watch for Guard {
 pub struct Aftermath {
     pub strikes: Arc<Strikes>,
     pub connections: Arc<Connections>,
+    /// Interfaces that are not filtered, each with the reason.
+    pub unfiltered: Arc<ArcSwap<Vec<String>>>,
 }
 
 impl Events for Aftermath {
@@ -76,5 +80,9 @@ impl Events for Aftermath {
 
     fn refused(&mut self, addr: IpAddr, why: &Refusal) {
         tracing::warn!(client = %addr, %why, "a block was refused");
+    }
+
+    fn unfiltered(&mut self, interfaces: Vec<String>) {
+        self.unfiltered.store(Arc::new(interfaces));
     }
 }

@@ -1,5 +1,7 @@
 //! Facts about this host that protect people from being locked out. Owns the reading; the meaning is `protected`'s.
 
+mod diag;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::dataplane::protected::Host;
@@ -26,15 +28,24 @@ pub fn gather() -> Host {
         tracing::warn!(%error, "the host's own addresses could not be read, so they are not protected from blocks");
         Vec::new()
     });
-    let mut operators = Vec::new();
-    for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        if let Ok(text) = std::fs::read_to_string(table) {
-            operators.extend(text.lines().skip(1).filter_map(ssh_client));
-        }
-    }
+    let mut operators = diag::clients_of(SSH_PORT).unwrap_or_else(|error| {
+        tracing::debug!(%error, "no sock_diag; reading /proc instead");
+        listed()
+    });
     operators.sort_unstable();
     operators.dedup();
     Host { own, operators }
+}
+
+/// The slow way, for kernels without sock_diag.
+fn listed() -> Vec<IpAddr> {
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
+    let texts = tables
+        .iter()
+        .filter_map(|table| std::fs::read_to_string(table).ok());
+    texts
+        .flat_map(|text| text.lines().skip(1).filter_map(ssh_client).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The remote address of an established connection to the SSH port, from one line of `/proc/net/tcp` or `tcp6`.

@@ -110,6 +110,10 @@ fn tables(config: &Config) -> Result<Tables, Error> {
 async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), StartError> {
     let store = Store::lock(&config.state_dir)?;
     let saved = store.load()?;
+    let _pins = match config.xdp.mode {
+        XdpMode::None => None,
+        _ => Some(Kernel::lock(&config.xdp.pin_dir)?),
+    };
     let metrics = Arc::new(Metrics::new());
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     let bound = Bound::bind(&config.listen, config.workers)?;
@@ -128,10 +132,12 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
 
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
+    let unfiltered = Arc::default();
     let Tables { backend, memory, log } = tables(&config)?;
     let events = Aftermath {
         strikes: Arc::clone(&strikes),
         connections: Arc::clone(&connections),
+        unfiltered: Arc::clone(&unfiltered),
     };
     let world = World {
         clock: Box::new(Now::read),
@@ -140,7 +146,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
     engine.reconcile()?;
-    engine.attach(&config.xdp)?;
+    engine.attach()?;
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
     if let Some(log) = log {
         tokio::task::spawn_local(async {
@@ -169,6 +175,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         metrics,
         packets,
         dataplane,
+        unfiltered,
         draining: false.into(),
     });
     if let Some(listener) = endpoint {

@@ -10,7 +10,7 @@ use crate::config::model::XdpMode;
 use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{NoEvents, World};
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::privilege;
+use crate::dataplane::lock::PinLock;
 use crate::dataplane::store::{self, Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error};
 
@@ -30,45 +30,83 @@ pub enum OfflineError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Tables(#[from] Error),
-    #[error("can not look under {dir}: {cause}{}", privilege::for_kernel(.cause))]
-    Pins { dir: String, cause: std::io::Error },
 }
 
-/// Opens what is there. `writes` takes the lock on the state; without it nothing can be changed.
-pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Engine, OfflineError> {
+impl OfflineError {
+    /// Whether a gateway that runs has the right to write.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(StoreError::Locked { .. }) | Self::Tables(Error::Locked { .. })
+        )
+    }
+}
+
+/// The engine, with the right to write what it holds.
+#[derive(Debug)]
+pub struct Offline {
+    pub engine: Engine,
+    _pins: Option<PinLock>,
+}
+
+/// Opens what is there. `writes` takes the locks on the state and on the tables; without them nothing can be changed.
+pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Offline, OfflineError> {
     let (mut saved, store) = if writes {
         let store = Store::lock(&config.state_dir)?;
         (store.load()?, Some(store))
     } else {
         (store::peek(&config.state_dir)?, None)
     };
-    let world = World {
+    let pins = if writes { pin_lock(config)? } else { None };
+    let mut tables = pinned(config)?;
+    let mut config = config.clone();
+    let world = world();
+    let held = trust == Trust::Part && tables.is_some();
+    if let (true, Some(tables)) = (held, &mut tables) {
+        let image = tables.enforced()?;
+        held::configure(&mut config.xdp, &image, &tables.interfaces()?);
+        held::remember(&mut saved, &image, (world.clock)());
+    }
+    let mut engine = Engine::open(tables, &config, saved, store, world)?;
+    if held {
+        engine.hold();
+    }
+    engine.guard();
+    Ok(Offline { engine, _pins: pins })
+}
+
+/// Denies of the configuration that would be skipped if the gateway ran here now, as text. Touches nothing.
+pub fn skipped(config: &Config) -> Result<Vec<String>, OfflineError> {
+    // What was commanded is left out if it can not be read: a check needs no privileges.
+    let saved = store::peek(&config.state_dir).unwrap_or_default();
+    let mut engine = Engine::open(None, config, saved, None, world())?;
+    engine.guard();
+    Ok(engine.skipped())
+}
+
+/// The world as a command sees it: nobody listens.
+fn world() -> World {
+    World {
         clock: Box::new(Now::read),
         host: Box::new(host::gather),
         events: Box::new(NoEvents),
-    };
-    let mut tables = pinned(config)?;
-    let mut config = config.clone();
-    if let (Trust::Part, Some(tables)) = (trust, &mut tables) {
-        let image = tables.enforced()?;
-        held::configure(&mut config.xdp, &image);
-        held::remember(&mut saved, &image, (world.clock)());
     }
-    Ok(Engine::open(tables, &config, saved, store, world)?)
 }
 
 /// Removes the program, the tables and the pins. `false` if nothing was there.
+///
+/// The locks show that no gateway runs: one that does would go on believing in its tables.
 pub fn detach(config: &Config) -> Result<bool, OfflineError> {
-    let _lock = hold_state(&config.state_dir)?;
-    if config.xdp.mode == XdpMode::None {
-        return Ok(false);
+    let _state = hold_state(&config.state_dir)?;
+    let pins = pin_lock(config)?;
+    if pins.is_some() {
+        Kernel::remove(&config.xdp.pin_dir)?;
     }
-    let there = is_there(&config.xdp.pin_dir)?;
-    Kernel::remove(&config.xdp.pin_dir)?;
-    Ok(there)
+    Ok(pins.is_some())
 }
 
-/// Takes the lock on the state, which shows that no gateway runs: one that does would go on believing in its tables.
+/// The lock on the state.
 ///
 /// A state directory that is not there is nobody's, and one on a broken disk must not keep the filter attached.
 fn hold_state(dir: &Path) -> Result<Option<Store>, StoreError> {
@@ -82,21 +120,25 @@ fn hold_state(dir: &Path) -> Result<Option<Store>, StoreError> {
     }
 }
 
-fn pinned(config: &Config) -> Result<Option<Box<dyn Backend>>, OfflineError> {
-    if config.xdp.mode == XdpMode::None || !is_there(&config.xdp.pin_dir)? {
+/// Whether tables are, or may be, pinned.
+fn is_pinned(config: &Config) -> Result<bool, Error> {
+    Ok(config.xdp.mode != XdpMode::None && Kernel::is_pinned(&config.xdp.pin_dir)?)
+}
+
+/// The lock on the tables; `None` if there are none.
+fn pin_lock(config: &Config) -> Result<Option<PinLock>, Error> {
+    is_pinned(config)?
+        .then(|| Kernel::lock(&config.xdp.pin_dir))
+        .transpose()
+}
+
+fn pinned(config: &Config) -> Result<Option<Box<dyn Backend>>, Error> {
+    if !is_pinned(config)? {
         return Ok(None);
     }
     match Kernel::pinned(&config.xdp.pin_dir) {
         Ok(kernel) => Ok(Some(Box::new(kernel))),
         Err(Error::NotPinned { .. }) => Ok(None),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
-}
-
-/// Whether the directory of pins exists. Not to be allowed to look is not the same as there being nothing.
-fn is_there(dir: &Path) -> Result<bool, OfflineError> {
-    dir.try_exists().map_err(|cause| OfflineError::Pins {
-        dir: dir.display().to_string(),
-        cause,
-    })
 }

@@ -16,7 +16,7 @@ Exit codes:
   2  wrong usage, configuration or input; nothing was changed
   3  refused, since it would lock someone out (--force overrides); nothing was changed
   4  another XDP program holds the interface; nothing was changed
-  5  remembered, but not enforced: no gateway is attached
+  5  remembered, but not enforced: no gateway is attached, or no interface filtered
 
 Every command works with and without a running gateway; with none, it works on what is pinned in the kernel.";
 
@@ -218,7 +218,7 @@ pub struct AddArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct HowArgs {
     /// End the entry after this time, such as 90s, 10m, 2h or 7d. Without it the entry stays.
-    #[arg(long, value_name = "TIME", value_parser = crate::config::units::duration)]
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
     pub ttl: Option<Duration>,
     /// Why, for those who ask later.
     #[arg(long, value_name = "TEXT")]
@@ -238,6 +238,17 @@ pub enum BlockCommand {
         #[arg(required = true, value_name = "ADDR")]
         addrs: Vec<IpAddr>,
     },
+}
+
+/// A time after which something is left of the entry.
+fn ttl(text: &str) -> Result<Duration, String> {
+    let ttl = crate::config::units::duration(text).map_err(|fault| fault.to_string())?;
+    if ttl.is_zero() {
+        return Err(
+            "an entry that ends at once is none; leave --ttl out for an entry without an end".to_owned(),
+        );
+    }
+    Ok(ttl)
 }
 
 /// A network or single address, without host bits. IPv4-mapped addresses are taken as IPv4.

@@ -9,6 +9,8 @@ use crate::admin::api::{Answer, Failure, FailureKind, Request};
 use crate::admin::client::{self, ClientError};
 use crate::app::offline::{self, OfflineError};
 use crate::config::Config;
+use crate::dataplane::Error;
+use crate::dataplane::lock::of_process;
 use crate::dataplane::store::StoreError;
 
 impl From<Failure> for Failed {
@@ -65,20 +67,31 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
             format!("there is nothing to reload: {}", nobody_on(socket)),
         ));
     }
-    let mut engine = offline::engine(&known.config, known.trust(), request.writes())
+    let mut offline = offline::engine(&known.config, known.trust(), request.writes())
         .map_err(|error| offline_failed(&error, socket))?;
-    Ok(answer(&mut engine, request)?)
+    Ok(answer(&mut offline.engine, request)?)
 }
 
 /// Why the tables could not be worked on, when no gateway answered on `socket`.
 pub fn offline_failed(error: &OfflineError, socket: &Path) -> Failed {
     let message = match error {
-        OfflineError::Store(StoreError::Locked { .. }) => {
-            format!("a gateway is running, but {}", nobody_on(socket))
+        OfflineError::Store(StoreError::Locked { path, pid }) => {
+            held(*pid, &format!("holds {}", path.display()), socket)
+        }
+        OfflineError::Tables(Error::Locked { dir, pid }) => {
+            held(*pid, &format!("holds the tables under {dir}"), socket)
         }
         other => other.to_string(),
     };
     Failed::new(Exit::Failed, message)
+}
+
+fn held(pid: Option<u32>, what: &str, socket: &Path) -> String {
+    format!(
+        "a gateway{} is running and {what}, but {}",
+        of_process(pid),
+        nobody_on(socket)
+    )
 }
 
 fn nobody_on(socket: &Path) -> String {

@@ -4,15 +4,18 @@ use std::path::Path;
 
 use super::args::Args;
 use super::ask::offline_failed;
-use super::{Exit, Failed, Result, known, print, print_json};
-use crate::admin::client;
+use super::{Exit, Failed, Result, known, print, print_json, render};
+use crate::admin::client::{self, Running};
 use crate::app;
 use crate::config::model::XdpMode;
 use crate::config::{Config, Fault, Warning};
+use crate::dataplane::lock::of_process;
 
 pub fn check(args: &Args) -> Result<Exit> {
     match Config::load(args.config()) {
         Ok((config, mut warnings)) => {
+            let skipped = app::offline::skipped(&config)
+                .map_err(|error| Failed::new(Exit::Failed, error.to_string()))?;
             warnings.extend(
                 config
                     .xdp
@@ -21,11 +24,14 @@ pub fn check(args: &Args) -> Result<Exit> {
                     .filter_map(|name| missing(args, &config, name)),
             );
             if args.json {
-                print_json(&serde_json::json!({"ok": true, "warnings": warnings}))?;
+                print_json(&serde_json::json!({
+                    "ok": true, "warnings": warnings, "skipped": skipped
+                }))?;
             } else {
                 for warning in &warnings {
                     print(&format!("{warning}\n"))?;
                 }
+                print(&render::warnings(&skipped))?;
                 let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
                 print(&format!(
                     "{}: good: {routes} routes, {upstreams} upstreams\n",
@@ -70,15 +76,22 @@ pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What to do if one is there.
+const STOP_FIRST: &str = "stop the gateway first";
+
 /// A gateway that runs would go on believing in its tables.
 fn refuse_while_running(socket: &Path) -> Result<()> {
-    if client::answers(socket)? {
-        return Err(Failed::new(
+    match client::running(socket)? {
+        Some(Running { pid }) => Err(Failed::new(
             Exit::Failed,
-            format!("stop the gateway first: one answers on {}", socket.display()),
-        ));
+            format!(
+                "{STOP_FIRST}: one{} answers on {}",
+                of_process(pid),
+                socket.display()
+            ),
+        )),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 pub fn detach(args: &Args) -> Result<Exit> {
@@ -89,7 +102,14 @@ pub fn detach(args: &Args) -> Result<Exit> {
     known.warn(None);
     let socket = &known.config.admin.socket;
     refuse_while_running(socket)?;
-    let detached = app::offline::detach(&known.config).map_err(|error| offline_failed(&error, socket))?;
+    let detached = app::offline::detach(&known.config).map_err(|error| {
+        let failed = offline_failed(&error, socket);
+        if error.is_held() {
+            Failed::new(failed.exit, format!("{STOP_FIRST}: {}", failed.message))
+        } else {
+            failed
+        }
+    })?;
     let text = if detached {
         "detached: no program and no pin is left\n"
     } else {

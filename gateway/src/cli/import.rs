@@ -129,6 +129,7 @@ mod tests {
             until_ms,
             hits: 0,
             enforced: true,
+            skipped: None,
         }
     }
 

@@ -33,7 +33,7 @@ pub enum Exit {
     Refused = 3,
     /// Another XDP program holds the interface; nothing was changed.
     Foreign = 4,
-    /// Remembered, but nothing enforces it: no gateway is attached.
+    /// Remembered, but nothing enforces it: no gateway is attached, or none of its interfaces is filtered.
     NotEnforced = 5,
 }
 

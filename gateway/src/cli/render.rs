@@ -9,6 +9,9 @@ use crate::http::reject::Reject;
 /// Failures and notes shown before the rest is only counted.
 const SHOWN: usize = 10;
 
+/// Before an interface and the reason why its packets pass unseen.
+const NOT_FILTERED: &str = "  not filtered: ";
+
 /// What came from outside or from an operator, made safe for a terminal.
 fn clean(text: &str) -> String {
     text.chars()
@@ -52,6 +55,15 @@ fn networks(count: usize) -> String {
     format!("{count} network{}", if count == 1 { "" } else { "s" })
 }
 
+/// Why nothing is enforced, given the interfaces that are not filtered.
+fn nothing_filters(unfiltered: &[String]) -> &'static str {
+    if unfiltered.is_empty() {
+        "no gateway is attached"
+    } else {
+        "no interface is filtered"
+    }
+}
+
 pub fn added(added: &Added) -> String {
     let mut out = String::new();
     let what = match (added.added, added.already) {
@@ -62,7 +74,8 @@ pub fn added(added: &Added) -> String {
     if !added.enforced {
         let _ = writeln!(
             out,
-            "{what}: remembered; no gateway is attached, so nothing enforces them yet"
+            "{what}: remembered; {}, so nothing enforces them yet",
+            nothing_filters(&added.unfiltered)
         );
     } else if added.failures.is_empty() {
         let _ = writeln!(out, "{what}, and in force");
@@ -70,20 +83,25 @@ pub fn added(added: &Added) -> String {
         let _ = writeln!(out, "{what}, but {} not in force:", added.failures.len());
     }
     lines(&mut out, "  failed: ", &added.failures);
+    lines(&mut out, NOT_FILTERED, &added.unfiltered);
     lines(&mut out, "  note: ", &added.notes);
     out
 }
 
 pub fn removed(removed: &Removed) -> String {
     let mut out = String::new();
-    let attached = if removed.enforced {
-        ""
+    let force = if removed.enforced {
+        String::new()
     } else {
-        "; no gateway is attached, so nothing was in force"
+        format!(
+            "; {}, so nothing was in force",
+            nothing_filters(&removed.unfiltered)
+        )
     };
-    let _ = writeln!(out, "{} removed{attached}", networks(removed.removed));
+    let _ = writeln!(out, "{} removed{force}", networks(removed.removed));
     lines(&mut out, "  not removed: ", &removed.missing);
     lines(&mut out, "  failed: ", &removed.failures);
+    lines(&mut out, NOT_FILTERED, &removed.unfiltered);
     lines(&mut out, "  note: ", &removed.notes);
     out
 }
@@ -104,8 +122,28 @@ pub fn unblocked(outcome: &Unblocked, same_gateway: &str) -> String {
     out
 }
 
-/// Why an entry is there, in words.
+/// Warnings, each with its name unless it brings it along.
+pub fn warnings(warnings: &[String]) -> String {
+    let mut out = String::new();
+    for warning in warnings {
+        let name = if warning.starts_with("warning: ") {
+            ""
+        } else {
+            "warning: "
+        };
+        // A report from the configuration has lines of its own.
+        for (index, line) in warning.lines().enumerate() {
+            let _ = writeln!(out, "{}{}", if index == 0 { name } else { "" }, clean(line));
+        }
+    }
+    out
+}
+
+/// Why an entry is there or not in force, in words.
 fn why(row: &EntryRow) -> String {
+    if let Some(skipped) = &row.skipped {
+        return format!("SKIPPED, since {}", clean(skipped));
+    }
     match (&row.reason, row.detail) {
         (Some(reason), _) => clean(reason),
         (None, 0) => String::new(),
@@ -115,10 +153,17 @@ fn why(row: &EntryRow) -> String {
     }
 }
 
-pub fn entries(rows: &[EntryRow]) -> String {
-    if rows.is_empty() {
-        return "the list is empty\n".to_owned();
-    }
+pub fn entries(rows: &[EntryRow], unfiltered: &[String]) -> String {
+    let mut out = if rows.is_empty() {
+        "the list is empty\n".to_owned()
+    } else {
+        entry_table(rows)
+    };
+    lines(&mut out, NOT_FILTERED, unfiltered);
+    out
+}
+
+fn entry_table(rows: &[EntryRow]) -> String {
     let cells = rows.iter().map(|row| {
         [
             plain(row.net),
@@ -132,12 +177,13 @@ pub fn entries(rows: &[EntryRow]) -> String {
     table(["NETWORK", "FROM", "LEFT", "HITS", "IN FORCE", "WHY"], cells)
 }
 
-pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock]) -> String {
+pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[String]) -> String {
     let mut out = if rows.is_empty() {
         "no source is blocked\n".to_owned()
     } else {
-        entries(rows)
+        entry_table(rows)
     };
+    lines(&mut out, NOT_FILTERED, unfiltered);
     if !forwarded.is_empty() {
         out.push_str("\nrefused at layer 7, as a trusted proxy names them:\n");
         for block in forwarded {
@@ -177,18 +223,23 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
         "clean" => "passes: no rule or block speaks against it",
         "denied" => "is dropped in the kernel: it is under a deny rule",
         "blocked" => "is dropped in the kernel: it is blocked for a time",
-        "bypass" => "passes: nothing is enforced, as no gateway is attached",
+        "bypass" if it.unfiltered.is_empty() => "passes: nothing is enforced, as no gateway is attached",
+        "bypass" => "passes: nothing is enforced, as no interface is filtered",
         _ if it.verdict == "drop" => "is dropped in the kernel",
         _ => "passes",
     };
     let _ = writeln!(out, "{} {says}", it.addr);
+    lines(&mut out, NOT_FILTERED, &it.unfiltered);
     let mut section = |name: &str, rows: &[EntryRow]| {
         for row in rows {
             let left = row
                 .left_ms
                 .map_or_else(|| "no end".to_owned(), |ms| format!("{} left", span(ms)));
             let hits = format!("{} packet{}", row.hits, if row.hits == 1 { "" } else { "s" });
-            let force = if it.enforced && !row.enforced {
+            // Of a skipped one it is said why.
+            let force = if row.skipped.is_some() {
+                ""
+            } else if it.enforced && !row.enforced {
                 "; NOT IN FORCE"
             } else if name != "allow" && !it.allow.is_empty() {
                 "; without effect, as allow wins"
@@ -222,10 +273,10 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
         Some(why) if it.verdict == "drop" => {
             let _ = writeln!(
                 out,
-                "  CAREFUL: {why}; a command would have needed --force to deny it, the configuration does not"
+                "  CAREFUL: {why}; what drops it was commanded with --force, or came before that was known"
             );
         }
-        Some(why) if it.deny.is_empty() => {
+        Some(why) if it.deny.iter().all(|row| row.skipped.is_some()) => {
             let _ = writeln!(out, "  protected from deny and block: {why}");
         }
         Some(why) => {
@@ -266,12 +317,18 @@ pub fn status(status: &FullStatus) -> String {
     let packets = &status.packets;
     if !packets.enforced {
         out.push_str("packets: nothing is enforced\n");
-        return out;
+        if packets.interfaces.is_empty() {
+            return out;
+        }
     }
     if packets.interfaces.is_empty() {
         out.push_str("packets: no interface is filtered by a program\n");
     }
     for row in &packets.interfaces {
+        if let Some(why) = &row.unfiltered {
+            let _ = writeln!(out, "packets: {} not filtered: {}", row.interface, clean(why));
+            continue;
+        }
         let note = row
             .note
             .as_deref()
@@ -288,9 +345,13 @@ pub fn status(status: &FullStatus) -> String {
         } else {
             "  <- DIFFER"
         };
+        let skipped = match row.skipped {
+            0 => String::new(),
+            count => format!(", {count} skipped, protected"),
+        };
         let _ = writeln!(
             out,
-            "  {:<6} {:>9} desired {:>9} in force{drift}",
+            "  {:<6} {:>9} desired {:>9} in force{skipped}{drift}",
             row.list, row.desired, row.enforced
         );
     }
@@ -331,6 +392,7 @@ mod tests {
             until_ms: None,
             hits: 0,
             enforced: true,
+            skipped: None,
         }
     }
 
@@ -341,6 +403,7 @@ mod tests {
                 verdict: verdict.to_owned(),
                 outcome: outcome.to_owned(),
                 enforced: true,
+                unfiltered: Vec::new(),
                 allow: Vec::new(),
                 deny: vec![row("192.0.2.0/24")],
                 block: Vec::new(),
@@ -366,6 +429,30 @@ mod tests {
             text.contains("protected from blocks") && !text.contains("protected from deny"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn of_a_skipped_deny_the_reason_is_told_and_not_that_it_is_in_force() {
+        let mut skipped = explanation("pass", "clean");
+        skipped.packets.deny[0].enforced = false;
+        skipped.packets.deny[0].skipped = skipped.packets.protected.clone();
+        let text = explained(&skipped, "");
+        assert!(
+            text.contains("0 packets: SKIPPED, since 192.0.2.1 is a trusted proxy")
+                && text.contains("protected from deny and block"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("NOT IN FORCE") && !text.contains("CAREFUL"),
+            "{text}"
+        );
+        // A forced one beside it drops.
+        skipped.packets.verdict = "drop".to_owned();
+        skipped.packets.outcome = "denied".to_owned();
+        skipped.packets.deny.push(row("192.0.2.1/32"));
+        let text = explained(&skipped, "");
+        assert!(text.contains("SKIPPED") && text.contains("CAREFUL"), "{text}");
+        assert!(!text.contains("protected from"), "{text}");
     }
 
     #[test]
@@ -404,11 +491,22 @@ mod tests {
             said(0, 1, true),
             "nothing new, 1 network there already, and in force\n"
         );
-        assert!(said(0, 1, false).contains("nothing enforces"));
+        assert_eq!(
+            said(0, 1, false),
+            "nothing new, 1 network there already: remembered; no gateway is attached, so nothing enforces them yet\n"
+        );
         let removed = removed(&Removed::default());
         assert_eq!(
             removed,
             "0 networks removed; no gateway is attached, so nothing was in force\n"
+        );
+        let bare = super::removed(&Removed {
+            unfiltered: vec!["eth0: it is gone".to_owned()],
+            ..Removed::default()
+        });
+        assert_eq!(
+            bare,
+            "0 networks removed; no interface is filtered, so nothing was in force\n  not filtered: eth0: it is gone\n"
         );
     }
 

@@ -11,7 +11,7 @@ use super::args::{AddArgs, Args, BlockCommand, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
 use super::import::{self, Imported};
 use super::{Exit, Failed, Result, operator, print, print_json, render};
-use crate::admin::api::{AddRules, Added, Answer, EntryRow, Removed, Request, RuleList};
+use crate::admin::api::{AddRules, Added, Answer, EntryRow, ForwardedBlock, Removed, Request, RuleList};
 use crate::dataplane::clock::Now;
 
 pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
@@ -29,16 +29,18 @@ pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
         ),
         RuleCommand::Flush => removed(args, Request::FlushRules { list }),
         RuleCommand::List => {
-            let entries = entries(args, Request::ListRules { list })?.0;
+            let Entries {
+                entries, unfiltered, ..
+            } = entries(args, Request::ListRules { list })?;
             if args.json {
                 print_json(&entries)?
             } else {
-                print(&render::entries(&entries))?
+                print(&render::entries(&entries, &unfiltered))?
             }
             Ok(Exit::Done)
         }
         RuleCommand::Export => {
-            let (entries, _) = entries(args, Request::ListRules { list })?;
+            let Entries { entries, .. } = entries(args, Request::ListRules { list })?;
             let commanded = entries.iter().filter(|row| row.origin == "command");
             print(&commanded.map(import::line).collect::<String>())?;
             Ok(Exit::Done)
@@ -99,9 +101,23 @@ fn removed(args: &Args, request: Request) -> Result<Exit> {
     })
 }
 
-fn entries(args: &Args, request: Request) -> Result<(Vec<EntryRow>, Vec<crate::admin::api::ForwardedBlock>)> {
+struct Entries {
+    entries: Vec<EntryRow>,
+    forwarded: Vec<ForwardedBlock>,
+    unfiltered: Vec<String>,
+}
+
+fn entries(args: &Args, request: Request) -> Result<Entries> {
     match ask(args, request)? {
-        Answer::Entries { entries, forwarded } => Ok((entries, forwarded)),
+        Answer::Entries {
+            entries,
+            forwarded,
+            unfiltered,
+        } => Ok(Entries {
+            entries,
+            forwarded,
+            unfiltered,
+        }),
         _ => Err(unexpected()),
     }
 }
@@ -157,6 +173,7 @@ fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArg
         total.added += added.added;
         total.already += added.already;
         total.enforced &= added.enforced;
+        total.unfiltered = added.unfiltered;
         total.failures.extend(added.failures);
         total.notes.extend(added.notes);
     }
@@ -202,11 +219,17 @@ fn read(file: &std::path::Path) -> Result<Imported> {
 pub fn blocks(args: &Args, command: &BlockCommand) -> Result<Exit> {
     match command {
         BlockCommand::List => {
-            let (entries, forwarded) = entries(args, Request::ListBlocks)?;
+            let Entries {
+                entries,
+                forwarded,
+                unfiltered,
+            } = entries(args, Request::ListBlocks)?;
             if args.json {
-                print_json(&serde_json::json!({"blocks": entries, "forwarded": forwarded}))?;
+                print_json(&serde_json::json!({
+                    "blocks": entries, "forwarded": forwarded, "unfiltered": unfiltered
+                }))?;
             } else {
-                print(&render::blocks(&entries, &forwarded))?;
+                print(&render::blocks(&entries, &forwarded, &unfiltered))?;
             }
             Ok(Exit::Done)
         }
@@ -249,7 +272,7 @@ pub fn status(args: &Args) -> Result<Exit> {
 }
 
 pub fn reload(args: &Args) -> Result<Exit> {
-    let Answer::Reloaded { changed } = ask(args, Request::Reload)? else {
+    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload)? else {
         return Err(unexpected());
     };
     let text = if changed {
@@ -258,8 +281,9 @@ pub fn reload(args: &Args) -> Result<Exit> {
         "nothing has changed\n"
     };
     if args.json {
-        print_json(&serde_json::json!({"changed": changed}))?
+        print_json(&serde_json::json!({"changed": changed, "warnings": warnings}))?
     } else {
+        print(&render::warnings(&warnings))?;
         print(text)?
     }
     Ok(Exit::Done)

@@ -7,6 +7,7 @@ use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
 
+use super::lock::of_process;
 use crate::config::model::XdpMode;
 
 /// One of the three lists.
@@ -74,9 +75,9 @@ pub enum Change {
 pub struct Found {
     pub settings: Settings,
     pub allow_addr: Option<Rule>,
-    pub allow_net: Option<Rule>,
+    pub allow_net: Option<(IpNet, Rule)>,
     pub deny_addr: Option<Rule>,
-    pub deny_net: Option<Rule>,
+    pub deny_net: Option<(IpNet, Rule)>,
     pub block: Option<Rule>,
 }
 
@@ -113,6 +114,12 @@ pub enum Error {
     },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
+    #[error(
+        "another gateway{} holds the tables under {dir}; two can not share one xdp.pin_dir: stop it, or give this one \
+         an xdp.pin_dir of its own",
+        of_process(*.pid)
+    )]
+    Locked { dir: String, pid: Option<u32> },
     #[error("{operation}: {cause}{hint}")]
     Os {
         operation: String,
@@ -151,9 +158,19 @@ pub trait Backend: Send {
         })
     }
 
-    /// The interfaces that a program of ours filters.
+    /// How one interface is filtered now, or why not.
+    fn interface(&mut self, interface: &str) -> Result<Attachment, Error> {
+        Ok(Attachment::without(interface, Unfiltered::Bare))
+    }
+
+    /// The interfaces that a program of ours was put on.
     fn interfaces(&mut self) -> Result<Vec<Attachment>, Error> {
         Ok(Vec::new())
+    }
+
+    /// Takes the program off one interface; not an error if it is not on it.
+    fn release(&mut self, _interface: &str) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Takes the program off every interface and removes every trace of the tables that would outlive this process.
@@ -166,14 +183,42 @@ pub trait Backend: Send {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     pub interface: String,
-    /// What is in force: `Native` or `Generic`; `None` if no program is.
+    /// `Native` or `Generic` if a program of ours filters it, else `None`.
     pub mode: XdpMode,
-    /// Id of the program there, as `bpftool prog` lists it; zero for none.
+    /// Id of our program there, as `bpftool prog` lists it; zero for none.
     pub program: u32,
-    /// Whether that program hangs on our pinned link.
-    pub ours: bool,
+    /// Why no program of ours filters it; `None` if one does.
+    pub unfiltered: Option<Unfiltered>,
     /// Whether the link of an earlier process was taken over.
     pub adopted: bool,
     /// Why native mode was not to be had, when `Auto` settled for generic.
     pub note: Option<String>,
+}
+
+impl Attachment {
+    /// An interface without a program of ours.
+    #[must_use]
+    pub fn without(interface: &str, why: Unfiltered) -> Self {
+        Self {
+            interface: interface.to_owned(),
+            mode: XdpMode::None,
+            program: 0,
+            unfiltered: Some(why),
+            adopted: false,
+            note: None,
+        }
+    }
+}
+
+/// Why an interface is not filtered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unfiltered {
+    #[error("there is no interface of this name")]
+    Missing,
+    #[error("no XDP program is on it")]
+    Bare,
+    #[error("another XDP program is on it, {program} (id {id}); remove that first")]
+    Foreign { program: String, id: u32 },
+    #[error("the pins under {dir} were removed by hand; restart the gateway to filter again")]
+    PinsGone { dir: String },
 }

@@ -3,7 +3,7 @@
 //! Owns where each entry came from, why, and until when; turns all of it into the one [`Image`] the tables should
 //! show. Does no I/O and reads no clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use gateway_common::tables::{NEVER, Origin, Rule, Settings};
@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::backend::{Image, List};
 use super::limits;
+use super::protected::{Protected, Why};
 use crate::config::model::Xdp;
 
 /// Why an entry is there and until when.
@@ -23,6 +24,8 @@ pub struct Entry {
     pub reason: Option<String>,
     /// For a strike, the number of the reject that tipped the scale.
     pub detail: u32,
+    /// Denied by command although it cuts off someone protected.
+    pub forced: bool,
 }
 
 impl Entry {
@@ -45,11 +48,16 @@ impl Entry {
 pub struct Desired {
     /// What the configuration decides of the settings.
     settings: Settings,
+    /// Sorted, as is the next: a list has a million entries, and is searched.
     config_allow: Vec<IpNet>,
     config_deny: Vec<IpNet>,
     allow: BTreeMap<IpNet, Entry>,
     deny: BTreeMap<IpNet, Entry>,
     block: BTreeMap<IpNet, Entry>,
+    /// Denies that are not enforced, with whom they would cut off.
+    skipped: BTreeMap<IpNet, Why>,
+    /// Denies that are not judged anew, and whether each is enforced.
+    held: BTreeMap<IpNet, bool>,
 }
 
 impl Desired {
@@ -58,12 +66,79 @@ impl Desired {
         self.settings = limits::settings(xdp);
         self.config_allow.clone_from(&xdp.allow);
         self.config_deny.clone_from(&xdp.deny);
+        self.config_allow.sort_unstable();
+        self.config_deny.sort_unstable();
+    }
+
+    /// Keeps the settings, and each deny as `shown` has it, in force or not, until it is commanded anew: what the
+    /// configuration limits, and whom it protects or allows, is not known.
+    pub fn hold(&mut self, shown: &Image, boot_ns: u64) {
+        self.settings = shown.settings;
+        let judged = self.all(List::Deny, boot_ns).filter(|(_, entry)| !entry.forced);
+        self.held = judged
+            .map(|(net, _)| (net, shown.deny.contains_key(&net)))
+            .collect();
+    }
+
+    /// Decides again which denies are skipped: those that would cut off someone protected who is not allowed.
+    ///
+    /// Only an allow rule without an end counts: the kernel ends the others by itself, and the deny would stand.
+    pub fn protect(&mut self, protected: &Protected) {
+        let unread = |(net, enforced): (&IpNet, &bool)| (!enforced).then_some((*net, Why::Unread));
+        let mut skipped: BTreeMap<_, _> = self.held.iter().filter_map(unread).collect();
+        for net in protected.nets() {
+            for deny in self.denies_around(net) {
+                let forced = self.deny.get(&deny).is_some_and(|entry| entry.forced);
+                let held = self.held.get(&deny) == Some(&true);
+                if !forced
+                    && !held
+                    && let Some(why) = protected.cut_off(&deny, |shared| self.allows(shared))
+                {
+                    skipped.insert(deny, why.clone());
+                }
+            }
+        }
+        self.skipped = skipped;
+    }
+
+    /// Whether anything is denied by a list.
+    #[must_use]
+    pub fn denies(&self) -> bool {
+        !self.config_deny.is_empty() || !self.deny.is_empty()
+    }
+
+    /// Denies that are not enforced, with whom they would cut off.
+    #[must_use]
+    pub fn skipped(&self) -> &BTreeMap<IpNet, Why> {
+        &self.skipped
+    }
+
+    /// Whether an allow rule without an end covers all of `net`.
+    #[must_use]
+    pub fn allows(&self, net: &IpNet) -> bool {
+        covers(net).any(|cover| {
+            let lasting = |entry: &Entry| entry.deadline_ns == NEVER;
+            self.in_config(List::Allow, &cover) || self.allow.get(&cover).is_some_and(lasting)
+        })
+    }
+
+    /// Denied networks that cover `net`, or are part of it.
+    fn denies_around(&self, net: &IpNet) -> BTreeSet<IpNet> {
+        let there = |cover: &IpNet| self.in_config(List::Deny, cover) || self.deny.contains_key(cover);
+        let mut around: BTreeSet<IpNet> = covers(net).filter(there).collect();
+        // In the order of networks, all that one covers stands between it and its last address.
+        let last = IpNet::from(net.broadcast());
+        let first = self.config_deny.partition_point(|deny| deny < net);
+        let inside = self.config_deny[first..].iter().take_while(|deny| **deny <= last);
+        around.extend(inside);
+        around.extend(self.deny.range(*net..=last).map(|(deny, _)| deny));
+        around
     }
 
     /// Whether the configuration itself lists `net`.
     #[must_use]
     pub fn in_config(&self, list: List, net: &IpNet) -> bool {
-        self.config_list(list).contains(net)
+        self.config_list(list).binary_search(net).is_ok()
     }
 
     /// Entries made at run time: commands in the rule lists, blocks in the block list.
@@ -94,11 +169,17 @@ impl Desired {
 
     /// Adds an entry, or replaces the one that was made at run time for the same network.
     pub fn put(&mut self, list: List, net: IpNet, entry: Entry) {
+        if list == List::Deny {
+            self.held.remove(&net);
+        }
         self.entries_mut(list).insert(net, entry);
     }
 
     /// Removes a run-time entry; `None` if there was none.
     pub fn remove(&mut self, list: List, net: &IpNet) -> Option<Entry> {
+        if list == List::Deny && !self.in_config(list, net) {
+            self.held.remove(net);
+        }
         self.entries_mut(list).remove(net)
     }
 
@@ -121,6 +202,7 @@ impl Desired {
                     deadline_ns: NEVER,
                     reason: None,
                     detail: 0,
+                    forced: false,
                 },
             )
         });
@@ -161,10 +243,22 @@ impl Desired {
                 };
                 rules.insert(*net, rule);
             }
+            if list == List::Deny {
+                for net in self.skipped.keys() {
+                    rules.remove(net);
+                }
+            }
         }
         image.settings = self.settings;
         image
     }
+}
+
+/// `net` and every network around it.
+fn covers(net: &IpNet) -> impl Iterator<Item = IpNet> {
+    let addr = net.addr();
+    let lengths = (0..=net.prefix_len()).rev();
+    lengths.filter_map(move |length| IpNet::new(addr, length).ok().map(|cover| cover.trunc()))
 }
 
 #[cfg(test)]
@@ -181,6 +275,7 @@ mod tests {
             deadline_ns,
             reason: None,
             detail: 0,
+            forced: false,
         }
     }
 

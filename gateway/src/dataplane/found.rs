@@ -5,6 +5,7 @@ use gateway_common::entry::Kind;
 use gateway_common::limiter::Place;
 use gateway_common::tables::{Limit, Rule, Settings};
 use gateway_ebpf::policy::{Found as Entry, Tables, rank};
+use ipnet::IpNet;
 
 use super::Found;
 
@@ -17,10 +18,8 @@ pub struct FoundAt<'a> {
 }
 
 impl<'a> FoundAt<'a> {
-    fn strongest(&self, entries: &[(Kind, &'a Option<Rule>)]) -> Entry<&'a Rule> {
-        let rules = entries
-            .iter()
-            .filter_map(|(kind, rule)| Some((*kind, rule.as_ref()?)));
+    fn strongest<const N: usize>(&self, entries: [(Kind, Option<&'a Rule>); N]) -> Entry<&'a Rule> {
+        let rules = entries.into_iter().filter_map(|(kind, rule)| Some((kind, rule?)));
         rules
             .filter(|(_, rule)| rule.live(self.now_ns))
             .map(|(kind, entry)| Entry {
@@ -41,17 +40,18 @@ impl<'a> Tables for FoundAt<'a> {
 
     fn address(&self, _: &Addr, _: &Settings, _: u64) -> Entry<Self::Entry> {
         let found = self.found;
-        self.strongest(&[
-            (Kind::Allow, &found.allow_addr),
-            (Kind::Deny, &found.deny_addr),
-            (Kind::Block, &found.block),
+        self.strongest([
+            (Kind::Allow, found.allow_addr.as_ref()),
+            (Kind::Deny, found.deny_addr.as_ref()),
+            (Kind::Block, found.block.as_ref()),
         ])
     }
 
     fn network(&self, _: &Addr, _: &Settings, _: u64) -> Entry<Self::Entry> {
-        self.strongest(&[
-            (Kind::Allow, &self.found.allow_net),
-            (Kind::Deny, &self.found.deny_net),
+        let rule = |found: &'a Option<(IpNet, Rule)>| found.as_ref().map(|(_, rule)| rule);
+        self.strongest([
+            (Kind::Allow, rule(&self.found.allow_net)),
+            (Kind::Deny, rule(&self.found.deny_net)),
         ])
     }
 
@@ -90,7 +90,7 @@ mod tests {
         };
         let mut found = Found {
             settings,
-            deny_net: Some(rule),
+            deny_net: Some(("192.0.2.0/24".parse().expect("a literal"), rule)),
             ..Found::default()
         };
         let packet = Packet {

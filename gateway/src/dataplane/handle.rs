@@ -84,8 +84,10 @@ impl Handle {
 }
 
 fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Engine {
-    let mut due_ns = engine.now().after(RECONCILE_EVERY);
+    let mut reconcile_ns = engine.now().after(RECONCILE_EVERY);
+    let mut watch_ns = engine.now().after(engine.watch());
     loop {
+        let due_ns = reconcile_ns.min(watch_ns);
         match queue.recv_timeout(Duration::from_nanos(due_ns.saturating_sub(engine.now().boot_ns))) {
             Ok(Order::Block(order)) => {
                 // Told to `Events` by the engine, refusals included.
@@ -98,8 +100,11 @@ fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Eng
         for _ in 0..dropped.swap(0, Ordering::Relaxed) {
             engine.count_dropped_order();
         }
-        if engine.now().boot_ns >= due_ns {
-            due_ns = engine.now().after(RECONCILE_EVERY);
+        if engine.now().boot_ns >= watch_ns {
+            watch_ns = engine.now().after(engine.watch());
+        }
+        if engine.now().boot_ns >= reconcile_ns {
+            reconcile_ns = engine.now().after(RECONCILE_EVERY);
             match engine.reconcile() {
                 Ok(applied) if applied.changes > 0 => {
                     tracing::info!(target: "gateway::dataplane", changes = applied.changes, "the tables were brought up to date");

@@ -213,7 +213,7 @@ impl Backend for Memory {
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {
         let addr = addr.to_canonical();
         let exact = |list: List| self.image.list(list).get(&IpNet::from(addr)).copied();
-        let around = |list: List| self.longest(list, addr).map(|(_, rule)| *rule);
+        let around = |list: List| self.longest(list, addr).map(|(net, rule)| (net, *rule));
         Ok(Found {
             settings: self.image.settings,
             allow_addr: exact(List::Allow),

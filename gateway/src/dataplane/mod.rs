@@ -11,6 +11,7 @@ mod found;
 pub mod handle;
 pub mod kernel;
 mod limits;
+pub mod lock;
 pub mod memory;
 mod place;
 mod plan;
@@ -19,7 +20,7 @@ pub mod protected;
 pub mod shared;
 pub mod store;
 
-pub use backend::{Attachment, Backend, Change, Counters, Error, Found, Image, List};
+pub use backend::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Unfiltered};
 pub use engine::Engine;
 pub use found::FoundAt;
 pub use handle::Handle;

@@ -17,9 +17,18 @@ pub struct Host {
 /// Why a network is protected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Why {
-    OwnAddress { addr: IpAddr, interface: String },
-    Operator { addr: IpAddr },
-    TrustedProxy { net: IpNet },
+    OwnAddress {
+        addr: IpAddr,
+        interface: String,
+    },
+    Operator {
+        addr: IpAddr,
+    },
+    TrustedProxy {
+        net: IpNet,
+    },
+    /// Nobody is known, as the configuration could not be read; but it was not in force before.
+    Unread,
 }
 
 impl fmt::Display for Why {
@@ -30,34 +39,73 @@ impl fmt::Display for Why {
             }
             Self::Operator { addr } => write!(f, "{addr} is the client of an SSH session on this host"),
             Self::TrustedProxy { net } => write!(f, "{net} is a trusted proxy"),
+            Self::Unread => f.write_str(
+                "it was not in force before, and what would tell why can not be read of the configuration",
+            ),
         }
     }
 }
 
-/// Whether denying or blocking `net` would cut off someone who must not be.
-#[must_use]
-pub fn protects(host: &Host, operators: &[IpAddr], proxies: &[IpNet], net: &IpNet) -> Option<Why> {
-    if let Some((addr, interface)) = host
-        .own
-        .iter()
-        .find(|(addr, _)| net.contains(&addr.to_canonical()))
-    {
-        return Some(Why::OwnAddress {
-            addr: *addr,
-            interface: interface.clone(),
+/// All that must not be cut off, as networks.
+#[derive(Clone, Debug, Default)]
+pub struct Protected(Vec<Shield>);
+
+#[derive(Clone, Debug)]
+struct Shield {
+    net: IpNet,
+    why: Why,
+    /// A loopback address whose interface is not filtered. No other interface takes packets from it, so that a
+    /// default-deny need not allow it.
+    aside: bool,
+}
+
+impl Protected {
+    /// From facts about the host, `operators` that are known besides, and the configuration's trusted proxies.
+    /// `filters` says whether an interface is filtered.
+    #[must_use]
+    pub fn new(host: &Host, operators: &[IpAddr], proxies: &[IpNet], filters: impl Fn(&str) -> bool) -> Self {
+        let own = host.own.iter().map(|(addr, interface)| Shield {
+            net: IpNet::from(addr.to_canonical()),
+            why: Why::OwnAddress {
+                addr: *addr,
+                interface: interface.clone(),
+            },
+            aside: addr.is_loopback() && !filters(interface),
         });
+        let operators = operators.iter().chain(&host.operators).map(|addr| Shield {
+            net: IpNet::from(addr.to_canonical()),
+            why: Why::Operator { addr: *addr },
+            aside: false,
+        });
+        let proxies = proxies.iter().map(|net| Shield {
+            net: *net,
+            why: Why::TrustedProxy { net: *net },
+            aside: false,
+        });
+        Self(own.chain(operators).chain(proxies).collect())
     }
-    if let Some(addr) = operators
-        .iter()
-        .chain(&host.operators)
-        .find(|addr| net.contains(&addr.to_canonical()))
-    {
-        return Some(Why::Operator { addr: *addr });
+
+    /// Whom denying or blocking `net` would cut off; nobody if `allowed` is true of all that it shares with them.
+    #[must_use]
+    pub fn cut_off(&self, net: &IpNet, allowed: impl Fn(&IpNet) -> bool) -> Option<&Why> {
+        let loopback = net.network().is_loopback() && net.broadcast().is_loopback();
+        let cut = self.0.iter().find(|shield| {
+            let shared = if net.contains(&shield.net) {
+                &shield.net
+            } else if shield.net.contains(net) {
+                net
+            } else {
+                return false;
+            };
+            (loopback || !shield.aside) && !allowed(shared)
+        });
+        cut.map(|shield| &shield.why)
     }
-    let proxy = proxies
-        .iter()
-        .find(|proxy| proxy.contains(net) || net.contains(*proxy))?;
-    Some(Why::TrustedProxy { net: *proxy })
+
+    /// The networks that are protected.
+    pub fn nets(&self) -> impl Iterator<Item = &IpNet> {
+        self.0.iter().map(|shield| &shield.net)
+    }
 }
 
 #[cfg(test)]
@@ -75,14 +123,9 @@ mod tests {
             operators: vec!["198.51.100.9".parse().expect("an address")],
         };
         let proxies = [net("203.0.113.0/24")];
-        let why = |text: &str| {
-            protects(
-                &host,
-                &["2001:db8::9".parse().expect("an address")],
-                &proxies,
-                &net(text),
-            )
-        };
+        let operators = ["2001:db8::9".parse().expect("an address")];
+        let protected = Protected::new(&host, &operators, &proxies, |_| true);
+        let why = |text: &str| protected.cut_off(&net(text), |_| false).cloned();
         assert!(matches!(why("192.0.2.1/32"), Some(Why::OwnAddress { .. })));
         assert!(matches!(why("192.0.0.0/16"), Some(Why::OwnAddress { .. })));
         assert!(matches!(why("198.51.100.0/24"), Some(Why::Operator { .. })));
@@ -91,5 +134,34 @@ mod tests {
         assert!(matches!(why("203.0.0.0/8"), Some(Why::TrustedProxy { .. })));
         assert_eq!(why("192.0.2.2/32"), None);
         assert_eq!(why("::/64"), None);
+    }
+    #[test]
+    fn what_is_allowed_is_not_cut_off() {
+        let host = Host {
+            own: vec![
+                ("127.0.0.1".parse().expect("an address"), "lo".to_owned()),
+                ("10.0.0.5".parse().expect("an address"), "eth0".to_owned()),
+            ],
+            operators: Vec::new(),
+        };
+        let proxies = [net("172.16.0.0/12")];
+        let protected = Protected::new(&host, &[], &proxies, |interface| interface == "eth0");
+        let cut = |text: &str, allow: &[&str]| {
+            let allow: Vec<IpNet> = allow.iter().map(|text| net(text)).collect();
+            let allowed = |shared: &IpNet| allow.iter().any(|allow| allow.contains(shared));
+            protected.cut_off(&net(text), allowed).is_some()
+        };
+        assert!(cut("0.0.0.0/0", &[]));
+        assert!(cut("0.0.0.0/0", &["10.0.0.0/8"]), "the proxies are left");
+        assert!(
+            cut("0.0.0.0/0", &["10.0.0.0/8", "172.16.0.0/16"]),
+            "some proxies are left"
+        );
+        assert!(
+            !cut("0.0.0.0/0", &["10.0.0.0/8", "172.16.0.0/12"]),
+            "the loopback device is not filtered"
+        );
+        assert!(cut("127.0.0.0/8", &[]) && cut("127.0.0.1/32", &[]));
+        assert!(cut("172.16.5.0/24", &["172.16.5.5/32"]) && !cut("172.16.5.0/24", &["172.16.5.0/24"]));
     }
 }

@@ -8,10 +8,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::backend::List;
+use super::lock::{LockError, exclusive, of_process};
 use super::privilege;
 
 /// Version of the file's form.
@@ -28,6 +28,9 @@ pub struct Saved {
     pub until_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Denied although it cuts off someone protected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
 }
 
 /// The lists that operators write to.
@@ -57,8 +60,12 @@ struct Document {
 /// Why the state could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("another gateway holds {path}; two can not share one state_dir")]
-    Locked { path: PathBuf },
+    #[error(
+        "another gateway{} holds {path}; two can not share one state_dir: stop it, or give this one a state_dir of \
+         its own",
+        of_process(*.pid)
+    )]
+    Locked { path: PathBuf, pid: Option<u32> },
     #[error("can not {operation} {path}: {cause}{}", privilege::for_files(.cause))]
     Io {
         operation: &'static str,
@@ -100,10 +107,10 @@ impl Store {
             .write(true)
             .open(&path);
         let lock = lock.map_err(io("open", &path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match exclusive(&lock) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(StoreError::Locked { path }),
-            Err(errno) => return Err(io("lock", &path)(errno.into())),
+            Err(LockError::Held(pid)) => return Err(StoreError::Locked { path, pid }),
+            Err(LockError::Io(error)) => return Err(io("lock", &path)(error)),
         }
         Ok(Self {
             file: file_in(directory),
@@ -175,6 +182,7 @@ mod tests {
             net: net.parse().expect("a network"),
             until_ms: Some(5),
             reason: Some("test".to_owned()),
+            forced: false,
         }
     }
 

@@ -203,6 +203,14 @@ impl ResponseBody {
         }
     }
 
+    /// The gateway's own answer to a client that went away, which counts as none.
+    pub(super) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
+        Self {
+            source: Source::Own(Some(bytes)),
+            finish,
+        }
+    }
+
     /// What the upstream sends, with at most `pause` between two pieces.
     pub(super) fn upstream(
         incoming: Incoming,

@@ -67,7 +67,7 @@ pub(super) async fn serve(
         conn: Rc::clone(&conn),
         client: facts.client,
         route: facts.route.clone(),
-        status: StatusCode::OK,
+        status: unanswered(),
         started,
         bytes: 0,
         complete: false,
@@ -115,10 +115,9 @@ pub(super) async fn serve(
         Err(failure) => {
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
-                // Nobody will read this answer; it is no refusal.
-                finish.status = StatusCode::BAD_REQUEST;
+                // A client that only stopped sending can still read this. It is no refusal, and no strike.
                 let (head, body) = Reject::Malformed.answer(Some(&facts.id), unread).into_parts();
-                return Ok(Response::from_parts(head, ResponseBody::own(body, finish)));
+                return Ok(Response::from_parts(head, ResponseBody::to_nobody(body, finish)));
             }
             let reject = match fault {
                 Some(Fault::Reject(reject)) => reject,
@@ -339,6 +338,12 @@ fn host_line(headers: &HeaderMap) -> String {
         .get(http::header::HOST)
         .map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
     line.unwrap_or_default()
+}
+
+/// Status in the record of a request that ended without an answer, as the client went away or its connection was
+/// closed: 499, as nginx has it. Never sent.
+fn unanswered() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_REQUEST)
 }
 
 /// The end of a request, wherever it comes: when this is dropped, the request is counted and logged, once.

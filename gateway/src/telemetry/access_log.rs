@@ -27,6 +27,7 @@ pub struct Record<'a> {
     pub host: &'a str,
     /// Canonical where there is such a form, else as sent.
     pub path: &'a str,
+    /// 499 if the client went away before there was an answer.
     pub status: u16,
     /// Code of a reject.
     pub reject: Option<&'static str>,
@@ -35,7 +36,7 @@ pub struct Record<'a> {
     /// Bytes of the response's body that went out.
     pub bytes: u64,
     pub duration: Duration,
-    /// Whether the response was cut short.
+    /// Whether the response went out whole.
     pub complete: bool,
 }
 

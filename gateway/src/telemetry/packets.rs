@@ -18,12 +18,21 @@ pub struct Snapshot {
     pub counters: Vec<Pair>,
     /// List name, desired and enforced entries.
     pub lists: Vec<(&'static str, u64, u64)>,
+    /// Denies that are skipped since they would cut off someone protected.
+    pub skipped: u64,
     /// Changes that the tables did not take.
     pub failures: u64,
     /// Block orders lost as the queue was full.
     pub dropped_orders: u64,
-    /// Interface and mode.
-    pub interfaces: Vec<(String, String)>,
+    pub interfaces: Vec<Interface>,
+}
+
+/// How one interface is filtered.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    pub name: String,
+    pub mode: String,
+    pub attached: bool,
 }
 
 /// Shows the latest snapshot.
@@ -90,6 +99,9 @@ impl Collector for Packets {
                 ConstGauge::new(value).encode(family.encode_family(&[("list", list.0)])?)?;
             }
         }
+        let gauge = ConstGauge::new(i64::try_from(snapshot.skipped).unwrap_or(i64::MAX));
+        let help = "Denies that are not enforced since they would cut off someone protected";
+        gauge.encode(encoder.encode_descriptor("denies_skipped", help, None, gauge.metric_type())?)?;
         let gauge = ConstGauge::new(i64::try_from(snapshot.failures).unwrap_or(i64::MAX));
         let help = "Changes that the tables did not take when last tried";
         gauge.encode(encoder.encode_descriptor("change_failures", help, None, gauge.metric_type())?)?;
@@ -102,11 +114,11 @@ impl Collector for Packets {
             counter.metric_type(),
         )?)?;
         let gauge = ConstGauge::new(1_i64);
-        let help = "Interfaces with the program attached, by mode";
+        let help = "Whether the program filters the interface, and in which mode";
         let mut family = encoder.encode_descriptor("interface_attached", help, None, gauge.metric_type())?;
-        for (interface, mode) in &snapshot.interfaces {
-            let labels = [("interface", interface.as_str()), ("mode", mode.as_str())];
-            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        for Interface { name, mode, attached } in &snapshot.interfaces {
+            let labels = [("interface", name.as_str()), ("mode", mode.as_str())];
+            ConstGauge::new(i64::from(*attached)).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }

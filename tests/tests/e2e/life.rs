@@ -153,3 +153,69 @@ fn a_graceful_stop_finishes_the_request_in_flight() -> Result<()> {
     assert_eq!((code.as_str(), stopped), ("200", Some(0)), "{err}");
     Ok(())
 }
+
+#[test]
+fn two_gateways_on_the_same_pins_are_refused_with_the_other_s_name() -> Result<()> {
+    let stage = Stage::new(&config("  deny: [10.77.0.2]", "1m", ""))?;
+    let gateway = stage.start()?;
+    let program = stage.program_on_wire()?;
+    let other = Home::new()?;
+    let text = config("", "1m", "")
+        .replace("8080", "8090")
+        .replace("9901", "9902")
+        .replace("{pins}", &stage.home.pins().display().to_string());
+    other.write(&text)?;
+    let (code, out, err) = command(&stage.wire.gateway, &other, &["run"])?;
+    assert_eq!(code, 1, "{out}{err}");
+    let pid = format!("process {}", gateway.pid());
+    assert!(err.contains("pin_dir") && err.contains(&pid), "{err}");
+    // Nor does a command write there behind the first one's back.
+    let (code, out, err) = command(&stage.wire.gateway, &other, &["deny", "add", B])?;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(err.contains(&pid), "{err}");
+    let (code, out, err) = command(&stage.wire.gateway, &other, &["detach"])?;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        err.contains("stop the gateway first") && err.contains(&pid),
+        "{err}"
+    );
+    assert_eq!(stage.program_on_wire()?, program);
+    assert_eq!(
+        stage.wire.status(A, URL, GOOD)?,
+        Err(28),
+        "the first's list is untouched"
+    );
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    // With the same state directory it is refused before that.
+    let err = stage.expect(1, &["run"])?;
+    assert!(err.contains("state_dir") && err.contains(&pid), "{err}");
+    // When the first has gone, by whatever cause, the second may have the tables.
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    let _second = Gateway::start_probed(&stage.wire.gateway, &other, 9902)?;
+    Ok(())
+}
+
+#[test]
+fn detach_speaks_of_a_running_gateway_only_if_there_is_one() -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let gateway = stage.start()?;
+    let text = stage.expect(1, &["detach"])?;
+    assert!(
+        text.contains("stop the gateway first") && text.contains(&format!("process {}", gateway.pid())),
+        "{text}"
+    );
+    assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    let lock = stage.home.path().join("state/lock");
+    std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o000))?;
+    let mut powerless = stage.wire.gateway.command("setpriv");
+    powerless.args(["--bounding-set=-all", "--inh-caps=-all", "--"]);
+    powerless.arg(gateway_tests::gateway::binary()?);
+    let (code, out, err) = finish(powerless.args(["detach", "--config"]).arg(stage.home.config()))?;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        err.contains("Permission denied") && !err.contains("stop the gateway"),
+        "{err}"
+    );
+    Ok(())
+}

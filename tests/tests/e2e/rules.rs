@@ -1,5 +1,9 @@
 //! Operators' rules, by command and by list: in force at once, for as long as said, and never against the operator.
 
+use std::net::IpAddr;
+
+use gateway::dataplane::{Backend as _, Change, Kernel, List};
+
 use super::*;
 
 #[test]
@@ -147,8 +151,59 @@ fn help_and_usage_errors_have_their_own_codes() -> Result<()> {
         &["deny", "add", "10.0.0.1/8"],
         &["deny", "add", "x"],
         &["deny", "add", A, "--ttl", "10"],
+        &["deny", "add", A, "--ttl", "0s"],
+        &["deny", "import", "-", "--ttl", "0m"],
     ] {
         stage.expect(2, words)?;
     }
     Ok(())
+}
+
+#[test]
+fn configured_denies_that_would_cut_off_the_host_are_skipped_with_a_warning() -> Result<()> {
+    let stage = Stage::new(&config("  deny: [10.77.0.1, 10.77.0.3]", "1m", ""))?;
+    // Known before the start, too.
+    let text = stage.expect(0, &["check"])?;
+    assert!(text.contains("deny 10.77.0.1 is NOT enforced"), "{text}");
+    let gateway = stage.start()?;
+    gateway.wait_for_log("deny 10.77.0.1 is NOT enforced")?;
+    let told = |text: &str| text.contains("SKIPPED") && text.contains("own address on gw0");
+    let text = stage.expect(0, &["explain", GATEWAY])?;
+    assert!(told(&text) && text.contains("passes"), "{text}");
+    let text = stage.expect(0, &["deny", "list"])?;
+    assert!(told(&text), "{text}");
+    assert!(stage.expect(0, &["status"])?.contains("1 skipped, protected"));
+    assert_eq!(stage.metric("gateway_denies_skipped")?, 1.0);
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Err(28), "the other is in force");
+
+    // A reload that would deny everybody denies nobody, and says so.
+    let list = stage.home.path().join("drop.txt");
+    std::fs::write(&list, "0.0.0.0/0\n")?;
+    let everybody = format!("  deny: [{{file: {}}}]", list.display());
+    stage.home.write(&config(&everybody, "1m", ""))?;
+    let text = stage.expect(0, &["reload"])?;
+    assert!(
+        text.contains("warning: deny 0.0.0.0/0 is NOT enforced") && text.contains("own address"),
+        "{text}"
+    );
+    let warnings = stage.json(&["reload"])?["warnings"].clone();
+    assert!(warnings.to_string().contains("NOT enforced"), "{warnings}");
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
+
+    // With the host itself allowed it is a default-deny firewall, and meant.
+    let meant = format!("{everybody}\n  allow: [10.77.0.0/31, 10.77.0.3]");
+    stage.home.write(&config(&meant, "1m", ""))?;
+    let text = stage.expect(0, &["reload"])?;
+    assert!(!text.contains("NOT enforced"), "{text}");
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    assert_eq!(stage.metric("gateway_denies_skipped")?, 0.0);
+
+    // An address that comes later is safe within seconds.
+    let wire = &stage.wire.gateway;
+    wire.run(&["ip", "addr", "add", "10.99.0.1/24", "dev", "gw0"])?;
+    gateway.wait_for_log("10.99.0.1 is this host's own address on gw0")?;
+    assert_eq!(stage.verdict("10.99.0.1")?.0, "clean");
+    wire.run(&["ip", "addr", "del", "10.99.0.1/24", "dev", "gw0"])?;
+    wait_until("default-deny again", || Ok(stage.verdict(A)?.0 == "denied"))
 }

@@ -4,18 +4,21 @@
 //! that could not be read would be taken out, and someone locked out.
 
 use std::collections::HashSet;
-use std::num::NonZeroU32;
-use std::time::Duration;
 
-use gateway_common::tables::{NEVER, Origin, Settings, feature};
+use gateway_common::tables::{NEVER, Origin};
 
-use crate::config::model::{Rate, SynLimit, Xdp};
+use crate::config::model::Xdp;
 use crate::dataplane::clock::Now;
 use crate::dataplane::store::{RuleList, Saved};
-use crate::dataplane::{Image, List};
+use crate::dataplane::{Attachment, Image, List};
 
-/// Makes `xdp` say what the tables show as configured: lists, SYN limit, log lines.
-pub(super) fn configure(xdp: &mut Xdp, image: &Image) {
+/// Makes `xdp` say what the tables show as configured: the lists, and where the program was put. Limits and the rest of the
+/// settings the engine holds by itself.
+pub(super) fn configure(xdp: &mut Xdp, image: &Image, attached: &[Attachment]) {
+    if !attached.is_empty() {
+        let names = attached.iter().map(|attachment| attachment.interface.clone());
+        xdp.interfaces = names.collect();
+    }
     let configured = |list| {
         let rules = image.list(list).iter();
         let configured = rules.filter(|(_, rule)| Origin::from_number(rule.origin) == Some(Origin::Config));
@@ -23,25 +26,6 @@ pub(super) fn configure(xdp: &mut Xdp, image: &Image) {
     };
     xdp.allow = configured(List::Allow);
     xdp.deny = configured(List::Deny);
-    xdp.syn_limit = syn_limit(&image.settings);
-    let logs = image.settings.features & feature::LOG_DROPS != 0;
-    xdp.log_drops_every = logs.then(|| Duration::from_nanos(image.settings.log_interval_ns));
-}
-
-/// The limit whose interval and tolerance these are: one SYN an interval, and a burst of as many as the tolerance lasts.
-fn syn_limit(settings: &Settings) -> Option<SynLimit> {
-    if settings.features & feature::SYN_LIMIT == 0 {
-        return None;
-    }
-    let burst = settings.syn_tolerance_ns.checked_div(settings.syn_interval_ns)?;
-    Some(SynLimit {
-        rate: Rate {
-            count: NonZeroU32::MIN,
-            per: Duration::from_nanos(settings.syn_interval_ns),
-        },
-        burst: NonZeroU32::new(u32::try_from(burst).unwrap_or(u32::MAX).saturating_add(1))?,
-        ipv6_prefix: u8::try_from(settings.syn_v6_prefix).unwrap_or(128),
-    })
 }
 
 /// Adds the commanded rules that the tables show and `saved` does not: the state directory may be another one.
@@ -56,6 +40,8 @@ pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
                     net: *net,
                     until_ms: (rule.deadline_ns != NEVER).then(|| now.wall_of_boot(rule.deadline_ns)),
                     reason: None,
+                    // Not to be seen. It stays now, and is judged again with the whole configuration.
+                    forced: false,
                 });
             }
         }
@@ -64,14 +50,19 @@ pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
     use gateway_common::tables::Rule;
+    use ipnet::IpNet;
 
     use super::*;
     use crate::config::defaults;
+    use crate::config::model::{Rate, SynLimit};
     use crate::dataplane::engine::{NoEvents, World};
     use crate::dataplane::protected::Host;
     use crate::dataplane::shared::Shared;
-    use crate::dataplane::{Backend, Engine};
+    use crate::dataplane::{Backend, Engine, Unfiltered};
 
     const NOW: Now = Now {
         boot_ns: 1_000_000_000_000,
@@ -79,13 +70,37 @@ mod tests {
     };
 
     fn open(tables: &Shared, xdp: Xdp, saved: Vec<Saved>) -> Engine {
+        open_with(tables, xdp, &[], saved)
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().expect("a network")
+    }
+
+    fn deny(net: IpNet, forced: bool) -> Saved {
+        Saved {
+            list: RuleList::Deny,
+            net,
+            until_ms: None,
+            reason: None,
+            forced,
+        }
+    }
+
+    /// On the host 192.0.2.1.
+    fn open_with(tables: &Shared, xdp: Xdp, proxies: &[&str], saved: Vec<Saved>) -> Engine {
         let config = crate::config::Config {
             xdp,
+            trusted_proxies: proxies.iter().map(|text| net(text)).collect(),
             ..defaults::config()
         };
+        let own = || ("192.0.2.1".parse().expect("an address"), "eth0".to_owned());
         let world = World {
             clock: Box::new(|| NOW),
-            host: Box::new(Host::default),
+            host: Box::new(move || Host {
+                own: vec![own()],
+                ..Host::default()
+            }),
             events: Box::new(NoEvents),
         };
         Engine::open(Some(Box::new(tables.clone())), &config, saved, None, world).expect("memory")
@@ -113,6 +128,7 @@ mod tests {
             net: "198.51.100.7/32".parse().expect("a network"),
             until_ms: Some(NOW.wall_ms + 60_000),
             reason: None,
+            forced: false,
         };
         let written = open(&tables, whole, vec![saved.clone()])
             .reconcile()
@@ -121,12 +137,52 @@ mod tests {
         let before = tables.enforced().expect("memory");
 
         let (mut xdp, mut again) = (defaults::xdp(), Vec::new());
-        configure(&mut xdp, &before);
+        configure(&mut xdp, &before, &[]);
         remember(&mut again, &before, NOW);
         assert_eq!(again, [saved]);
-        let untouched = open(&tables, xdp, again).reconcile().expect("memory");
+        let mut engine = open(&tables, xdp, again);
+        engine.hold();
+        let untouched = engine.reconcile().expect("memory");
         assert_eq!(untouched.changes, 0);
         assert_eq!(tables.enforced().expect("memory"), before);
+    }
+
+    #[test]
+    fn who_is_protected_is_not_decided_anew_on_half_a_configuration() {
+        let mut tables = Shared::new([0, 0]);
+        let whole = Xdp {
+            deny: vec![net("203.0.113.0/24")],
+            ..defaults::xdp()
+        };
+        let forced = deny(net("192.0.2.0/24"), true);
+        let skipped = deny(net("172.16.5.0/24"), false);
+        let saved = vec![forced, skipped.clone()];
+        open_with(&tables, whole, &["172.16.0.0/12"], saved)
+            .reconcile()
+            .expect("memory");
+        let before = tables.enforced().expect("memory");
+        let shown: Vec<IpNet> = before.deny.keys().copied().collect();
+        assert_eq!(shown, [net("192.0.2.0/24"), net("203.0.113.0/24")]);
+
+        // In the middle of an edit other proxies are read, and the forced rule was remembered elsewhere.
+        let (mut xdp, mut saved) = (defaults::xdp(), vec![skipped.clone()]);
+        configure(&mut xdp, &before, &[]);
+        remember(&mut saved, &before, NOW);
+        let mut engine = open_with(&tables, xdp, &["203.0.113.7/32"], saved);
+        engine.hold();
+        assert_eq!(engine.reconcile().expect("memory").changes, 0);
+        assert_eq!(tables.enforced().expect("memory"), before);
+        assert_eq!(engine.skipped_count(), 1, "{:?}", engine.skipped());
+    }
+
+    #[test]
+    fn interfaces_are_those_that_the_program_was_put_on() {
+        let mut xdp = defaults::xdp();
+        let gone = Attachment::without("eth7", Unfiltered::Missing);
+        configure(&mut xdp, &Image::default(), &[gone]);
+        assert_eq!(xdp.interfaces, ["eth7"]);
+        configure(&mut xdp, &Image::default(), &[]);
+        assert_eq!(xdp.interfaces, ["eth7"], "nothing better is known");
     }
 
     #[test]

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use super::{Applied, Change, Engine, List, Refusal};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
-use crate::dataplane::protected::protects;
 
 /// An order to block the address of a socket whose handshake was completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +48,8 @@ impl Engine {
         let now = (self.world.clock)();
         let addr = order.addr.to_canonical();
         let net = IpNet::from(addr);
-        if let Some(why) = protects(&(self.world.host)(), &[], &self.proxies, &net) {
+        if let Some(why) = self.protected(&[]).cut_off(&net, |_| false) {
+            let why = why.clone();
             return Err(Refusal::Protected { net, why });
         }
         if let Some((rule, _)) = self.desired.covering(List::Allow, addr, now.boot_ns).first() {
@@ -60,6 +60,7 @@ impl Engine {
             deadline_ns: now.after(order.lasts),
             reason: Some(order.reason.clone()),
             detail: order.detail,
+            forced: false,
         };
         let hits = self.enforced.block.get(&net).map_or(0, |rule| rule.hits);
         let rule = Rule {

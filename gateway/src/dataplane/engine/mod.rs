@@ -4,6 +4,8 @@
 //! tables when no daemon is there. Knows no socket, no request, no file format of the configuration.
 
 mod blocks;
+mod guard;
+mod interfaces;
 mod rules;
 mod view;
 
@@ -13,17 +15,18 @@ use gateway_common::tables::{NEVER, Origin};
 use ipnet::IpNet;
 
 pub use blocks::{BlockOrder, Unblocked};
+use interfaces::Interfaces;
 pub use rules::{AddRules, Added, Removed};
 pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Status};
 
-use super::backend::{Attachment, Backend, Change, Counters, Error, Image, List};
+use super::backend::{Backend, Change, Counters, Error, Image, List};
 use super::clock::Now;
 use super::desired::{Desired, Entry};
 use super::place::keep_own;
 use super::plan;
 use super::protected::{Host, Why};
 use super::store::{RuleList, Saved, Store, StoreError};
-use crate::config::model::{Config, Xdp};
+use crate::config::model::Config;
 
 /// What the rest of the gateway wants to hear of blocks.
 pub trait Events: Send {
@@ -33,6 +36,8 @@ pub trait Events: Send {
     fn unblocked(&mut self, addr: IpAddr);
     /// A block of `addr` was asked for and refused.
     fn refused(&mut self, addr: IpAddr, why: &Refusal);
+    /// From now on these interfaces are not filtered, each with the reason; none when all are.
+    fn unfiltered(&mut self, interfaces: Vec<String>);
 }
 
 /// Nobody listens: the command line without a daemon.
@@ -43,6 +48,7 @@ impl Events for NoEvents {
     fn blocked(&mut self, _: IpAddr) {}
     fn unblocked(&mut self, _: IpAddr) {}
     fn refused(&mut self, _: IpAddr, _: &Refusal) {}
+    fn unfiltered(&mut self, _: Vec<String>) {}
 }
 
 /// Why an order was not carried out. Nothing has changed then.
@@ -79,6 +85,8 @@ pub struct Applied {
     pub changes: usize,
     /// Changes that failed, as text; they stay desired and are tried again.
     pub failures: Vec<String>,
+    /// Denies that are skipped from now on, since they would cut off someone protected.
+    pub newly_skipped: Vec<String>,
 }
 
 /// The keeper of desired and enforced.
@@ -90,6 +98,7 @@ pub struct Engine {
     enforced: Image,
     store: Option<Store>,
     proxies: Vec<IpNet>,
+    interfaces: Interfaces,
     world: World,
     failures: Vec<String>,
     dropped_orders: u64,
@@ -128,6 +137,7 @@ impl Engine {
                 deadline_ns,
                 reason: rule.reason,
                 detail: 0,
+                forced: rule.forced,
             };
             desired.put(rule.list.into(), rule.net, entry);
         }
@@ -139,6 +149,7 @@ impl Engine {
                     deadline_ns: rule.deadline_ns,
                     reason: None,
                     detail: rule.detail,
+                    forced: false,
                 };
                 desired.put(List::Block, *net, entry);
             }
@@ -150,6 +161,7 @@ impl Engine {
             enforced,
             store,
             proxies,
+            interfaces: Interfaces::of(&config.xdp),
             world,
             failures: Vec::new(),
             dropped_orders: 0,
@@ -175,9 +187,13 @@ impl Engine {
 
     /// Brings the tables from what they are known to hold to what is desired.
     fn enforce(&mut self, now: Now) -> Applied {
+        let newly_skipped = self.guard();
         let desired = self.desired.image(now.boot_ns);
         let changes = plan::diff(&desired, &self.enforced);
-        self.apply(&changes)
+        Applied {
+            newly_skipped,
+            ..self.apply(&changes)
+        }
     }
 
     fn apply(&mut self, changes: &[Change]) -> Applied {
@@ -201,6 +217,7 @@ impl Engine {
         Applied {
             changes: changes.len() - failed.len(),
             failures: self.failures.clone(),
+            newly_skipped: Vec::new(),
         }
     }
 
@@ -225,58 +242,6 @@ impl Engine {
         (desired, self.enforced.list(list).len())
     }
 
-    /// Whether there are tables that enforce anything.
-    #[must_use]
-    pub fn enforces(&self) -> bool {
-        self.tables.is_some()
-    }
-
-    /// Attaches the program to the configuration's interfaces, adopting what an earlier gateway left.
-    ///
-    /// All or none: if one interface can not be had and none was held before, what was made is taken away again.
-    pub fn attach(&mut self, xdp: &Xdp) -> Result<(), Error> {
-        let Some(tables) = &mut self.tables else {
-            return Ok(());
-        };
-        let held = !tables.interfaces()?.is_empty();
-        for interface in &xdp.interfaces {
-            match tables.attach(interface, xdp.mode) {
-                Ok(Attachment {
-                    mode,
-                    program,
-                    adopted,
-                    note,
-                    ..
-                }) => {
-                    tracing::info!(%interface, ?mode, program, adopted, note, "attached");
-                }
-                Err(error) => {
-                    if !held {
-                        tables.detach()?;
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the program off every interface and removes all pins.
-    pub fn detach(&mut self) -> Result<(), Error> {
-        match self.tables.take() {
-            Some(mut tables) => tables.detach(),
-            None => Ok(()),
-        }
-    }
-
-    /// The interfaces that the program filters.
-    pub fn interfaces(&mut self) -> Result<Vec<InterfaceRow>, Error> {
-        let Some(tables) = &mut self.tables else {
-            return Ok(Vec::new());
-        };
-        Ok(tables.interfaces()?.into_iter().map(InterfaceRow::from).collect())
-    }
-
     /// Changes that failed when last tried.
     #[must_use]
     pub fn failures(&self) -> usize {
@@ -298,6 +263,7 @@ impl Engine {
                 net: *net,
                 until_ms: (entry.deadline_ns != NEVER).then(|| now.wall_of_boot(entry.deadline_ns)),
                 reason: entry.reason.clone(),
+                forced: entry.forced,
             }));
         }
         Ok(store.save(rules)?)

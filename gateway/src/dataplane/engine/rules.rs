@@ -3,17 +3,20 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gateway_common::tables::{NEVER, Origin};
+use gateway_common::tables::{NEVER, Origin, Rule};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::interfaces::Coverage;
 use super::{Applied, Engine, List, Refusal};
 use crate::dataplane::desired::{Desired, Entry};
-use crate::dataplane::protected::protects;
 use crate::dataplane::store::RuleList;
 
 /// Beyond this many networks the system calls' success is taken as proof instead of a second look.
 const READ_BACK_AT_MOST: usize = 1_000;
+
+/// What is said of a rule that a command took out, and that is there all the same.
+const ALSO_CONFIGURED: &str = "is also in the configuration, and stays";
 
 /// An order to add rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +40,11 @@ pub struct Added {
     /// Networks that were: their end and reason are now those of this order.
     #[serde(default)]
     pub already: usize,
-    /// Whether a gateway is there to enforce the rules; if not they are remembered for its next start.
+    /// Whether a gateway is there to enforce the rules, and filters an interface; if not they are remembered.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     /// Rules that the tables did not take. They are remembered and tried again.
     pub failures: Vec<String>,
     /// What the operator should know.
@@ -49,7 +55,11 @@ pub struct Added {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     pub removed: usize,
+    /// Whether a gateway is there to enforce the list, and filters an interface.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     pub failures: Vec<String>,
     /// Networks that were not there, each with a hint.
     pub missing: Vec<String>,
@@ -63,10 +73,11 @@ impl Engine {
     pub fn add_rules(&mut self, order: AddRules) -> Result<Added, Refusal> {
         let now = (self.world.clock)();
         if order.list == RuleList::Deny && !order.force {
-            let host = (self.world.host)();
+            let protected = self.protected(&order.operators);
             for net in &order.nets {
-                if let Some(why) = protects(&host, &order.operators, &self.proxies, net) {
-                    return Err(Refusal::Protected { net: *net, why });
+                if let Some(why) = protected.cut_off(net, |shared| self.desired.allows(shared)) {
+                    let (net, why) = (*net, why.clone());
+                    return Err(Refusal::Protected { net, why });
                 }
             }
         }
@@ -84,6 +95,7 @@ impl Engine {
                     deadline_ns,
                     reason,
                     detail: 0,
+                    forced: order.force,
                 },
             );
         }
@@ -91,16 +103,23 @@ impl Engine {
         self.save(&desired, now)?;
         self.desired = desired;
         let mut notes = self.notes_on_added(&order, now.boot_ns);
-        let Applied { mut failures, .. } = self.enforce(now);
+        let Applied {
+            mut failures,
+            newly_skipped,
+            ..
+        } = self.enforce(now);
+        notes.extend(newly_skipped);
         failures.extend(self.not_found(order.list.into(), &order.nets, now.boot_ns)?);
         failures.dedup();
         if order.list == RuleList::Allow {
             notes.extend(self.lift_blocks_under(&order.nets, now));
         }
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         Ok(Added {
             added,
             already: order.nets.len() - added,
-            enforced: self.enforces(),
+            enforced,
+            unfiltered,
             failures,
             notes,
         })
@@ -110,8 +129,10 @@ impl Engine {
     pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
         let mut desired = self.desired.clone();
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         let mut outcome = Removed {
-            enforced: self.enforces(),
+            enforced,
+            unfiltered,
             ..Removed::default()
         };
         for net in nets {
@@ -119,9 +140,7 @@ impl Engine {
             if desired.remove(list.into(), net).is_some() {
                 outcome.removed += 1;
                 if configured {
-                    outcome
-                        .notes
-                        .push(format!("{net} is also in the configuration, and stays"));
+                    outcome.notes.push(format!("{net} {ALSO_CONFIGURED}"));
                 }
             } else if configured {
                 outcome.missing.push(format!(
@@ -136,7 +155,9 @@ impl Engine {
         if outcome.removed > 0 {
             self.save(&desired, now)?;
             self.desired = desired;
-            outcome.failures = self.enforce(now).failures;
+            let applied = self.enforce(now);
+            outcome.failures = applied.failures;
+            outcome.notes.extend(applied.newly_skipped);
         }
         Ok(outcome)
     }
@@ -148,7 +169,9 @@ impl Engine {
         let now = (self.world.clock)();
         let kept = self.desired.all(list.into(), now.boot_ns).count();
         if kept > 0 {
-            outcome.notes = vec![format!("{kept} rules of the configuration stay")];
+            let kept = format!("{kept} rules of the configuration stay");
+            outcome.notes.retain(|note| !note.ends_with(ALSO_CONFIGURED));
+            outcome.notes.insert(0, kept);
         }
         Ok(outcome)
     }
@@ -181,16 +204,14 @@ impl Engine {
         let mut missing = Vec::new();
         for net in nets.iter().take(READ_BACK_AT_MOST) {
             let found = tables.lookup(net.network())?;
-            let (single, prefix) = match list {
+            let (single, network) = match list {
                 List::Allow => (found.allow_addr, found.allow_net),
                 List::Deny => (found.deny_addr, found.deny_net),
                 List::Block => (found.block, None),
             };
-            let rule = if net.prefix_len() == net.max_prefix_len() {
-                single
-            } else {
-                prefix
-            };
+            // A network that stays longer and lies around this one may speak for it.
+            let covers = |(speaker, rule): (IpNet, Rule)| speaker.contains(net).then_some(rule);
+            let rule = single.or_else(|| network.and_then(covers));
             if !rule.is_some_and(|rule| rule.live(boot_ns)) {
                 missing.push(format!("{} {net}: not in force", list.name()));
             }

@@ -7,11 +7,26 @@ use super::*;
 use crate::config::Config;
 use crate::dataplane::shared::Shared;
 
-/// A clock that the test moves, and what the engine said.
-#[derive(Clone, Default)]
+/// A clock and a host that the test moves, and what the engine said.
+#[derive(Clone)]
 struct Stage {
     seconds: Arc<Mutex<u64>>,
+    host: Arc<Mutex<Host>>,
     said: Arc<Mutex<Vec<String>>>,
+}
+
+impl Default for Stage {
+    fn default() -> Self {
+        let host = Host {
+            own: vec![("192.0.2.1".parse().expect("an address"), "eth0".to_owned())],
+            operators: vec!["198.51.100.9".parse().expect("an address")],
+        };
+        Self {
+            seconds: Arc::default(),
+            host: Arc::new(Mutex::new(host)),
+            said: Arc::default(),
+        }
+    }
 }
 
 impl Stage {
@@ -29,13 +44,10 @@ impl Stage {
 
     fn world(&self) -> World {
         let stage = self.clone();
-        let host = Host {
-            own: vec![("192.0.2.1".parse().expect("an address"), "eth0".to_owned())],
-            operators: vec!["198.51.100.9".parse().expect("an address")],
-        };
+        let host = Arc::clone(&self.host);
         World {
             clock: Box::new(move || stage.now()),
-            host: Box::new(move || host.clone()),
+            host: Box::new(move || host.lock().expect("no panic").clone()),
             events: Box::new(Heard(Arc::clone(&self.said))),
         }
     }
@@ -63,6 +75,9 @@ impl Events for Heard {
     fn refused(&mut self, addr: IpAddr, _: &Refusal) {
         self.note(format!("refused {addr}"));
     }
+    fn unfiltered(&mut self, interfaces: Vec<String>) {
+        self.note(format!("unfiltered {interfaces:?}"));
+    }
 }
 
 fn net(text: &str) -> IpNet {
@@ -81,9 +96,21 @@ routes: [{match: {path: /**}, upstream: [{url: 'http://127.0.0.1:1'}]}]
 ";
 
 fn config() -> Config {
-    Config::parse(CONFIG, "test.yaml", std::path::Path::new("/"))
+    parse(CONFIG)
+}
+
+fn parse(text: &str) -> Config {
+    Config::parse(text, "test.yaml", std::path::Path::new("/"))
         .expect("a good configuration")
         .0
+}
+
+fn with_lists(allow: &str, deny: &str) -> Config {
+    parse(
+        &CONFIG
+            .replace("[10.0.0.0/8]", allow)
+            .replace("[203.0.113.0/24]", deny),
+    )
 }
 
 fn engine(stage: &Stage, directory: &std::path::Path, tables: &Shared) -> Engine {
@@ -171,6 +198,7 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
     let row = second
         .entries(List::Deny)
         .expect("memory")
+        .0
         .into_iter()
         .find(|row| row.origin == "command");
     assert_eq!(row.and_then(|row| row.left_ms), Some(60_000));
@@ -315,6 +343,7 @@ fn drift_is_seen_and_repaired() {
         !engine
             .entries(List::Deny)
             .expect("memory")
+            .0
             .iter()
             .all(|row| row.enforced)
     );
@@ -352,4 +381,139 @@ fn a_store_that_can_not_be_written_changes_nothing() {
         Err(Refusal::ReadOnly)
     ));
     assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean");
+}
+
+#[test]
+fn configured_denies_that_would_cut_someone_off_are_skipped_and_told() {
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
+    let mut engine = engine(&stage, dir.path(), &tables);
+    let deny = "[192.0.2.0/24, 198.51.100.9, 172.16.5.0/24, 0.0.0.0/0, '::/0', 203.0.113.0/24]";
+    let applied = engine.reconfigure(&with_lists("[]", deny)).expect("memory");
+    assert_eq!(applied.newly_skipped.len(), 4, "{:?}", applied.newly_skipped);
+    assert_eq!(engine.skipped(), applied.newly_skipped);
+    for (protected, why) in [
+        ("192.0.2.1", "own address"),
+        ("198.51.100.9", "SSH"),
+        ("172.16.5.5", "trusted proxy"),
+    ] {
+        assert!(engine.skipped().iter().any(|text| text.contains(why)), "{why}");
+        assert_eq!(outcome(&mut engine, protected), "clean", "{protected}");
+        let explained = engine.explain(addr(protected), &[]).expect("memory");
+        assert!(
+            explained
+                .deny
+                .iter()
+                .all(|row| row.skipped.is_some() && !row.enforced)
+        );
+    }
+    assert_eq!(
+        outcome(&mut engine, "203.0.113.7"),
+        "denied",
+        "the others are in force"
+    );
+    assert_eq!(outcome(&mut engine, "2001:db8::1"), "denied");
+    let row = |engine: &mut Engine| engine.status().expect("memory").lists[1].clone();
+    assert_eq!(
+        row(&mut engine),
+        ListRow {
+            list: "deny".to_owned(),
+            desired: 2,
+            enforced: 2,
+            skipped: 4
+        }
+    );
+    let (entries, _) = engine.entries(List::Deny).expect("memory");
+    assert_eq!(entries.iter().filter(|row| row.skipped.is_some()).count(), 4);
+
+    // Forced, it is in force, and stays so after a restart.
+    let forced = AddRules {
+        force: true,
+        ..self::deny(&["192.0.2.0/24"], None)
+    };
+    engine.add_rules(forced).expect("forced");
+    assert_eq!(outcome(&mut engine, "192.0.2.1"), "denied");
+    assert_eq!(row(&mut engine).skipped, 3);
+    drop(engine);
+    let mut engine = self::engine(&stage, dir.path(), &tables);
+    assert_eq!(outcome(&mut engine, "192.0.2.1"), "denied");
+}
+
+#[test]
+fn a_default_deny_is_in_force_while_all_it_would_cut_off_are_allowed() {
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
+    let mut engine = engine(&stage, dir.path(), &tables);
+    let allow = "[192.0.2.0/28, 198.51.100.9, 172.16.0.0/12]";
+    engine
+        .reconfigure(&with_lists(allow, "[0.0.0.0/0]"))
+        .expect("memory");
+    assert_eq!(engine.skipped(), Vec::<String>::new());
+    assert_eq!(outcome(&mut engine, "203.0.113.7"), "denied");
+    assert_eq!(outcome(&mut engine, "192.0.2.1"), "allowed");
+    // An address that comes later, as from DHCP, is not cut off.
+    stage
+        .host
+        .lock()
+        .expect("no panic")
+        .own
+        .push((addr("192.0.2.77"), "eth0".to_owned()));
+    engine.watch();
+    assert_eq!(engine.skipped().len(), 1);
+    assert_eq!(outcome(&mut engine, "192.0.2.77"), "clean");
+    // An allow that ends would end in the kernel before anyone looks; one without an end counts.
+    let allow = |ttl| AddRules {
+        list: RuleList::Allow,
+        ..deny(&["192.0.2.77/32"], ttl)
+    };
+    engine.add_rules(allow(Some(60))).expect("not refused");
+    assert_eq!(engine.skipped().len(), 1);
+    engine.add_rules(allow(None)).expect("not refused");
+    assert_eq!(engine.skipped(), Vec::<String>::new());
+    assert_eq!(outcome(&mut engine, "203.0.113.7"), "denied");
+    // Without the allow nobody is shut out either, and the one who took it away is told.
+    let removed = engine
+        .remove_rules(RuleList::Allow, &[net("192.0.2.77/32")])
+        .expect("saved");
+    assert!(
+        removed.notes.iter().any(|note| note.contains("NOT enforced")),
+        "{:?}",
+        removed.notes
+    );
+    assert_eq!(outcome(&mut engine, "192.0.2.77"), "clean");
+}
+
+#[test]
+fn a_commanded_deny_that_becomes_a_lockout_later_is_skipped_too() {
+    let (stage, dir, tables) = (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([0, 0]),
+    );
+    let mut engine = engine(&stage, dir.path(), &tables);
+    engine
+        .add_rules(deny(&["198.51.0.0/17"], None))
+        .expect_err("it covers the operator");
+    stage.host.lock().expect("no panic").operators.clear();
+    engine
+        .add_rules(deny(&["198.51.0.0/17"], None))
+        .expect("nobody is cut off");
+    assert_eq!(outcome(&mut engine, "198.51.100.9"), "denied");
+    stage
+        .host
+        .lock()
+        .expect("no panic")
+        .operators
+        .push(addr("198.51.100.9"));
+    engine.watch();
+    assert_eq!(outcome(&mut engine, "198.51.100.9"), "clean");
+    stage.host.lock().expect("no panic").operators.clear();
+    engine.watch();
+    assert_eq!(outcome(&mut engine, "198.51.100.9"), "denied");
 }

@@ -3,18 +3,19 @@
 use std::net::IpAddr;
 
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Origin};
+use gateway_common::tables::{NEVER, Origin, Rule};
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::interfaces::Coverage;
 use super::{Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
-use crate::dataplane::protected::protects;
+use crate::dataplane::protected::Why;
 use crate::dataplane::{Attachment, FoundAt};
 
 /// One entry of a list.
@@ -35,8 +36,11 @@ pub struct EntryRow {
     pub until_ms: Option<u64>,
     /// Packets that met the entry.
     pub hits: u64,
-    /// Whether the tables show it.
+    /// Whether the tables show it, and filter anything.
     pub enforced: bool,
+    /// Whom it would cut off, if that is why it is not enforced.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub skipped: Option<String>,
 }
 
 /// What happens to packets of one address, and why.
@@ -47,8 +51,11 @@ pub struct Explanation {
     pub verdict: String,
     /// The outcome's name: `clean`, `allowed`, `denied`, `blocked`, `bypass`.
     pub outcome: String,
-    /// Whether tables are there that enforce this.
+    /// Whether tables are there that enforce this, and an interface that is filtered by them.
     pub enforced: bool,
+    /// `eth0: reason` for each configured interface that is not filtered: what comes in there passes.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub unfiltered: Vec<String>,
     pub allow: Vec<EntryRow>,
     pub deny: Vec<EntryRow>,
     pub block: Vec<EntryRow>,
@@ -63,15 +70,27 @@ pub struct ListRow {
     pub list: String,
     pub desired: usize,
     pub enforced: usize,
+    /// Entries that are not desired since they would cut off someone protected.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub skipped: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// How one interface is filtered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceRow {
     pub interface: String,
-    /// `native` or `generic`.
+    /// `native` or `generic`; `none` if it is not filtered.
     pub mode: String,
+    /// Zero if it is not filtered.
     pub program_id: u32,
+    /// Why it is not filtered; absent if it is.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unfiltered: Option<String>,
     /// Why it is not the mode that was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub note: Option<String>,
@@ -90,7 +109,7 @@ pub struct CounterRow {
 /// The packet half at a glance.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// Whether tables are there that enforce anything.
+    /// Whether tables are there that enforce anything, and an interface that is filtered by them.
     pub enforced: bool,
     pub interfaces: Vec<InterfaceRow>,
     pub lists: Vec<ListRow>,
@@ -108,13 +127,12 @@ impl From<Attachment> for InterfaceRow {
             XdpMode::Generic => "generic",
             XdpMode::Auto | XdpMode::None => "none",
         };
-        let foreign =
-            (!attachment.ours && attachment.program != 0).then(|| "not the gateway's program".to_owned());
         Self {
             interface: attachment.interface,
             mode: mode.to_owned(),
             program_id: attachment.program,
-            note: foreign.or(attachment.note),
+            unfiltered: attachment.unfiltered.map(|why| why.to_string()),
+            note: attachment.note,
         }
     }
 }
@@ -128,7 +146,7 @@ fn origin_name(origin: Origin) -> &'static str {
     }
 }
 
-fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRow {
+fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) -> EntryRow {
     let timed = entry.deadline_ns != NEVER;
     EntryRow {
         net,
@@ -137,8 +155,9 @@ fn row(net: IpNet, entry: Entry, hits: u64, enforced: bool, now: Now) -> EntryRo
         detail: entry.detail,
         left_ms: timed.then(|| entry.deadline_ns.saturating_sub(now.boot_ns) / 1_000_000),
         until_ms: timed.then(|| now.wall_of_boot(entry.deadline_ns)),
-        hits,
+        hits: rule.map_or(0, |rule| rule.hits),
         enforced,
+        skipped: None,
     }
 }
 
@@ -160,9 +179,11 @@ fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
 }
 
 impl Engine {
-    /// Every entry of a list that is in force, with its hits as the tables show them now.
-    pub fn entries(&mut self, list: List) -> Result<Vec<EntryRow>, Refusal> {
+    /// Every entry of a list that should be in force, with its hits as the tables show them now; and the interfaces
+    /// that are not filtered, each with the reason.
+    pub fn entries(&mut self, list: List) -> Result<(Vec<EntryRow>, Vec<String>), Refusal> {
         let now = (self.world.clock)();
+        let Coverage { enforced, unfiltered } = self.coverage()?;
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
         }
@@ -172,17 +193,12 @@ impl Engine {
             .all(list, now.boot_ns)
             .map(|(net, entry)| {
                 let found = there.get(&net);
-                row(
-                    net,
-                    entry,
-                    found.map_or(0, |rule| rule.hits),
-                    found.is_some(),
-                    now,
-                )
+                let row = row(net, entry, found, enforced && found.is_some(), now);
+                self.marked(list, row)
             })
             .collect();
         rows.sort_by_key(|row| row.net);
-        Ok(rows)
+        Ok((rows, unfiltered))
     }
 
     /// What happens to a new connection from `addr`, decided by the kernel program's own policy on what the tables
@@ -194,31 +210,35 @@ impl Engine {
             Some(tables) => Some(tables.lookup(addr)?),
             None => None,
         };
-        let verdict = found.as_ref().map_or(Verdict::Pass(PassReason::Bypass), |found| {
-            decide_new_connection(found, addr, now)
-        });
+        let Coverage { enforced, unfiltered } = self.coverage()?;
+        let verdict = match &found {
+            Some(found) if enforced => decide_new_connection(found, addr, now),
+            _ => Verdict::Pass(PassReason::Bypass),
+        };
         let (verdict, outcome) = match verdict {
             Verdict::Pass(reason) => ("pass", reason.name()),
             Verdict::Drop(reason) => ("drop", reason.name()),
         };
-        let host = (self.world.host)();
-        let protected =
-            protects(&host, operators, &self.proxies, &IpNet::from(addr)).map(|why| why.to_string());
+        let protected = self.protected(operators);
+        let protected = protected
+            .cut_off(&IpNet::from(addr), |_| false)
+            .map(Why::to_string);
         let found = found.unwrap_or_default();
         Ok(Explanation {
             addr,
             verdict: verdict.to_owned(),
             outcome: outcome.to_owned(),
-            enforced: self.enforces(),
-            allow: self.rows_for(List::Allow, addr, &found, now),
-            deny: self.rows_for(List::Deny, addr, &found, now),
-            block: self.rows_for(List::Block, addr, &found, now),
+            enforced,
+            unfiltered,
+            allow: self.rows_for(List::Allow, addr, &found, enforced, now),
+            deny: self.rows_for(List::Deny, addr, &found, enforced, now),
+            block: self.rows_for(List::Block, addr, &found, enforced, now),
             protected,
         })
     }
 
-    fn rows_for(&self, list: List, addr: IpAddr, found: &Found, now: Now) -> Vec<EntryRow> {
-        let (single, mut prefix) = match list {
+    fn rows_for(&self, list: List, addr: IpAddr, found: &Found, enforced: bool, now: Now) -> Vec<EntryRow> {
+        let (single, network) = match list {
             List::Allow => (found.allow_addr, found.allow_net),
             List::Deny => (found.deny_addr, found.deny_net),
             List::Block => (found.block, None),
@@ -227,18 +247,37 @@ impl Engine {
         entries
             .into_iter()
             .map(|(net, entry)| {
-                // The trie shows the longest prefix only; those behind it are there, but not met.
+                // The tables show the network that speaks; the others are there, but not met.
+                let speaks = |(speaker, rule): (IpNet, Rule)| (speaker == net).then_some(rule);
                 let full = net.prefix_len() == net.max_prefix_len();
-                let rule = if full { single } else { prefix.take() };
-                row(
+                let there = self.enforced.list(list).contains_key(&net);
+                let rule = match full {
+                    true => single.or_else(|| network.and_then(speaks)),
+                    false => network.and_then(speaks),
+                };
+                let row = row(
                     net,
                     entry,
-                    rule.map_or(0, |rule| rule.hits),
-                    rule.is_some() || self.enforced.list(list).contains_key(&net),
+                    rule.as_ref(),
+                    enforced && (rule.is_some() || there),
                     now,
-                )
+                );
+                self.marked(list, row)
             })
             .collect()
+    }
+
+    /// A row of `list`, with the reason if it is skipped.
+    fn marked(&self, list: List, row: EntryRow) -> EntryRow {
+        if list != List::Deny {
+            return row;
+        }
+        let skipped = self.desired.skipped().get(&row.net).map(Why::to_string);
+        EntryRow {
+            enforced: row.enforced && skipped.is_none(),
+            skipped,
+            ..row
+        }
     }
 
     /// The packet half at a glance, read back from the tables.
@@ -275,10 +314,15 @@ impl Engine {
                     .values()
                     .filter(|rule| rule.live(now.boot_ns))
                     .count(),
+                skipped: if list == List::Deny {
+                    self.skipped_count()
+                } else {
+                    0
+                },
             })
             .to_vec();
         Ok(Status {
-            enforced: self.enforces(),
+            enforced: self.coverage()?.enforced,
             interfaces: self.interfaces()?,
             lists,
             counters,

@@ -11,7 +11,7 @@ use super::netlink::{Attached, interface};
 use super::sys::Link;
 use super::{Kernel, versioned};
 use crate::config::model::XdpMode;
-use crate::dataplane::{Attachment, Error};
+use crate::dataplane::{Attachment, Error, Unfiltered};
 
 /// File name of a link's pin, before the interface's name.
 const LINK: &str = "link-";
@@ -41,7 +41,7 @@ impl Kernel {
                 self.adopt(&pin)?;
                 return Ok(Attachment {
                     adopted: true,
-                    ..state(name, &pin)?
+                    ..self.state(name)?
                 });
             }
             remove_link(&pin)?;
@@ -60,7 +60,7 @@ impl Kernel {
                 Ok(()) => {
                     return Ok(Attachment {
                         note,
-                        ..state(name, &pin)?
+                        ..self.state(name)?
                     });
                 }
                 Err(error) if attempts.len() > 1 && *attempt == AyaMode::Driver => {
@@ -82,11 +82,66 @@ impl Kernel {
     }
 
     /// Every interface that has, or had, a link of ours.
-    pub fn attachments(&self) -> Result<Vec<Attachment>, Error> {
+    pub fn attachments(&mut self) -> Result<Vec<Attachment>, Error> {
         links(&self.dir)?
             .into_iter()
-            .map(|(name, pin)| state(&name, &pin))
+            .map(|(name, _)| self.state(&name))
             .collect()
+    }
+
+    /// Whether the interface `name` is filtered through the link that is pinned for it.
+    ///
+    /// By the program of this process, if it has one: a link that someone else pinned in the same place leads to
+    /// tables that this process does not write.
+    pub fn state(&mut self, name: &str) -> Result<Attachment, Error> {
+        let without = |why| Ok(Attachment::without(name, why));
+        let found = match interface(name) {
+            Ok(found) => found,
+            Err(Error::NoInterface { .. }) => return without(Unfiltered::Missing),
+            Err(error) => return Err(error),
+        };
+        let Some(attached) = found.xdp else {
+            return without(if self.dir.exists() {
+                Unfiltered::Bare
+            } else {
+                let dir = self.dir.display().to_string();
+                Unfiltered::PinsGone { dir }
+            });
+        };
+        let pin = self.dir.join(format!("{LINK}{name}"));
+        let expected = self.own_program()?.is_none_or(|own| own == attached.program);
+        if !expected || ours(&pin, found.index, found.xdp)?.is_none() {
+            let (program, id) = (program_name(attached.program), attached.program);
+            return without(Unfiltered::Foreign { program, id });
+        }
+        Ok(Attachment {
+            interface: name.to_owned(),
+            mode: if attached.native {
+                XdpMode::Native
+            } else {
+                XdpMode::Generic
+            },
+            program: attached.program,
+            unfiltered: None,
+            adopted: false,
+            note: None,
+        })
+    }
+
+    /// The kernel's id of the program that this process loaded; `None` if it opened the tables only.
+    fn own_program(&mut self) -> Result<Option<u32>, Error> {
+        if self.program.is_none() {
+            return Ok(None);
+        }
+        let info = self.loaded()?.info();
+        let info = info.map_err(|e| load_failed("asking for the program's id", &e))?;
+        Ok(Some(info.id()))
+    }
+
+    /// Takes the program off the interface `name`, if a link of ours is pinned for it.
+    pub fn take_off(&mut self, name: &str) -> Result<(), Error> {
+        let pin = self.dir.join(format!("{LINK}{name}"));
+        if pin.exists() { remove_link(&pin) } else { Ok(()) }
     }
 
     /// Takes the program off every interface and removes every pin. The tables end with this process.
@@ -150,48 +205,20 @@ fn fits(mode: XdpMode, attached: Attached) -> bool {
     }
 }
 
-fn state(name: &str, pin: &Path) -> Result<Attachment, Error> {
-    let none = Attachment {
-        interface: name.to_owned(),
-        mode: XdpMode::None,
-        program: 0,
-        ours: false,
-        adopted: false,
-        note: None,
-    };
-    let found = match interface(name) {
-        Ok(found) => found,
-        Err(Error::NoInterface { .. }) => return Ok(none),
-        Err(error) => return Err(error),
-    };
-    let Some(attached) = found.xdp else {
-        return Ok(none);
-    };
-    let mode = if attached.native {
-        XdpMode::Native
-    } else {
-        XdpMode::Generic
-    };
-    let ours = ours(pin, found.index, found.xdp)?.is_some();
-    Ok(Attachment {
-        mode,
-        program: attached.program,
-        ours,
-        ..none
-    })
+fn foreign(interface: &str, attached: Attached) -> Error {
+    Error::Foreign {
+        interface: interface.to_owned(),
+        program: program_name(attached.program),
+        id: attached.program,
+    }
 }
 
-fn foreign(interface: &str, attached: Attached) -> Error {
-    let id = attached.program;
+fn program_name(id: u32) -> String {
     let name = loaded_programs()
         .flatten()
         .find(|program| program.id() == id)
         .and_then(|program| program.name_as_str().map(str::to_owned));
-    Error::Foreign {
-        interface: interface.to_owned(),
-        program: name.unwrap_or_else(|| "unnamed".into()),
-        id,
-    }
+    name.unwrap_or_else(|| "unnamed".into())
 }
 
 /// Interface names and pins of the links in `dir`.

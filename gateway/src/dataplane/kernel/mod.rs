@@ -30,6 +30,7 @@ use gateway_common::tables::{Settings, names};
 
 use self::error::{at, load_failed};
 use self::tables::Maps;
+use super::lock::{LockError, PinLock};
 use super::{Attachment, Backend, Change, Counters, Error, Found, Image};
 use crate::config::model::{Capacity, XdpMode};
 
@@ -101,10 +102,30 @@ impl Kernel {
         })
     }
 
+    /// Takes the right to write the tables under `pin_dir`, mounting bpffs and making the directory if need be.
+    pub fn lock(pin_dir: &Path) -> Result<PinLock, Error> {
+        sys::ensure_bpffs(pin_dir)?;
+        PinLock::take(pin_dir).map_err(|error| match error {
+            LockError::Held(pid) => {
+                let dir = pin_dir.display().to_string();
+                Error::Locked { dir, pid }
+            }
+            LockError::Io(source) => at(format!("locking {}", pin_dir.display()))(source),
+        })
+    }
+
+    /// Whether anything is pinned under `pin_dir`, or could not be looked at.
+    pub fn is_pinned(pin_dir: &Path) -> Result<bool, Error> {
+        let looking = || at(format!("looking for {}", pin_dir.display()));
+        pin_dir.try_exists().map_err(looking())
+    }
+
     /// Opens the pinned tables only, for a command without a daemon. [`Error::NotPinned`] if there are none.
     pub fn pinned(pin_dir: &Path) -> Result<Self, Error> {
         let dir = versioned(pin_dir);
-        if !dir.join(names::SETTINGS).exists() {
+        let settings = dir.join(names::SETTINGS);
+        let there = settings.try_exists();
+        if !there.map_err(at(format!("looking for {}", settings.display())))? {
             return Err(Error::NotPinned {
                 dir: dir.display().to_string(),
             });
@@ -187,8 +208,16 @@ impl Backend for Kernel {
         self.attach_to(interface, mode)
     }
 
+    fn interface(&mut self, interface: &str) -> Result<Attachment, Error> {
+        self.state(interface)
+    }
+
     fn interfaces(&mut self) -> Result<Vec<Attachment>, Error> {
         self.attachments()
+    }
+
+    fn release(&mut self, interface: &str) -> Result<(), Error> {
+        self.take_off(interface)
     }
 
     fn detach(&mut self) -> Result<(), Error> {

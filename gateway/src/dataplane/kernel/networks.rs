@@ -124,8 +124,8 @@ impl Networks {
         places.map_while(read).collect()
     }
 
-    /// The longest allow and the longest deny rule around an address, whether or not they are in force.
-    pub fn around(&self, half: u32, last6: u32, addr: IpAddr) -> [Option<Rule>; 2] {
+    /// The allow and the deny rule that speak for an address, whether or not they are in force.
+    pub fn around(&self, half: u32, last6: u32, addr: IpAddr) -> [Option<(IpNet, Rule)>; 2] {
         let key = Addr::from(addr);
         let references = if addr.is_ipv4() {
             self.around4(half, number4(&key))
@@ -134,8 +134,8 @@ impl Networks {
         };
         references.map(|reference| {
             let at = (self.first_network(half) + reference as usize) * 4;
-            let (_, _, rule) = read(self.networks.words().get(at..at + 4)?)?;
-            (reference != 0).then_some(rule)
+            let (net, _, rule) = read(self.networks.words().get(at..at + 4)?)?;
+            (reference != 0).then_some((net, rule))
         })
     }
 
