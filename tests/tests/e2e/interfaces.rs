@@ -1,5 +1,7 @@
 //! Interfaces that vanish, come back, or are taken over while the gateway runs: told at once, and mended where it can be.
 
+use gateway_common::ABI_VERSION;
+
 use super::*;
 
 /// Both must be told: what is not filtered, and by whom.
@@ -85,7 +87,7 @@ fn a_program_that_was_detached_is_put_back() -> Result<()> {
     let stage = Stage::new(&config("  deny: [10.77.0.2]", "1m", ""))?;
     let gateway = stage.start()?;
     // The last reference to a link is its pin.
-    std::fs::remove_file(stage.home.pins().join("v1/link-gw0"))?;
+    std::fs::remove_file(stage.home.pins().join(format!("v{ABI_VERSION}/link-gw0")))?;
     gateway.wait_for_log("putting it back")?;
     wait_until("program", || Ok(stage.program_on_wire()?.is_some()))?;
     assert_filtered(&stage)

@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
+use gateway_common::ABI_VERSION;
+
 use super::*;
 use gateway_tests::gateway::binary;
 
@@ -84,7 +86,7 @@ fn a_half_edited_configuration_undoes_nothing_when_no_gateway_runs() -> Result<(
     assert_eq!(stage.verdict("203.0.113.9")?.0, "denied");
     assert_eq!(stage.verdict("198.51.100.7")?.0, "denied");
     let features = |stage: &Stage| -> Result<u32> {
-        let pin = stage.home.pins().join("v1/SETTINGS");
+        let pin = stage.home.pins().join(format!("v{ABI_VERSION}/SETTINGS"));
         let map = aya::maps::Map::Array(aya::maps::MapData::from_pin(pin)?);
         let map: aya::maps::Array<_, gateway_common::tables::Settings> = map.try_into()?;
         let copies = [map.get(&0, 0)?, map.get(&1, 0)?];
