@@ -1,0 +1,81 @@
+//! The machine in words: without them nobody can tell what a figure means.
+
+use std::fs;
+
+use crate::shell;
+
+/// A bullet list: date, processor, kernel, mitigations, versions of the peers named.
+pub fn describe(peers: &[&str]) -> String {
+    let date = shell::output(shell::command("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default();
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = model(&cpuinfo).unwrap_or("unknown");
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let virtualised = if cpuinfo.contains(" hypervisor") {
+        ", a virtual machine"
+    } else {
+        ""
+    };
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let versions: Vec<String> = peers.iter().map(|peer| version(peer)).collect();
+    format!(
+        "- {date}, {model}, {cores} cores{virtualised}, Linux {}\n- processor mitigations: {}\n- {}\n",
+        kernel.trim(),
+        mitigations(),
+        versions.join("; ")
+    )
+}
+
+fn model(cpuinfo: &str) -> Option<&str> {
+    let line = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"))?;
+    Some(line.trim_start_matches([' ', '\t', ':']))
+}
+
+/// What the kernel says of each flaw that this processor has.
+fn mitigations() -> String {
+    let Ok(dir) = fs::read_dir("/sys/devices/system/cpu/vulnerabilities") else {
+        return "not known".to_owned();
+    };
+    let mut known: Vec<String> = dir
+        .flatten()
+        .filter_map(|entry| {
+            let state = fs::read_to_string(entry.path()).ok()?;
+            let state = state.trim();
+            let name = entry.file_name();
+            (state != "Not affected").then(|| format!("{}: {state}", name.to_string_lossy()))
+        })
+        .collect();
+    known.sort();
+    if known.is_empty() {
+        "none needed".to_owned()
+    } else {
+        known.join("; ")
+    }
+}
+
+/// The first line of `--version`, or of `-v` where there is no such flag; some write it to standard error.
+fn version(program: &str) -> String {
+    let Some(path) = shell::find(program) else {
+        return format!("{program}: not there");
+    };
+    ["--version", "-v"]
+        .iter()
+        .find_map(|flag| {
+            let output = shell::command(&path).arg(flag).output().ok()?;
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let line = said.lines().next()?.trim().to_owned();
+            (output.status.success() && !line.is_empty()).then_some(line)
+        })
+        .unwrap_or_else(|| format!("{program}, version unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_model() {
+        assert_eq!(model("processor\t: 0\nmodel name\t: A B 7\n"), Some("A B 7"));
+        assert_eq!(model(""), None);
+    }
+}
