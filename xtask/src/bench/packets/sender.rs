@@ -11,6 +11,9 @@ use super::sys::Program;
 /// Frames of one system call: some tens of milliseconds, so that its set-up costs nothing and stopping is prompt.
 const AT_ONCE: u32 = 1 << 18;
 
+/// The nicest share of a core that an ordinary thread can have.
+const HIGHEST: i32 = -20;
+
 /// Sends until stopped or dropped.
 #[derive(Debug)]
 pub struct Sender {
@@ -25,6 +28,8 @@ impl Sender {
         let stopped = Arc::clone(&stop);
         let thread = std::thread::Builder::new().name("sender".to_owned()).spawn(move || {
             pin(core)?;
+            // Of this thread only. Whoever else wants this core has the other one.
+            rustix::process::setpriority_process(None, HIGHEST).context("raising the sender's priority")?;
             while !stopped.load(Ordering::Relaxed) {
                 program.run_live(&frame, ifindex, AT_ONCE)?;
             }
