@@ -5,6 +5,7 @@
 
 mod peers;
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::report;
 use crate::build;
 use crate::setup::{self, Purpose};
 use crate::shell;
@@ -23,14 +25,21 @@ const PROXY_CORE: &str = "0";
 const LOAD_CORE: &str = "1";
 const START_WITHIN: Duration = Duration::from_secs(10);
 
+/// A run of at least these goes into docs/benchmarks.md.
+const SECONDS: u32 = 10;
+const ROUNDS: u32 = 3;
+const METHOD: &str = "\
+Plain HTTP/1.1 on one core, a 128-byte JSON answer, kept connections on both sides. Processor time of the proxy, user and
+system, for each request; medians. The load generator and the upstream have the other core.";
+
 /// Arguments of `bench http`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Length of one measurement.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, default_value_t = SECONDS, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Measurements of each program, taken in turn; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Connections that are open at a time.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4000))]
@@ -57,7 +66,13 @@ pub fn main(http: &Args) -> Result<()> {
             samples.push(measure(peer, http)?);
         }
     }
-    print(&peers, &mut results);
+    let Some(table) = table(&peers, &mut results) else {
+        return Ok(());
+    };
+    println!("\n{table}\n{METHOD}");
+    if http.seconds >= SECONDS && http.rounds >= ROUNDS {
+        report::http(&table, METHOD)?;
+    }
     Ok(())
 }
 
@@ -213,28 +228,32 @@ impl Drop for Running {
     }
 }
 
-fn print(peers: &[Peer], results: &mut [Vec<Sample>]) {
+/// As Markdown, which reads well on a terminal, too.
+fn table(peers: &[Peer], results: &mut [Vec<Sample>]) -> Option<String> {
     let medians: Vec<Sample> = results.iter_mut().filter_map(|samples| median(samples)).collect();
-    let Some(first) = medians.first() else {
-        return;
-    };
-    println!(
-        "\n{:<10} {:>16} {:>10} {:>12}",
-        "", "µs a request", "ratio", "requests/s"
+    let (first, name) = (medians.first()?, peers.first()?.name);
+    let mut table = format!(
+        "| {:<10} | {:>12} | {:>14} | {:>10} |\n|{:-<12}|{:->13}:|{:->15}:|{:->11}:|\n",
+        "",
+        "µs a request",
+        format!("ratio to {name}"),
+        "requests/s",
+        "",
+        "",
+        "",
+        ""
     );
     for (peer, sample) in peers.iter().zip(&medians) {
-        println!(
-            "{:<10} {:>16.2} {:>10.2} {:>12.0}",
+        let _ = writeln!(
+            table,
+            "| {:<10} | {:>12.2} | {:>14.2} | {:>10.0} |",
             peer.name,
             sample.micros,
             sample.micros / first.micros,
             sample.rate
         );
     }
-    println!(
-        "\nProcessor time of the proxy, user and system, medians; the ratio is to {}.",
-        peers[0].name
-    );
+    Some(table)
 }
 
 fn median(samples: &mut [Sample]) -> Option<Sample> {

@@ -1,6 +1,7 @@
 //! What is measured: rules, traffic, who takes part, and the ratios that are aimed at.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::tools::{Rules, Tool};
 use super::traffic::{Segment, Sources};
@@ -23,6 +24,8 @@ pub struct Case {
     pub rules: Rules,
     pub sources: Sources,
     pub segment: Segment,
+    /// How long each program gets the load before the first round, for tables that fill by themselves.
+    pub soak: Duration,
     pub tools: &'static [Tool],
     pub targets: &'static [Target],
 }
@@ -43,7 +46,7 @@ pub enum Than {
     Case(&'static str),
 }
 
-use Tool::{Ceiling, Gateway, Nothing, NftIngress, NftRaw, XdpFilter};
+use Tool::{Ceiling, Gateway, NftIngress, NftRaw, Nothing, XdpFilter};
 
 const WITH_NFT: &[Tool] = &[Gateway, NftRaw, NftIngress, Ceiling];
 
@@ -62,6 +65,7 @@ pub const ALL: &[Case] = &[
         },
         sources: DENIED,
         segment: Segment::Syn,
+        soak: Duration::ZERO,
         tools: &[Gateway, XdpFilter, NftRaw, NftIngress, Ceiling],
         targets: &[target(Than::XdpFilter, 1.0), target(Than::Nftables, 1.8)],
     },
@@ -75,6 +79,7 @@ pub const ALL: &[Case] = &[
         },
         sources: ADDRESSES,
         segment: Segment::Syn,
+        soak: Duration::ZERO,
         tools: WITH_NFT,
         targets: &[target(Than::Nftables, 2.0)],
     },
@@ -89,6 +94,7 @@ pub const ALL: &[Case] = &[
         },
         sources: PREFIXES,
         segment: Segment::Syn,
+        soak: Duration::ZERO,
         tools: WITH_NFT,
         targets: &[target(Than::Nftables, 1.5)],
     },
@@ -103,6 +109,7 @@ pub const ALL: &[Case] = &[
         },
         sources: UNLISTED,
         segment: Segment::Syn,
+        soak: Duration::ZERO,
         tools: WITH_NFT,
         targets: &[target(Than::Nftables, 2.0)],
     },
@@ -117,7 +124,8 @@ pub const ALL: &[Case] = &[
         },
         sources: SPOOFED,
         segment: Segment::Syn,
-        tools: WITH_NFT,
+        soak: Duration::from_secs(3),
+        tools: &[Gateway, NftRaw, NftIngress, Ceiling, Nothing],
         targets: &[target(Than::Nftables, 3.5), target(Than::Case("syn-one"), 0.8)],
     },
     Case {
@@ -132,6 +140,7 @@ pub const ALL: &[Case] = &[
         },
         sources: UNLISTED,
         segment: Segment::Ack,
+        soak: Duration::ZERO,
         tools: &[Gateway, XdpFilter, NftRaw, NftIngress, Nothing],
         targets: &[],
     },

@@ -75,7 +75,8 @@ pub fn main(args: &Args) -> Result<()> {
 fn end_with_parent() -> Result<()> {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let always = Arc::new(AtomicBool::new(true));
-        signal_hook::flag::register_conditional_shutdown(signal, 130, always).context("listening for signals")?;
+        signal_hook::flag::register_conditional_shutdown(signal, 130, always)
+            .context("listening for signals")?;
     }
     let watch = || {
         // The end of the stream or an error: either way nobody is there any more.
@@ -132,10 +133,17 @@ fn measure(case: &Case, plan: &Plan, home: &Home) -> Result<CaseResult> {
             rates: Vec::new(),
         });
     }
+    if !case.soak.is_zero() {
+        shell::step(format!("{}: filling tables", case.title));
+        for contestant in &contestants {
+            rate(&contestant.lane, &program, &frame, case.soak)?;
+        }
+    }
+    let length = Duration::from_secs_f64(plan.seconds());
     for round in 1..=plan.rounds() {
         shell::step(format!("{}: round {round} of {}", case.title, plan.rounds()));
         for contestant in &mut contestants {
-            let rate = rate(&contestant.lane, &program, &frame, plan.seconds())?;
+            let rate = rate(&contestant.lane, &program, &frame, length)?;
             contestant.rates.push(rate);
         }
     }
@@ -151,11 +159,11 @@ fn measure(case: &Case, plan: &Plan, home: &Home) -> Result<CaseResult> {
 }
 
 /// Packets a second that the receiving end takes while the sender is at work.
-fn rate(lane: &Lane, program: &Arc<Program>, frame: &[u8], seconds: f64) -> Result<f64> {
+fn rate(lane: &Lane, program: &Arc<Program>, frame: &[u8], length: Duration) -> Result<f64> {
     let sender = Sender::start(Arc::clone(program), frame.to_vec(), lane.ifindex, MEASURED)?;
     std::thread::sleep(WARM_UP);
     let (start, before) = (Instant::now(), lane.received()?);
-    std::thread::sleep(Duration::from_secs_f64(seconds));
+    std::thread::sleep(length);
     let (took, after) = (start.elapsed(), lane.received()?);
     sender.stop()?;
     Ok((after - before) as f64 / took.as_secs_f64())
@@ -165,7 +173,11 @@ fn rate(lane: &Lane, program: &Arc<Program>, frame: &[u8], seconds: f64) -> Resu
 /// through to the stack, or the figure is worth nothing.
 fn row(contestant: &Contestant) -> Result<Row> {
     let Contestant {
-        name, lane, before, rates, ..
+        name,
+        lane,
+        before,
+        rates,
+        ..
     } = contestant;
     let after = Counts::read(lane, contestant.running.as_ref())?;
     let received = (after.received - before.received) as f64;
@@ -184,8 +196,7 @@ fn row(contestant: &Contestant) -> Result<Row> {
     Ok(Row {
         tool: (*name).to_owned(),
         mpps: median(&mpps).context("at least one round")?,
-        lowest: mpps.iter().copied().fold(f64::INFINITY, f64::min),
-        highest: mpps.iter().copied().fold(0.0, f64::max),
+        rounds: mpps,
         dropped: 1.0 - let_through / received,
     })
 }

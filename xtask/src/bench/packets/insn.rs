@@ -138,7 +138,10 @@ mod tests {
         assert_eq!(bytes(op(Op::Mov, Reg::R0, 2)), (0xb4, 0x00, 0, 2));
         assert_eq!(bytes(copy(Reg::R6, Reg::R1)), (0xbf, 0x16, 0, 0));
         assert_eq!(bytes(load(Width::Word, Reg::R7, Reg::R6, 4)), (0x61, 0x67, 4, 0));
-        assert_eq!(bytes(store(Width::Half, Reg::R7, 24, Reg::R1)), (0x6b, 0x17, 24, 0));
+        assert_eq!(
+            bytes(store(Width::Half, Reg::R7, 24, Reg::R1)),
+            (0x6b, 0x17, 24, 0)
+        );
         assert_eq!(bytes(big_endian(Reg::R1, 32)), (0xdc, 0x01, 0, 32));
         assert_eq!(bytes(skip_if_greater(Reg::R1, Reg::R8, 3)), (0x2d, 0x81, 3, 0));
         assert_eq!(bytes(random()), (0x85, 0, 0, 7));

@@ -33,8 +33,5 @@ pub fn measure(plan: &Plan, home: &Home) -> Result<Vec<Load>> {
         with: with.to_owned(),
         seconds: median(seconds).unwrap_or(0.0),
     };
-    Ok(vec![
-        load("gateway deny import", &ours),
-        load("nft -f", &theirs),
-    ])
+    Ok(vec![load("gateway deny import", &ours), load("nft -f", &theirs)])
 }

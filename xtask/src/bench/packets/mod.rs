@@ -115,9 +115,7 @@ fn measure(plan: &Plan, privilege: Privilege, gateway: &Path, dir: &Path) -> Res
     let unshare = shell::find("unshare").context("unshare is not on PATH")?;
     let mut command = privilege.command(&unshare);
     command.args(["--mount", "--net", "--"]).arg(this);
-    command
-        .args(["bench", "packets-inside"])
-        .args(plan.arguments());
+    command.args(["bench", "packets-inside"]).args(plan.arguments());
     command.arg("--gateway").arg(gateway).arg("--dir").arg(dir);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("starting the measurement")?;
@@ -125,7 +123,10 @@ fn measure(plan: &Plan, privilege: Privilege, gateway: &Path, dir: &Path) -> Res
     let output = child.wait_with_output().context("waiting for the measurement")?;
     drop(open);
     if !output.status.success() {
-        bail!("the measurement ended with {}; what it said stands above", output.status);
+        bail!(
+            "the measurement ended with {}; what it said stands above",
+            output.status
+        );
     }
     serde_json::from_slice(&output.stdout).context("reading the results")
 }

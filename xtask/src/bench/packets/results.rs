@@ -31,8 +31,8 @@ pub struct Row {
     pub tool: String,
     /// Millions of packets a second that reached it: the median of the rounds.
     pub mpps: f64,
-    pub lowest: f64,
-    pub highest: f64,
+    /// Each round.
+    pub rounds: Vec<f64>,
     /// Part of the packets that did not get into the stack.
     pub dropped: f64,
 }
@@ -62,12 +62,47 @@ pub struct Load {
     pub seconds: f64,
 }
 
-impl CaseResult {
-    pub fn rate(&self, tool: Tool) -> Option<f64> {
-        self.rows
+impl Row {
+    pub fn lowest(&self) -> f64 {
+        self.rounds.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    pub fn highest(&self) -> f64 {
+        self.rounds.iter().copied().fold(0.0, f64::max)
+    }
+
+    /// Nanoseconds of the core for each packet, with all that the rig needs for it.
+    pub fn ns(&self) -> f64 {
+        1000.0 / self.mpps
+    }
+
+    /// How many times as fast as another program of the same case: the median of the rounds' ratios, since what disturbs
+    /// a round mostly disturbs both.
+    pub fn times(&self, other: &Self) -> f64 {
+        let ratios: Vec<f64> = self
+            .rounds
             .iter()
-            .find(|row| row.tool == tool.name())
-            .map(|row| row.mpps)
+            .zip(&other.rounds)
+            .map(|(a, b)| a / b)
+            .collect();
+        median(&ratios).unwrap_or(f64::NAN)
+    }
+}
+
+impl CaseResult {
+    pub fn row(&self, tool: Tool) -> Option<&Row> {
+        self.rows.iter().find(|row| row.tool == tool.name())
+    }
+
+    /// The row that the gateway's is compared with in the last column: itself if it is not there.
+    pub fn ours<'a>(&'a self, or: &'a Row) -> &'a Row {
+        self.row(Tool::Gateway).unwrap_or(or)
+    }
+
+    /// What a packet costs where the program under test costs nothing: dropped at once, or passed without a filter.
+    pub fn floor(&self) -> Option<f64> {
+        let row = self.row(Tool::Nothing).or_else(|| self.row(Tool::Ceiling))?;
+        Some(row.ns())
     }
 }
 
@@ -75,25 +110,24 @@ impl Results {
     /// The targets of a case, from its own rows and from those of the cases before it. One whose peer was not measured
     /// is left out: with `--only` that is what was asked for.
     pub fn targets(&self, case: &Case, result: &CaseResult) -> Vec<TargetResult> {
-        let Some(ours) = result.rate(Tool::Gateway) else {
+        let Some(ours) = result.row(Tool::Gateway) else {
             return Vec::new();
         };
-        let other = |than: &Than| match than {
-            Than::XdpFilter => Some(("xdp-filter".to_owned(), result.rate(Tool::XdpFilter)?)),
+        let ratio = |than: &Than| match than {
+            Than::XdpFilter => Some(("xdp-filter".to_owned(), ours.times(result.row(Tool::XdpFilter)?))),
             Than::Nftables => {
-                let best = result
-                    .rate(Tool::NftRaw)?
-                    .max(result.rate(Tool::NftIngress)?);
-                Some(("the better nftables hook".to_owned(), best))
+                let (raw, ingress) = (result.row(Tool::NftRaw)?, result.row(Tool::NftIngress)?);
+                let best = if raw.mpps > ingress.mpps { raw } else { ingress };
+                Some(("the better nftables hook".to_owned(), ours.times(best)))
             }
             Than::Case(id) => {
-                let of = self.cases.iter().find(|case| case.id == *id)?;
-                Some((format!("the gateway in `{id}`"), of.rate(Tool::Gateway)?))
+                let other = self.cases.iter().find(|case| case.id == *id)?;
+                let rate = other.row(Tool::Gateway)?.mpps;
+                Some((format!("the gateway in `{id}`"), ours.mpps / rate))
             }
         };
         let targets = case.targets.iter().filter_map(|target| {
-            let (than, rate) = other(&target.than)?;
-            let ratio = ours / rate;
+            let (than, ratio) = ratio(&target.than)?;
             Some(TargetResult {
                 than,
                 ratio,
@@ -135,8 +169,7 @@ mod tests {
                 .map(|(tool, mpps)| Row {
                     tool: tool.name().to_owned(),
                     mpps: *mpps,
-                    lowest: *mpps,
-                    highest: *mpps,
+                    rounds: vec![*mpps],
                     dropped: 1.0,
                 })
                 .collect(),
@@ -149,7 +182,10 @@ mod tests {
             "syn-spoofed",
             &[(Tool::Gateway, 4.0), (Tool::NftRaw, 1.0), (Tool::NftIngress, 2.0)],
         );
-        let case = cases::ALL.iter().find(|case| case.id == "syn-spoofed").expect("a case");
+        let case = cases::ALL
+            .iter()
+            .find(|case| case.id == "syn-spoofed")
+            .expect("a case");
         let targets = results.targets(case, &spoofed);
         assert_eq!(targets.len(), 2);
         assert_eq!((targets[0].ratio, targets[0].met), (2.0, false));

@@ -47,7 +47,9 @@ impl Lane {
         // No address of its own making, so that nobody speaks but the sender.
         let (quiet, peer) = (
             ["addrgenmode", "none"],
-            ["type", "veth", "peer", "name", DEVICE, "address", &mac, "netns", name],
+            [
+                "type", "veth", "peer", "name", DEVICE, "address", &mac, "netns", name,
+            ],
         );
         ip(&[&["link", "add", &sender][..], &peer].concat())?;
         ip(&[&["link", "set", &sender][..], &quiet].concat())?;
@@ -87,7 +89,11 @@ impl Lane {
 
     /// Packets that the receiving end has taken off the wire and handed on, as the device counts them.
     pub fn received(&self) -> Result<u64> {
-        let path = self.sysfs().join("class/net").join(DEVICE).join("statistics/rx_packets");
+        let path = self
+            .sysfs()
+            .join("class/net")
+            .join(DEVICE)
+            .join("statistics/rx_packets");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         text.trim().parse().context("a count of packets")
     }
@@ -167,7 +173,8 @@ mod tests {
 
     #[test]
     fn reads_what_found_no_route() {
-        let snmp = "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors\nIp: 2 64 9 1 7\nTcp: a\nTcp: 1\n";
+        let snmp =
+            "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors\nIp: 2 64 9 1 7\nTcp: a\nTcp: 1\n";
         assert_eq!(unroutable(snmp), Some(7));
         assert_eq!(unroutable("Tcp: a\n"), None);
     }

@@ -58,14 +58,62 @@ pub fn measure(plan: &Plan, home: &Home) -> Result<Vec<Run>> {
         })
     };
     let mut rows = [
-        row("empty program that passes", &empty, UNLISTED, Segment::Ack, XDP_PASS)?,
-        row("gateway, no lists: ACK passed", &bare, UNLISTED, Segment::Ack, XDP_PASS)?,
-        row("gateway, everything on: ACK passed", &full, UNLISTED, Segment::Ack, XDP_PASS)?,
-        row("gateway, everything on: denied address", &full, DENIED, Segment::Syn, XDP_DROP)?,
-        row("gateway, everything on: denied prefix", &full, PREFIXES, Segment::Syn, XDP_DROP)?,
-        row("gateway, everything on: SYN over its limit", &full, UNLISTED, Segment::Syn, XDP_DROP)?,
-        row("xdp-filter, IPv4 only: ACK passed", &peer, UNLISTED, Segment::Ack, XDP_PASS)?,
-        row("xdp-filter, IPv4 only: denied address", &peer, DENIED, Segment::Syn, XDP_DROP)?,
+        row(
+            "empty program that passes",
+            &empty,
+            UNLISTED,
+            Segment::Ack,
+            XDP_PASS,
+        )?,
+        row(
+            "gateway, no lists: ACK passed",
+            &bare,
+            UNLISTED,
+            Segment::Ack,
+            XDP_PASS,
+        )?,
+        row(
+            "gateway, everything on: ACK passed",
+            &full,
+            UNLISTED,
+            Segment::Ack,
+            XDP_PASS,
+        )?,
+        row(
+            "gateway, everything on: denied address",
+            &full,
+            DENIED,
+            Segment::Syn,
+            XDP_DROP,
+        )?,
+        row(
+            "gateway, everything on: denied prefix",
+            &full,
+            PREFIXES,
+            Segment::Syn,
+            XDP_DROP,
+        )?,
+        row(
+            "gateway, everything on: SYN over its limit",
+            &full,
+            UNLISTED,
+            Segment::Syn,
+            XDP_DROP,
+        )?,
+        row(
+            "xdp-filter, IPv4 only: ACK passed",
+            &peer,
+            UNLISTED,
+            Segment::Ack,
+            XDP_PASS,
+        )?,
+        row(
+            "xdp-filter, IPv4 only: denied address",
+            &peer,
+            DENIED,
+            Segment::Syn,
+            XDP_DROP,
+        )?,
     ];
     for round in 1..=plan.rounds() {
         shell::step(format!("Test runs: round {round} of {}", plan.rounds()));

@@ -26,15 +26,18 @@ impl Sender {
     pub fn start(program: Arc<Program>, frame: Vec<u8>, ifindex: u32, core: usize) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let thread = std::thread::Builder::new().name("sender".to_owned()).spawn(move || {
-            pin(core)?;
-            // Of this thread only. Whoever else wants this core has the other one.
-            rustix::process::setpriority_process(None, HIGHEST).context("raising the sender's priority")?;
-            while !stopped.load(Ordering::Relaxed) {
-                program.run_live(&frame, ifindex, AT_ONCE)?;
-            }
-            Ok(())
-        });
+        let thread = std::thread::Builder::new()
+            .name("sender".to_owned())
+            .spawn(move || {
+                pin(core)?;
+                // Of this thread only. Whoever else wants this core has the other one.
+                rustix::process::setpriority_process(None, HIGHEST)
+                    .context("raising the sender's priority")?;
+                while !stopped.load(Ordering::Relaxed) {
+                    program.run_live(&frame, ifindex, AT_ONCE)?;
+                }
+                Ok(())
+            });
         Ok(Self {
             stop,
             thread: Some(thread.context("starting the sender's thread")?),

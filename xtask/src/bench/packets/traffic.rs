@@ -162,7 +162,24 @@ pub fn frame(mac: [u8; 6], segment: Segment) -> [u8; FRAME] {
         Segment::Syn => 0x02,
         Segment::Ack => 0x10,
     };
-    let tcp = [0xc0, 0, 0x01, 0xbb, 0, 0, 0, 1, 0, 0, 0, 1, 5 << 4, flags, 0xff, 0xff];
+    let tcp = [
+        0xc0,
+        0,
+        0x01,
+        0xbb,
+        0,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        1,
+        5 << 4,
+        flags,
+        0xff,
+        0xff,
+    ];
     frame[TCP..TCP + 16].copy_from_slice(&tcp);
     frame
 }
@@ -292,7 +309,10 @@ mod tests {
         );
         assert_eq!(nets[0].to_string(), "128.0.0.0/20");
         assert_eq!(
-            Sources::One([192, 0, 2, 1].into()).nets().next().map(|net| net.to_string()),
+            Sources::One([192, 0, 2, 1].into())
+                .nets()
+                .next()
+                .map(|net| net.to_string()),
             Some("192.0.2.1".to_owned())
         );
     }

@@ -36,6 +36,10 @@ mod tests {
         let three = replace(&two, "a", "other");
         assert!(three.contains("<!-- a: begin -->\nother\n<!-- a: end -->\n\n<!-- b: begin -->\nsecond\n"));
         assert!(!three.contains("first"));
-        assert_eq!(replace(&three, "a", "other"), three, "the same again changes nothing");
+        assert_eq!(
+            replace(&three, "a", "other"),
+            three,
+            "the same again changes nothing"
+        );
     }
 }

@@ -2,23 +2,26 @@
 
 use std::fmt::Write as _;
 
-use super::terminal::sentence;
+use super::terminal::{over_rig, sentence};
 use crate::bench::packets::results::{CaseResult, Results};
 
 const METHOD: &str = "\
 Each program is in a network namespace of its own behind a veth pair, loaded and ready for the whole case. The sender is a
 BPF program that runs over live frames (`BPF_PROG_TEST_RUN`) and sends each one out with the next source address and good
-checksums: 60-byte frames, TCP. Programs take turns, round after round, and the median of the rounds counts.
+checksums: 60-byte frames, TCP. Programs take turns, round after round; a rate is the median of the rounds, and `gateway is`
+the median of the rounds' ratios.
 
 * **What is counted**: packets that the receiving device took off the wire in a second (`rx_packets`). Once all is quiet,
   these are compared with what the program under test says it dropped, by its own counters, and with what arrived in the
   stack behind it; a difference of more than 0.1 % makes the run fail.
-* **One core does it all.** A veth pair's receiving end works on the core that sends: generating a frame, carrying it
-  over and dealing with it happen one after another, and the other core does none of it. So a rate includes what the rig
-  costs, the same for all programs of a case: the empty program that drops everything shows it. A ratio between two
-  programs is therefore *smaller* than the ratio of their own times.
+* **One core does it all.** A veth pair's receiving end works on the core that sends: making a frame, carrying it over and
+  dealing with it happen one after another, and the other core does none of it. (Handing the receiving end to a thread on
+  the other core was tried: the two then wait for each other's cache lines, and no figure came out the same twice.) So a
+  rate includes what the rig costs, the same for all programs of a case. The empty program that drops everything shows
+  that cost; `over the rig` is what is left without it. A ratio of two rates is therefore *smaller* than the ratio of the
+  programs' own times.
 * **Packets that pass** go on into the stack and end at the routing table, since no route leads to their destination:
-  after all hooks, and with no socket's work in the figure.
+  after all hooks, and with no socket's work in the figure. Where packets pass, `over the rig` is over having no filter.
 * **Rules** are the same for all, in each program's own words and with a counter on each drop. The gateway is the release
   binary with `gateway run`, its lists come by `gateway deny import`. xdp-filter runs the smallest of its programs that
   can do the case.
@@ -71,25 +74,32 @@ fn targets(results: &Results) -> String {
 }
 
 fn table(case: &CaseResult) -> String {
-    let ours = case.rows.first().map_or(0.0, |row| row.mpps);
     let mut text = format!(
-        "### {}\n\n{}\n\n| | Mpps | lowest to highest | dropped | gateway is |\n|---|---:|---:|---:|---:|\n",
+        "### {}\n\n{}\n\n| | Mpps | lowest to highest | ns a packet | over the rig | dropped | gateway is |\n\
+         |---|---:|---:|---:|---:|---:|---:|\n",
         case.title, case.what
     );
     for row in &case.rows {
         let _ = writeln!(
             text,
-            "| {} | {:.2} | {:.2} to {:.2} | {:.1} % | {:.2}x |",
+            "| {} | {:.2} | {:.2} to {:.2} | {:.0} | {} | {:.1} % | {:.2}x |",
             row.tool,
             row.mpps,
-            row.lowest,
-            row.highest,
+            row.lowest(),
+            row.highest(),
+            row.ns(),
+            over_rig(case, row),
             row.dropped * 100.0,
-            ours / row.mpps
+            case.ours(row).times(row)
         );
     }
     text.push('\n');
-    for note in case.targets.iter().map(sentence).chain(case.notes.iter().cloned()) {
+    for note in case
+        .targets
+        .iter()
+        .map(sentence)
+        .chain(case.notes.iter().cloned())
+    {
         let _ = writeln!(text, "* {note}");
     }
     if !case.targets.is_empty() || !case.notes.is_empty() {

@@ -19,12 +19,18 @@ pub fn packets(results: &Results) -> Result<()> {
     let docs = shell::root().join("docs");
     std::fs::create_dir_all(&docs).context("making docs")?;
     std::fs::write(docs.join(PLOT), plot::svg(&results.cases)).context("writing the plot")?;
-    section("packets", &markdown::packets(results, PLOT, &machine::describe(&["nft", "xdp-filter"])))
+    section(
+        "packets",
+        &markdown::packets(results, PLOT, &machine::describe(&["nft", "xdp-filter"])),
+    )
 }
 
 /// Puts the table of `bench http` into the document.
 pub fn http(table: &str, method: &str) -> Result<()> {
-    section("http", &markdown::http(table, method, &machine::describe(&["nginx", "haproxy"])))
+    section(
+        "http",
+        &markdown::http(table, method, &machine::describe(&["nginx", "haproxy"])),
+    )
 }
 
 fn section(name: &str, text: &str) -> Result<()> {

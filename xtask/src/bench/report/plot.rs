@@ -61,7 +61,9 @@ pub fn svg(cases: &[CaseResult]) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -74,8 +76,7 @@ mod tests {
         let row = |tool: &str, mpps| Row {
             tool: tool.to_owned(),
             mpps,
-            lowest: mpps,
-            highest: mpps,
+            rounds: vec![mpps],
             dropped: 1.0,
         };
         let case = CaseResult {

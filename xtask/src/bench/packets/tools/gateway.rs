@@ -136,7 +136,10 @@ impl Running for Gateway {
         let counters = status["counters"].as_array().context("counters in the status")?;
         let drops = counters.iter().filter(|counter| counter["verdict"] == "drop");
         let packets = drops.map(|counter| counter["packets"].as_u64());
-        packets.sum::<Option<u64>>().context("packets of a counter").map(Some)
+        packets
+            .sum::<Option<u64>>()
+            .context("packets of a counter")
+            .map(Some)
     }
 }
 

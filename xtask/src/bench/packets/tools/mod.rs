@@ -89,7 +89,11 @@ pub struct Home {
 }
 
 impl Home {
-    fn write(&self, name: &str, write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>) -> Result<PathBuf> {
+    fn write(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>,
+    ) -> Result<PathBuf> {
         let path = self.dir.join(name);
         let file = File::create(&path).with_context(|| format!("making {}", path.display()))?;
         let mut file = BufWriter::new(file);

@@ -46,9 +46,7 @@ pub fn load_seconds(lane: &Lane, rules: &Rules, home: &Home) -> Result<Duration>
 }
 
 fn load(lane: &Lane, rules: &Rules, home: &Home, hook: Hook) -> Result<Duration> {
-    let file = home.write(&format!("{}.nft", lane.name()), |file| {
-        write(file, rules, hook)
-    })?;
+    let file = home.write(&format!("{}.nft", lane.name()), |file| write(file, rules, hook))?;
     let start = Instant::now();
     shell::output(lane.command("nft").arg("-f").arg(&file))?;
     Ok(start.elapsed())
@@ -99,14 +97,8 @@ fn write(file: &mut dyn Write, rules: &Rules, hook: Hook) -> io::Result<()> {
 impl Running for Nftables {
     fn dropped(&self, lane: &Lane) -> Result<Option<u64>> {
         let mut command = lane.command("nft");
-        let said = shell::output(command.args([
-            "-j",
-            "list",
-            "counter",
-            self.hook.family(),
-            "bench",
-            "dropped",
-        ]))?;
+        let said =
+            shell::output(command.args(["-j", "list", "counter", self.hook.family(), "bench", "dropped"]))?;
         packets(&said)
             .context("what `nft list counter` says has an unknown form")
             .map(Some)
@@ -128,8 +120,7 @@ mod tests {
 
     #[test]
     fn writes_what_nft_reads() {
-        let mut file = Vec::new();
-        let rules = Rules {
+        const RULES: Rules = Rules {
             deny: &[
                 Sources::One(std::net::Ipv4Addr::new(192, 0, 2, 1)),
                 Sources::Spread(2),
@@ -137,7 +128,8 @@ mod tests {
             ],
             syn_limit: true,
         };
-        write(&mut file, &rules, Hook::Ingress).expect("into memory");
+        let mut file = Vec::new();
+        write(&mut file, &RULES, Hook::Ingress).expect("into memory");
         let text = String::from_utf8(file).expect("text");
         assert!(text.contains("set s1 { type ipv4_addr;  elements = {128.0.0.0,\n"));
         assert!(text.contains("set s2 { type ipv4_addr; flags interval; elements = {128.0.0.0/20,\n"));
@@ -147,7 +139,8 @@ mod tests {
 
     #[test]
     fn reads_a_counter() {
-        let said = r#"{"nftables": [{"metainfo": {}}, {"counter": {"name": "dropped", "packets": 7, "bytes": 9}}]}"#;
+        let said =
+            r#"{"nftables": [{"metainfo": {}}, {"counter": {"name": "dropped", "packets": 7, "bytes": 9}}]}"#;
         assert_eq!(packets(said), Some(7));
         assert_eq!(packets("{}"), None);
     }

@@ -28,7 +28,11 @@ pub fn start(lane: &Lane, rules: &Rules) -> Result<impl Running + use<>> {
     }
     let cut = singles.next().is_some();
     Ok(XdpFilter {
-        note: cut.then(|| format!("xdp-filter holds {count} addresses only: it can take 10,000 at most, no prefix and no limit")),
+        note: cut.then(|| {
+            format!(
+                "xdp-filter holds {count} addresses only: it can take 10,000 at most, no prefix and no limit"
+            )
+        }),
     })
 }
 
