@@ -116,8 +116,8 @@ pub const ALL: &[Case] = &[
     Case {
         id: "syn-spoofed",
         title: "SYNs from 16,000,000 spoofed sources",
-        what: "The same limit; each SYN comes from a random one of 16 million addresses. What a program lets through goes \
-               on into the stack and ends there without a route, so letting much through costs it much.",
+        what: "The same limit; each SYN comes from a random one of 16 million addresses. What a program lets through \
+               goes on into the stack, which costs far more than dropping it.",
         rules: Rules {
             deny: &[],
             syn_limit: true,
@@ -132,8 +132,8 @@ pub const ALL: &[Case] = &[
         id: "passed",
         title: "Passed traffic, all lists loaded",
         what: "A million addresses and a hundred thousand prefixes are denied, and the SYN limit is on; a source that is not \
-               listed sends ACKs. All of them pass, go through the stack's early part and end there without a route: the \
-               difference to no filter is what a filter costs the traffic that it is not for.",
+               listed sends ACKs. All of them pass: the difference to no filter is what a filter costs the traffic that it \
+               is not for.",
         rules: Rules {
             deny: &[ADDRESSES, PREFIXES],
             syn_limit: true,

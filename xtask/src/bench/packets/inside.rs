@@ -117,7 +117,7 @@ impl Counts {
 
 fn measure(case: &Case, plan: &Plan, home: &Home) -> Result<CaseResult> {
     shell::step(format!("{}: loading", case.title));
-    let frame = traffic::frame(rig::mac(), case.segment).to_vec();
+    let frame = traffic::frame(case.segment).to_vec();
     let program = Arc::new(traffic::program(case.sources, &frame)?);
     let mut contestants = Vec::new();
     for (number, tool) in case.tools.iter().enumerate() {

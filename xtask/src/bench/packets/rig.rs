@@ -7,6 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +18,9 @@ use crate::shell;
 
 /// The device at the receiving end, the same in every lane.
 pub const DEVICE: &str = "gw0";
-const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The receiving ends' addresses.
+pub const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 const BPFFS: &str = "/sys/fs/bpf";
@@ -54,7 +57,7 @@ impl Lane {
         ip(&[&["link", "add", &sender][..], &peer].concat())?;
         ip(&[&["link", "set", &sender][..], &quiet].concat())?;
         ip(&[&["-n", name, "link", "set", DEVICE][..], &quiet].concat())?;
-        ip(&["-n", name, "addr", "add", "10.77.0.1/24", "dev", DEVICE])?;
+        ip(&["-n", name, "addr", "add", &format!("{ADDRESS}/24"), "dev", DEVICE])?;
         let lane = Self {
             name: name.to_owned(),
             ifindex: ifindex(&sender)?,
@@ -98,10 +101,10 @@ impl Lane {
         text.trim().parse().context("a count of packets")
     }
 
-    /// Packets that came past every hook and found no route: what was let through.
+    /// Packets that came past every hook, and ended in TCP for their checksum.
     pub fn let_through(&self) -> Result<u64> {
         let text = shell::output(self.command("cat").arg("/proc/net/snmp"))?;
-        unroutable(&text).context("/proc/net/snmp has an unknown form")
+        bad_checksums(&text).context("/proc/net/snmp has an unknown form")
     }
 
     /// The number of the XDP program on the receiving end.
@@ -146,11 +149,6 @@ fn ip(words: &[&str]) -> Result<()> {
     shell::run(shell::command("ip").args(words))
 }
 
-/// The receiving ends' address.
-pub const fn mac() -> [u8; 6] {
-    MAC
-}
-
 /// A device's number in this thread's namespace.
 fn ifindex(device: &str) -> Result<u32> {
     use rustix::net::{AddressFamily, SocketType, netdevice, socket};
@@ -158,12 +156,11 @@ fn ifindex(device: &str) -> Result<u32> {
     netdevice::name_to_index(&socket, device).with_context(|| format!("finding {device}"))
 }
 
-/// `InAddrErrors` of the lines `Ip: Forwarding … InAddrErrors …` and `Ip: 2 … 0 …`: packets for an address that this
-/// host has no route to, while it does not forward.
-fn unroutable(snmp: &str) -> Option<u64> {
-    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Ip: "));
+/// `InCsumErrors` of the lines `Tcp: RtoAlgorithm … InCsumErrors` and `Tcp: 1 … 0`.
+fn bad_checksums(snmp: &str) -> Option<u64> {
+    let mut lines = snmp.lines().filter_map(|line| line.strip_prefix("Tcp: "));
     let (names, values) = (lines.next()?, lines.next()?);
-    let at = names.split(' ').position(|name| name == "InAddrErrors")?;
+    let at = names.split(' ').position(|name| name == "InCsumErrors")?;
     values.split(' ').nth(at)?.parse().ok()
 }
 
@@ -172,10 +169,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_found_no_route() {
-        let snmp =
-            "Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors\nIp: 2 64 9 1 7\nTcp: a\nTcp: 1\n";
-        assert_eq!(unroutable(snmp), Some(7));
-        assert_eq!(unroutable("Tcp: a\n"), None);
+    fn reads_what_ended_in_tcp() {
+        let snmp = "Ip: Forwarding InReceives\nIp: 2 9\nTcp: InSegs InErrs InCsumErrors\nTcp: 9 8 7\nUdp: a\nUdp: 1\n";
+        assert_eq!(bad_checksums(snmp), Some(7));
+        assert_eq!(bad_checksums("Ip: a\n"), None);
     }
 }

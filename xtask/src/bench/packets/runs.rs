@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 
 use super::cases::{ADDRESSES, DENIED, PREFIXES, UNLISTED};
 use super::results::{Run, median};
-use super::rig::{self, Lane};
+use super::rig::Lane;
 use super::sys::{Program, XDP_DROP, XDP_PASS};
 use super::tools::{Home, Rules, Tool};
 use super::traffic::{self, Segment, Sources};
@@ -137,6 +137,6 @@ pub fn measure(plan: &Plan, home: &Home) -> Result<Vec<Run>> {
 
 /// One frame from one of the sources.
 fn one(sources: Sources, segment: Segment) -> Result<Vec<u8>> {
-    let frame = traffic::frame(rig::mac(), segment);
+    let frame = traffic::frame(segment);
     Ok(traffic::program(sources, &frame)?.rewrite(&frame)?.1)
 }

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use super::insn::{
     Insn, Op, Reg, Width, advance, big_endian, copy, exit, load, op, op_reg, random, skip_if_greater, store,
 };
+use super::rig::{ADDRESS, MAC};
 use super::sys::{Program, XDP_TX};
 
 /// All listed sources lie in 128.0.0.0/2.
@@ -147,17 +148,17 @@ const IP_CHECKSUM: usize = IP + 10;
 const TCP_CHECKSUM: usize = TCP + 16;
 const HEADERS: i32 = 54;
 
-/// Where to: a machine behind the receiver, which has no route to it. Packets that a program under test lets through
-/// end there, after all its hooks.
-pub const DESTINATION: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// A whole sum that makes the TCP checksum wrong in every packet, by one. Packets that a program under test lets through
+/// end in the stack for that: after all hooks, counted, and at once. An answer to each would cost more than any filter.
+const WRONG: u32 = 1;
 
-/// A frame to `mac` from 0.0.0.0, with checksums that lack the source.
-pub fn frame(mac: [u8; 6], segment: Segment) -> [u8; FRAME] {
+/// A frame to the receiving end from 0.0.0.0, with checksums that lack the source.
+pub fn frame(segment: Segment) -> [u8; FRAME] {
     let mut frame = [0; FRAME];
-    frame[..6].copy_from_slice(&mac);
+    frame[..6].copy_from_slice(&MAC);
     frame[6..IP].copy_from_slice(&[2, 0, 0, 0, 0, 2, 8, 0]);
     frame[IP..IP + 10].copy_from_slice(&[0x45, 0, 0, 40, 0x12, 0x34, 0x40, 0, 64, 6]);
-    frame[SOURCE + 4..TCP].copy_from_slice(&DESTINATION.octets());
+    frame[SOURCE + 4..TCP].copy_from_slice(&ADDRESS.octets());
     let flags = match segment {
         Segment::Syn => 0x02,
         Segment::Ack => 0x10,
@@ -192,7 +193,7 @@ fn sum(bytes: &[u8]) -> u32 {
         .sum()
 }
 
-/// Sends each frame back out with the next source and good checksums. `frame` is what it will be run over.
+/// Sends each frame back out with the next source, a good IP checksum and a TCP checksum that is wrong by one. `frame` is what it will be run over.
 pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
     use Reg::{R0, R1, R7, R8, R9};
     // Data and its end; too short a frame is sent as it is, which the check below would show.
@@ -204,7 +205,7 @@ pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
         store(Width::Word, R7, SOURCE as i16, R1),
     ]);
     // TCP's sum takes in addresses, protocol and length; all but the source is the same in every packet.
-    let segment = sum(&frame[TCP..IP + 40]) + sum(&DESTINATION.octets()) + 6 + 20;
+    let segment = sum(&frame[TCP..IP + 40]) + sum(&ADDRESS.octets()) + 6 + 20 + WRONG;
     for (constant, at) in [(sum(&frame[IP..TCP]), IP_CHECKSUM), (segment, TCP_CHECKSUM)] {
         body.extend([
             op_reg(Op::Mov, R0, R9),
@@ -242,7 +243,7 @@ pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
     Ok(program)
 }
 
-/// Looks at some of what the program makes: sources as listed, checksums good.
+/// Looks at some of what the program makes: sources as listed, checksums as meant.
 fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
     for _ in 0..1000 {
         let (action, made) = program.rewrite(frame)?;
@@ -252,7 +253,7 @@ fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
             "the sender made a packet from {source}"
         );
         let pseudo = sum(&made[SOURCE..TCP]) + 6 + 20;
-        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo] {
+        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo + WRONG] {
             let once = (sum & 0xffff) + (sum >> 16);
             ensure!(
                 (once & 0xffff) + (once >> 16) == 0xffff,

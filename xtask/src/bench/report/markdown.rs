@@ -7,8 +7,8 @@ use crate::bench::packets::results::{CaseResult, Results};
 
 const METHOD: &str = "\
 Each program is in a network namespace of its own behind a veth pair, loaded and ready for the whole case. The sender is a
-BPF program that runs over live frames (`BPF_PROG_TEST_RUN`) and sends each one out with the next source address and good
-checksums: 60-byte frames, TCP. Programs take turns, round after round; a rate is the median of the rounds, and `gateway is`
+BPF program that runs over live frames (`BPF_PROG_TEST_RUN`) and sends each one out with the next source address:
+60-byte frames, TCP. Programs take turns, round after round; a rate is the median of the rounds, and `gateway is`
 the median of the rounds' ratios.
 
 * **What is counted**: packets that the receiving device took off the wire in a second (`rx_packets`). Once all is quiet,
@@ -20,8 +20,9 @@ the median of the rounds' ratios.
   rate includes what the rig costs, the same for all programs of a case. The empty program that drops everything shows
   that cost; `over the rig` is what is left without it. A ratio of two rates is therefore *smaller* than the ratio of the
   programs' own times.
-* **Packets that pass** go on into the stack and end at the routing table, since no route leads to their destination:
-  after all hooks, and with no socket's work in the figure. Where packets pass, `over the rig` is over having no filter.
+* **Packets that pass** go on into the stack and end in TCP, since every packet has a TCP checksum that is wrong by one:
+  after all hooks, counted (`InCsumErrors`), and before any socket's work. None of the programs looks at that checksum.
+  Where packets pass, `over the rig` is over having no filter.
 * **Rules** are the same for all, in each program's own words and with a counter on each drop. The gateway is the release
   binary with `gateway run`, its lists come by `gateway deny import`. xdp-filter runs the smallest of its programs that
   can do the case.

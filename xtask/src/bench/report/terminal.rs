@@ -55,8 +55,10 @@ fn print_case(case: &CaseResult) {
 
 /// Nanoseconds of a packet beyond what the rig costs it, which is not known in every case.
 pub fn over_rig(case: &CaseResult, row: &Row) -> String {
-    case.floor()
-        .map_or_else(|| "-".to_owned(), |floor| format!("{:.0}", row.ns() - floor))
+    let over = case.floor().map(|floor| row.ns() - floor);
+    // Less than the floor: it drops what that passes.
+    over.filter(|over| *over >= 0.0)
+        .map_or_else(|| "-".to_owned(), |over| format!("{over:.0}"))
 }
 
 /// `ok: 2.10x the better nftables hook, aim 1.8x`.
