@@ -45,11 +45,7 @@ pub fn main(args: &Args) -> Result<()> {
     end_with_parent()?;
     rig::prepare()?;
     sender::pin(OTHER)?;
-    let home = Home {
-        dir: args.dir.clone(),
-        gateway: args.gateway.clone(),
-        core: OTHER,
-    };
+    let home = Home::new(args.dir.clone(), args.gateway.clone(), OTHER)?;
     let plan = &args.plan;
     let mut results = Results {
         seconds: plan.seconds(),

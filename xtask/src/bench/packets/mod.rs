@@ -91,12 +91,9 @@ pub fn main(args: &Args) -> Result<()> {
     let privilege = Privilege::obtain().context("the measurement attaches programs and makes namespaces")?;
     setup::ensure(&[Purpose::Build, Purpose::Privileged, Purpose::Bench])?;
     let gateway = build::gateway(true)?;
-    let dir = shell::target()?.join("bench").join("packets");
-    // What an earlier run left; its files may be another user's, the directory is not.
-    if dir.exists() {
-        std::fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
-    }
-    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    let bench = shell::target()?.join("bench");
+    std::fs::create_dir_all(&bench).with_context(|| format!("making {}", bench.display()))?;
+    let dir = bench.join("packets");
     let results = measure(&args.plan, privilege, &gateway, &dir)?;
     report::terminal::print(&results);
     if let Some(file) = &args.json {

@@ -52,26 +52,46 @@ fn mitigations() -> String {
     }
 }
 
-/// The first line of `--version`, or of `-v` where there is no such flag; some write it to standard error.
+/// The first line that begins with the program's name and holds a number, of the ways to ask that there are. Some answer
+/// on standard error, some with a failure.
 fn version(program: &str) -> String {
     let Some(path) = shell::find(program) else {
         return format!("{program}: not there");
     };
-    ["--version", "-v"]
-        .iter()
-        .find_map(|flag| {
-            let output = shell::command(&path).arg(flag).output().ok()?;
-            let said = [output.stdout, output.stderr].concat();
-            let said = String::from_utf8_lossy(&said).into_owned();
-            let line = said.lines().next()?.trim().to_owned();
-            (output.status.success() && !line.is_empty()).then_some(line)
+    let ways: [&[&str]; 3] = [&["--version"], &["-v"], &["load", "--version"]];
+    ways.iter()
+        .find_map(|words| {
+            let output = shell::command(&path).args(*words).output().ok()?;
+            named(
+                program,
+                &String::from_utf8_lossy(&[output.stdout, output.stderr].concat()),
+            )
         })
         .unwrap_or_else(|| format!("{program}, version unknown"))
+}
+
+fn named(program: &str, said: &str) -> Option<String> {
+    let line = said.lines().next()?.trim();
+    let fits = line.to_lowercase().starts_with(program) && line.contains(|c: char| c.is_ascii_digit());
+    fits.then(|| line.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn knows_a_version_from_an_excuse() {
+        assert_eq!(
+            named("nft", "nftables v1.0.6 (x)\nmore\n").as_deref(),
+            Some("nftables v1.0.6 (x)")
+        );
+        assert_eq!(
+            named("haproxy", "HAProxy version 2.6 y\n").as_deref(),
+            Some("HAProxy version 2.6 y")
+        );
+        assert_eq!(named("xdp-filter", "Command '--version' is unknown\n"), None);
+    }
 
     #[test]
     fn reads_the_model() {

@@ -15,17 +15,18 @@ the median of the rounds' ratios.
   these are compared with what the program under test says it dropped, by its own counters, and with what arrived in the
   stack behind it; a difference of more than 0.1 % makes the run fail.
 * **One core does it all.** A veth pair's receiving end works on the core that sends: making a frame, carrying it over and
-  dealing with it happen one after another, and the other core does none of it. (Handing the receiving end to a thread on
-  the other core was tried: the two then wait for each other's cache lines, and no figure came out the same twice.) So a
-  rate includes what the rig costs, the same for all programs of a case. The empty program that drops everything shows
-  that cost; `over the rig` is what is left without it. A ratio of two rates is therefore *smaller* than the ratio of the
+  dealing with it happen one after another, and the other core does none of it. (Handing the receiving end to a kernel
+  thread on the other core was tried: rates of one program lay up to nine times apart from round to round.) So a rate
+  includes what the rig costs, the same for all programs of a case. The empty program that drops everything shows that
+  cost; `over the rig` is what is left without it. A ratio of two rates is therefore *smaller* than the ratio of the
   programs' own times.
 * **Packets that pass** go on into the stack and end in TCP, since every packet has a TCP checksum that is wrong by one:
   after all hooks, counted (`InCsumErrors`), and before any socket's work. None of the programs looks at that checksum.
   Where packets pass, `over the rig` is over having no filter.
 * **Rules** are the same for all, in each program's own words and with a counter on each drop. The gateway is the release
   binary with `gateway run`, its lists come by `gateway deny import`. xdp-filter runs the smallest of its programs that
-  can do the case.
+  can do the case. nftables tests a single source by comparison, a list by one set, and limits SYNs as the example of a
+  flood in its manual does.
 ";
 
 /// The section of `bench packets`.

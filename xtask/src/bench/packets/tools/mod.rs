@@ -89,6 +89,23 @@ pub struct Home {
 }
 
 impl Home {
+    /// Makes the directory, without what an earlier run may have left in it. Made here, since it holds files of root's.
+    pub fn new(dir: PathBuf, gateway: PathBuf, core: usize) -> Result<Self> {
+        let home = Self { dir, gateway, core };
+        home.remove()?;
+        std::fs::create_dir(&home.dir).with_context(|| format!("making {}", home.dir.display()))?;
+        Ok(home)
+    }
+
+    fn remove(&self) -> Result<()> {
+        match std::fs::remove_dir_all(&self.dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("removing {}", self.dir.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn write(
         &self,
         name: &str,
@@ -111,6 +128,13 @@ impl Home {
             }
             Ok(())
         })
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        // The next run removes what this one could not.
+        let _ = self.remove();
     }
 }
 
