@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
 use super::model::{Admin, BlockPolicy, Capacity, Config, Limits, Log, LogFormat, Strikes, Xdp, XdpMode};
@@ -20,6 +21,8 @@ pub const API_KEY_HEADER: &str = "x-api-key";
 pub const LOG_LEVEL: &str = "info";
 /// Bits: one subscriber's line, or one rented machine.
 pub const SYN_IPV6_PREFIX: u8 = 64;
+/// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
+pub const AGGREGATE_PREFIXES: (u8, u8) = (24, 48);
 pub const LOG_DROPS_EVERY: Duration = Duration::from_secs(1);
 
 const MIB: u64 = 1 << 20;
@@ -58,6 +61,12 @@ pub fn block() -> BlockPolicy {
     }
 }
 
+/// Every check for malformed packets.
+pub fn malformed() -> u32 {
+    let reasons = DropReason::ALL.iter();
+    reasons.fold(0, |bits, reason| bits | reason.malformed_bit())
+}
+
 /// Sizes of the kernel tables: a hash entry is only paid for when it is used, save for its bucket.
 #[must_use]
 pub fn capacity() -> Capacity {
@@ -79,6 +88,12 @@ pub fn xdp() -> Xdp {
         allow: Vec::new(),
         deny: Vec::new(),
         syn_limit: None,
+        syn_aggregate: None,
+        syn_total: None,
+        icmp_limit: None,
+        udp_limit: None,
+        observe: 0,
+        malformed: malformed(),
         capacity: capacity(),
         pin_dir: PIN_DIR.into(),
         log_drops_every: Some(LOG_DROPS_EVERY),

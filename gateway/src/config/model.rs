@@ -83,7 +83,18 @@ pub struct Xdp {
     pub allow: Vec<IpNet>,
     /// As `allow`. Addresses under an allow entry may be among them; they have no effect.
     pub deny: Vec<IpNet>,
-    pub syn_limit: Option<SynLimit>,
+    /// New TCP connections of one source.
+    pub syn_limit: Option<PacketLimit>,
+    /// New TCP connections of one network; only with `syn_limit`.
+    pub syn_aggregate: Option<PacketLimit>,
+    /// New TCP connections of all sources together, whose prefixes do not matter; only with `syn_limit`.
+    pub syn_total: Option<PacketLimit>,
+    pub icmp_limit: Option<PacketLimit>,
+    pub udp_limit: Option<PacketLimit>,
+    /// Bits of `gateway_common::tables::observe`: what is counted and told of, but drops nothing.
+    pub observe: u32,
+    /// Checks for malformed packets that are on, by `DropReason::malformed_bit`.
+    pub malformed: u32,
     pub capacity: Capacity,
     /// Directory on bpffs under which everything is pinned, below a directory named for the ABI version.
     pub pin_dir: PathBuf,
@@ -91,12 +102,14 @@ pub struct Xdp {
     pub log_drops_every: Option<Duration>,
 }
 
-/// Rate of new TCP connections for one source.
+/// Rate of packets of one kind for all sources that share the first bits of their address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SynLimit {
+pub struct PacketLimit {
     pub rate: Rate,
     pub burst: NonZeroU32,
-    /// Bits of an IPv6 address that make one source, 32 to 128.
+    /// Bits of an IPv4 address that make one source, 8 to 32.
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 address that make one source, 16 to 128.
     pub ipv6_prefix: u8,
 }
 

@@ -1,27 +1,10 @@
-//! `bench`: the gateway beside its peers, on this machine, in one run.
-//!
-//! A figure of one machine means little, a ratio between two programs under the same load on the same core means more:
-//! that is what is printed. Owns the rig; `peers` owns how each program is configured for it.
+//! `bench`: the gateway beside its peers, on this machine, in one run: packets and requests.
 
-mod peers;
+mod http;
+mod packets;
+mod report;
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use anyhow::{Context, Result, bail, ensure};
-
-use crate::build;
-use crate::setup::{self, Purpose};
-use crate::shell;
-use peers::Peer;
-
-/// The core of the measured proxy.
-const PROXY_CORE: &str = "0";
-/// The core of the load generator and the upstream.
-const LOAD_CORE: &str = "1";
-const START_WITHIN: Duration = Duration::from_secs(10);
+use anyhow::Result;
 
 /// Arguments of `bench`.
 #[derive(clap::Args)]
@@ -33,249 +16,19 @@ pub struct Args {
 #[derive(clap::Subcommand)]
 enum What {
     /// Plain HTTP/1.1 over kept connections, a small JSON answer: processor time of the proxy for each request.
-    Http(Http),
-}
-
-#[derive(clap::Args)]
-struct Http {
-    /// Length of one measurement.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
-    seconds: u32,
-    /// Measurements of each program, taken in turn; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    rounds: u32,
-    /// Connections that are open at a time.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=4000))]
-    connections: u32,
+    Http(http::Args),
+    /// Packets a second through the packet filter, beside xdp-filter and nftables; needs root or sudo.
+    Packets(packets::Args),
+    /// The half of `packets` that runs with privileges in namespaces of its own.
+    #[command(hide = true)]
+    PacketsInside(packets::inside::Args),
 }
 
 /// Measures.
 pub fn main(args: &Args) -> Result<()> {
-    let What::Http(http) = &args.what;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    ensure!(
-        cores >= 2,
-        "one core for the proxy and one for the load are needed; there is {cores}"
-    );
-    setup::ensure(&[Purpose::Build, Purpose::Bench])?;
-    let gateway = build::gateway(true)?;
-    let dir = shell::target()?.join("bench");
-    fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
-    let _upstream = Running::start(&peers::upstream(&dir)?, LOAD_CORE)?;
-    let peers = peers::all(&dir, &gateway)?;
-    let mut results: Vec<Vec<Sample>> = peers.iter().map(|_| Vec::new()).collect();
-    for round in 1..=http.rounds {
-        for (peer, samples) in peers.iter().zip(&mut results) {
-            shell::step(format!("round {round} of {}: {}", http.rounds, peer.name));
-            samples.push(measure(peer, http)?);
-        }
-    }
-    print(&peers, &mut results);
-    Ok(())
-}
-
-/// One measurement of one proxy.
-#[derive(Clone, Copy, Debug)]
-struct Sample {
-    /// Processor time of the proxy for one request, in microseconds.
-    micros: f64,
-    /// Requests answered in a second.
-    rate: f64,
-}
-
-fn measure(peer: &Peer, http: &Http) -> Result<Sample> {
-    let running = Running::start(peer, PROXY_CORE)?;
-    // Pools, caches and branch predictors fill before anything counts.
-    load(peer, 1, http.connections)?;
-    let before = running.processor_time()?;
-    let requests = load(peer, http.seconds, http.connections)?;
-    let spent = running.processor_time()?.saturating_sub(before);
-    ensure!(
-        !spent.is_zero(),
-        "{} used no processor time: it is not the process that serves",
-        peer.name
-    );
-    Ok(Sample {
-        micros: spent.as_secs_f64() * 1e6 / requests,
-        rate: requests / f64::from(http.seconds),
-    })
-}
-
-/// Puts load on a proxy; returns how many requests were answered well. Any other answer is an error.
-fn load(peer: &Peer, seconds: u32, connections: u32) -> Result<f64> {
-    let url = format!("http://{}/", peer.address);
-    let mut command = shell::command("taskset");
-    command.args([
-        "-c",
-        LOAD_CORE,
-        "h2load",
-        "--h1",
-        "-t",
-        "1",
-        "-c",
-        &connections.to_string(),
-    ]);
-    command.args(["-D", &seconds.to_string(), &url]);
-    let said = shell::output(&mut command)?;
-    let counts = counts(&said).with_context(|| format!("reading what h2load said:\n{said}"))?;
-    ensure!(
-        counts.failed == 0.0 && counts.succeeded > 0.0,
-        "{}: not every answer was good:\n{said}",
-        peer.name
-    );
-    Ok(counts.succeeded)
-}
-
-struct Counts {
-    succeeded: f64,
-    failed: f64,
-}
-
-/// From the lines `requests: ... 10 succeeded, 0 failed, ...` and `status codes: 10 2xx, 0 3xx, 0 4xx, 0 5xx`.
-fn counts(said: &str) -> Option<Counts> {
-    let number = |line: &str, what: &str| -> Option<f64> {
-        let line = said.lines().find_map(|l| l.strip_prefix(line))?;
-        line.split(',')
-            .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
-    };
-    let failed = number("requests:", "failed")? + number("requests:", "errored")?;
-    let bad =
-        number("status codes:", "4xx")? + number("status codes:", "5xx")? + number("status codes:", "3xx")?;
-    Some(Counts {
-        succeeded: number("requests:", "succeeded")?,
-        failed: failed + bad,
-    })
-}
-
-/// A program that runs until this is dropped.
-struct Running {
-    child: Child,
-    name: &'static str,
-}
-
-impl Running {
-    fn start(peer: &Peer, core: &str) -> Result<Self> {
-        if std::net::TcpStream::connect(peer.address).is_ok() {
-            bail!(
-                "{} is taken: another program would be measured instead of {}",
-                peer.address,
-                peer.name
-            );
-        }
-        let log = fs::File::create(&peer.log).with_context(|| format!("making {}", peer.log.display()))?;
-        let mut command: Command = shell::command("taskset");
-        command
-            .args(["-c", core])
-            .args(&peer.command)
-            .stdin(Stdio::null());
-        command
-            .stdout(log.try_clone().context("sharing the log")?)
-            .stderr(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("starting {}", peer.name))?;
-        let mut running = Self {
-            child,
-            name: peer.name,
-        };
-        let start = Instant::now();
-        while std::net::TcpStream::connect(peer.address).is_err() {
-            let ended = running
-                .child
-                .try_wait()
-                .context("looking after a program")?
-                .is_some();
-            if ended || start.elapsed() > START_WITHIN {
-                let said = fs::read_to_string(&peer.log).unwrap_or_default();
-                bail!(
-                    "{} does not listen on {}; it said:\n{said}",
-                    peer.name,
-                    peer.address
-                );
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(running)
-    }
-
-    /// User and system time of every thread so far.
-    fn processor_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.child.id());
-        let stat = fs::read_to_string(Path::new(&path))
-            .with_context(|| format!("reading {path} of {}", self.name))?;
-        let ticks = ticks(&stat).with_context(|| format!("{path} has an unknown form"))?;
-        let second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_secs_f64(ticks as f64 / second as f64))
-    }
-}
-
-/// Fields 14 and 15 of `/proc/PID/stat` (proc(5)); the name in field 2 may hold anything, so counting starts after it.
-fn ticks(stat: &str) -> Option<u64> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(11);
-    let user: u64 = fields.next()?.parse().ok()?;
-    let system: u64 = fields.next()?.parse().ok()?;
-    Some(user + system)
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to stop.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn print(peers: &[Peer], results: &mut [Vec<Sample>]) {
-    let medians: Vec<Sample> = results.iter_mut().filter_map(|samples| median(samples)).collect();
-    let Some(first) = medians.first() else {
-        return;
-    };
-    println!(
-        "\n{:<10} {:>16} {:>10} {:>12}",
-        "", "µs a request", "ratio", "requests/s"
-    );
-    for (peer, sample) in peers.iter().zip(&medians) {
-        println!(
-            "{:<10} {:>16.2} {:>10.2} {:>12.0}",
-            peer.name,
-            sample.micros,
-            sample.micros / first.micros,
-            sample.rate
-        );
-    }
-    println!(
-        "\nProcessor time of the proxy, user and system, medians; the ratio is to {}.",
-        peers[0].name
-    );
-}
-
-fn median(samples: &mut [Sample]) -> Option<Sample> {
-    samples.sort_by(|a, b| a.micros.total_cmp(&b.micros));
-    samples.get(samples.len() / 2).copied()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_processor_time_past_an_odd_name() {
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 120 30 0 0 20 0 1 0 5 6 7";
-        assert_eq!(ticks(stat), Some(150));
-        assert_eq!(ticks("7 (x) S 1"), None);
-    }
-
-    #[test]
-    fn any_bad_answer_counts_as_failed() {
-        let said = |requests: &str, codes: &str| {
-            format!("x\nrequests: {requests}\nstatus codes: {codes}\ntraffic: 1\n")
-        };
-        let good = "9 total, 9 started, 9 done, 9 succeeded, 0 failed, 0 errored, 0 timeout";
-        let read = counts(&said(good, "9 2xx, 0 3xx, 0 4xx, 0 5xx")).expect("the known form");
-        assert_eq!((read.succeeded, read.failed), (9.0, 0.0));
-        let read = counts(&said(good, "7 2xx, 0 3xx, 2 4xx, 0 5xx")).expect("the known form");
-        assert_eq!(read.failed, 2.0);
-        assert!(counts("something else").is_none());
+    match &args.what {
+        What::Http(args) => http::main(args),
+        What::Packets(args) => packets::main(args),
+        What::PacketsInside(args) => packets::inside::main(args),
     }
 }

@@ -210,11 +210,26 @@ pub fn all() -> Vec<Need> {
             &["nghttp2-client"],
         ),
         tool(
-            "taskset",
-            "gives proxy and load a core each",
+            "taskset, unshare",
+            "give each program its core, and the packet rig namespaces of its own",
             Bench,
-            || has("taskset"),
+            || has("taskset") && has("unshare") && has("setpriv"),
             &["util-linux"],
+        ),
+        tool("nft", "a peer: nftables", Bench, || has("nft"), &["nftables"]),
+        tool(
+            "xdp-filter",
+            "a peer of the packet filter",
+            Bench,
+            || has("xdp-filter"),
+            &["xdp-tools"],
+        ),
+        tool(
+            "ethtool",
+            "lets a veth device receive in batches",
+            Bench,
+            || has("ethtool"),
+            &["ethtool"],
         ),
     ]
 }

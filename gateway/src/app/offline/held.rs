@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
     use crate::config::defaults;
-    use crate::config::model::{Rate, SynLimit};
+    use crate::config::model::{PacketLimit, Rate};
     use crate::dataplane::engine::{NoEvents, World};
     use crate::dataplane::protected::Host;
     use crate::dataplane::shared::Shared;
@@ -112,12 +112,13 @@ mod tests {
         let whole = Xdp {
             allow: vec!["10.0.0.0/8".parse().expect("a network")],
             deny: vec!["203.0.113.0/24".parse().expect("a network")],
-            syn_limit: Some(SynLimit {
+            syn_limit: Some(PacketLimit {
                 rate: Rate {
                     count: NonZeroU32::new(7).expect("not zero"),
                     per: Duration::from_secs(1),
                 },
                 burst: NonZeroU32::new(30).expect("not zero"),
+                ipv4_prefix: 32,
                 ipv6_prefix: 56,
             }),
             log_drops_every: None,

@@ -9,6 +9,7 @@ mod headers;
 mod limits;
 mod listen;
 mod lists;
+mod packets;
 mod patterns;
 mod routes;
 pub(super) mod strikes;

@@ -1,16 +1,16 @@
 //! `xdp`: interfaces, lists, the SYN limit and the sizes of the kernel tables.
 
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::files;
 use super::lists::{Listed, listed};
+use super::packets;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Capacity, SynLimit, Xdp, XdpMode};
+use crate::config::model::{Capacity, Xdp, XdpMode};
 use crate::config::scalar::{choice, number, or_off, within};
 use crate::config::units;
 
@@ -23,8 +23,6 @@ const MODES: [(&str, XdpMode); 4] = [
 
 /// Most entries of one kernel table. More is memory that the machine is unlikely to have.
 const MOST_ENTRIES: u32 = 1 << 24;
-/// Longest time in which a whole burst may come back, so that the limiter's clock arithmetic stays far from its ends.
-const MOST_REFILL: Duration = Duration::from_secs(3600);
 const NO_INTERFACES: &str =
     "name them, such as interfaces: [eth0], or set mode: none to run without the kernel";
 
@@ -73,14 +71,20 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
             units::duration,
             units::show_duration,
         );
+        let syn = packets::syn_limits(walk, table);
+        let malformed = packets::malformed(walk, table, &interfaces);
         Xdp {
             mode,
             interfaces,
             allow: allow.nets,
             deny: deny.nets,
-            syn_limit: table
-                .get(walk, "syn_limit")
-                .and_then(|field| syn_limit(walk, &field)),
+            syn_limit: syn.source,
+            syn_aggregate: syn.aggregate,
+            syn_total: syn.total,
+            icmp_limit: packets::limit(walk, table, "icmp_limit"),
+            udp_limit: packets::limit(walk, table, "udp_limit"),
+            observe: packets::observe(walk, table),
+            malformed,
             capacity,
             pin_dir: table.value_or(walk, "pin_dir", off.pin_dir.clone(), files::absolute),
             log_drops_every: table.value_or(walk, "log_drops_every", off.log_drops_every, or_off(every)),
@@ -135,35 +139,6 @@ fn interface(text: &str) -> Result<String, Wrong> {
         return Err(wrong.hint("`ip link` lists the names"));
     }
     Ok(text.to_owned())
-}
-
-fn syn_limit(walk: &mut Walk, field: &Field<'_>) -> Option<SynLimit> {
-    walk.table(field, |walk, table| {
-        let rate = table.require(walk, "rate", "new connections of one source, such as rate: 50/s");
-        let rate = rate.and_then(|field| walk.value(&field, units::rate));
-        let burst = table
-            .value(walk, "burst", number(1..=1_000_000))
-            .and_then(NonZeroU32::new);
-        let prefix = table.value_or(
-            walk,
-            "ipv6_prefix",
-            u32::from(defaults::SYN_IPV6_PREFIX),
-            number(32..=128),
-        );
-        let rate = rate?;
-        let burst = burst.unwrap_or(rate.count);
-        if rate.per.saturating_mul(burst.get()) / rate.count.get() > MOST_REFILL {
-            let wrong = Wrong::new(format!(
-                "a burst of {burst} comes back only after more than an hour"
-            ));
-            walk.fault(&table.field, wrong.hint("raise the rate or lower the burst"));
-        }
-        Some(SynLimit {
-            rate,
-            burst,
-            ipv6_prefix: u8::try_from(prefix).unwrap_or(128),
-        })
-    })?
 }
 
 fn sizes(walk: &mut Walk, table: &mut Table<'_>) -> Capacity {

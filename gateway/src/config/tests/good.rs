@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{SMALL, etc, load, load_in};
 use crate::config::decode::Walk;
 use crate::config::model::{
-    Auth, Balance, HostMatch, LogFormat, RateKey, Segment, SynLimit, UpstreamId, XdpMode,
+    Auth, Balance, HostMatch, LogFormat, PacketLimit, RateKey, Segment, UpstreamId, XdpMode,
 };
 use crate::config::{defaults, walk_text};
 
@@ -73,7 +73,7 @@ fn the_form_of_the_design_loads_as_written() {
     );
     let syn_limit = config.xdp.syn_limit.expect("a limit");
     assert_eq!(
-        SynLimit {
+        PacketLimit {
             ipv6_prefix: 64,
             ..syn_limit
         },
