@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::files;
 use super::lists::{Listed, listed};
 use super::packets;
-use crate::config::decode::{Field, Table, Walk};
+use crate::config::decode::{Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Capacity, Xdp, XdpMode};
