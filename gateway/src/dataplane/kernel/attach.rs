@@ -1,7 +1,7 @@
 //! Attaching to interfaces: by a pinned link, adopted if it is there, refused if the interface is another's.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
@@ -14,8 +14,9 @@ use super::{Kernel, versioned};
 use crate::config::model::XdpMode;
 use crate::dataplane::{Attachment, Error, Unfiltered};
 
-/// A link's program leaves its interface some milliseconds after the link's last reference is gone.
-const LEAVES_WITHIN: Duration = Duration::from_millis(500);
+/// A link's program leaves its interface some milliseconds after the link's last reference is gone: so many looks, one
+/// each millisecond, are more than it takes.
+const MOST_LOOKS: u32 = 500;
 /// File name of a link's pin, before the interface's name.
 const LINK: &str = "link-";
 
@@ -136,11 +137,12 @@ impl Kernel {
     /// Waits for our own program to leave an interface, if its link was removed a moment ago. Another's is an error.
     fn await_free(&mut self, name: &str) -> Result<(), Error> {
         let own = self.own_program()?;
-        let start = Instant::now();
+        let mut looks = 0;
         while let Some(other) = interface(name)?.xdp {
-            if own != Some(other.program) || start.elapsed() > LEAVES_WITHIN {
+            if own != Some(other.program) || looks == MOST_LOOKS {
                 return Err(foreign(name, other));
             }
+            looks += 1;
             std::thread::sleep(Duration::from_millis(1));
         }
         Ok(())

@@ -14,6 +14,7 @@ mod log;
 mod netlink;
 mod networks;
 mod region;
+mod settings;
 mod sys;
 mod tables;
 
