@@ -26,6 +26,7 @@ fuzz_target!(|data: &[u8]| {
         until_ms: until_ms.filter(|until| *until < u64::MAX),
         hits: 0,
         enforced: true,
+        skipped: None,
     };
     let exported: String = read
         .entries
