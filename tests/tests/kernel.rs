@@ -464,6 +464,47 @@ fn crowded_tables_hold_what_they_were_given() {
     assert_eq!(one_more.len(), 2, "{one_more:?}");
 }
 
+/// What a race can give away: two processors that charge one source at the same moment count one packet for both, so a
+/// burst may be passed as often as there are processors at work on it, and never more.
+#[test]
+fn a_race_between_processors_gives_a_source_at_most_a_burst_for_each() {
+    const BURST: u32 = 20_000;
+    const THREADS: u64 = 2;
+    let pins = Pins::new("race");
+    let mut kernel = pins.load();
+    let cost = gateway_common::limiter::cost(1, HOUR_NS / u64::from(BURST), BURST);
+    let mut settings = Settings {
+        features: feature::SYN_LIMIT,
+        ready: 1,
+        ..Settings::default()
+    };
+    settings.limits[limit::SYN as usize] = Limit::new(cost, 32, 64);
+    apply(&mut kernel, &[switch_to(settings)]);
+    let frame = Frame::v4("198.51.100.77").tcp(SYN).bytes();
+    let mut kernels: Vec<Kernel> = (0..THREADS).map(|_| pins.load()).collect();
+    let together = std::sync::Barrier::new(kernels.len());
+    std::thread::scope(|scope| {
+        for kernel in &mut kernels {
+            scope.spawn(|| {
+                together.wait();
+                kernel.test_run(&frame, 3 * BURST).expect("a test run");
+            });
+        }
+    });
+    let counters = kernel.counters().expect("counters");
+    let passed = counters.get(PassReason::Clean.slot()).packets;
+    let limited = counters.get(DropReason::SynLimit.slot()).packets;
+    assert_eq!(
+        passed + limited,
+        THREADS * 3 * u64::from(BURST),
+        "every packet is counted"
+    );
+    // The hour's rate gives a source a packet each 180 ms.
+    let most = THREADS * u64::from(BURST) + 100;
+    assert!((u64::from(BURST)..=most).contains(&passed), "{passed} passed");
+    println!("{passed} of a burst of {BURST} passed, by {THREADS} processors at once");
+}
+
 #[test]
 fn hits_are_counted_and_survive_a_replacement() {
     let pins = Pins::new("hits");
