@@ -393,6 +393,7 @@ mod tests {
             hits: 0,
             enforced: true,
             skipped: None,
+            observed: false,
         }
     }
 

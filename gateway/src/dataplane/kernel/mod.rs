@@ -14,10 +14,12 @@ mod log;
 mod netlink;
 mod networks;
 mod region;
+mod ring;
 mod sys;
 mod tables;
 
 pub use log::KernelLog;
+pub use ring::EventRing;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
