@@ -45,6 +45,12 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             packets: engine.status()?,
             proxy: None,
         }),
+        Request::Watch(_) => {
+            return Err(Failure {
+                kind: FailureKind::Failed,
+                message: "drops are told of by a running gateway, one after the other".to_owned(),
+            });
+        }
         Request::Reload => {
             return Err(Failure {
                 kind: FailureKind::Failed,

@@ -23,7 +23,7 @@ pub struct Sighting {
     pub verdict: String,
     /// A drop's outcome, as in `status`; `reason-N` for a number of a newer program.
     pub reason: String,
-    /// Absent if the frame ended before it.
+    /// Absent if the frame ended before it, or its source is the unspecified address.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub source: Option<IpAddr>,
     /// `tcp`, `udp`, `icmp` or `icmpv6`; absent if it is another one, or could not be read.
@@ -43,7 +43,11 @@ impl Sighting {
     #[must_use]
     pub fn new(event: &Event, interface: &str, now: Now) -> Self {
         let observed = event.slot >= OBSERVED;
-        let number = if observed { event.slot - OBSERVED } else { event.slot };
+        let number = if observed {
+            event.slot - OBSERVED
+        } else {
+            event.slot
+        };
         let reason = DropReason::ALL.iter().find(|reason| reason.slot() == number);
         let source = (event.source != [0; 4]).then(|| IpAddr::from(Addr(event.source)).to_canonical());
         let protocol = match (event.protocol, source) {
@@ -128,7 +132,12 @@ mod tests {
         };
         let said = Sighting::new(&event, "if-9", NOW);
         assert_eq!(
-            (said.verdict.as_str(), said.reason.as_str(), said.source, said.port),
+            (
+                said.verdict.as_str(),
+                said.reason.as_str(),
+                said.source,
+                said.port
+            ),
             ("observed", "truncated", None, None)
         );
         let event = Event {

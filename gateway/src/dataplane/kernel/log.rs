@@ -77,7 +77,9 @@ fn named(line: &str) -> String {
         if index > 0 {
             text.push(' ');
         }
-        let number = word.strip_prefix("reason=").and_then(|number| number.parse().ok());
+        let number = word
+            .strip_prefix("reason=")
+            .and_then(|number| number.parse().ok());
         let source = word.strip_prefix("source=").and_then(|addr| addr.parse().ok());
         if let Some((reason, only_observed)) = number.and_then(reason) {
             observed |= only_observed;
@@ -96,7 +98,12 @@ fn named(line: &str) -> String {
 
 /// The reason of a counter's number, and whether it is the one for what was only observed.
 fn reason(slot: u32) -> Option<(DropReason, bool)> {
-    let find = |slot: u32| DropReason::ALL.iter().find(|reason| reason.slot() == slot).copied();
+    let find = |slot: u32| {
+        DropReason::ALL
+            .iter()
+            .find(|reason| reason.slot() == slot)
+            .copied()
+    };
     match find(slot) {
         Some(reason) => Some((reason, false)),
         None => Some((find(slot.checked_sub(OBSERVED)?)?, true)),

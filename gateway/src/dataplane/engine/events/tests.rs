@@ -86,7 +86,9 @@ fn the_bit_of_events_outlives_reconciling_and_a_new_configuration_but_not_the_en
 #[test]
 fn listening_touches_nothing_but_its_own() {
     let (mut tables, heard) = (Shared::new([1, 2]), Heard::default());
-    open(&tables, &config("deny"), &heard).reconcile().expect("memory");
+    open(&tables, &config("deny"), &heard)
+        .reconcile()
+        .expect("memory");
     let before = tables.enforced().expect("memory");
     // As a command does it that reads another configuration.
     let mut command = open(&tables, &defaults::config(), &heard);
