@@ -26,6 +26,8 @@ fuzz_target!(|data: &[u8]| {
         until_ms: until_ms.filter(|until| *until < u64::MAX),
         hits: 0,
         enforced: true,
+        skipped: None,
+        observed: false,
     };
     let exported: String = read
         .entries

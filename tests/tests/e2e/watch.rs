@@ -102,11 +102,13 @@ fn watchers_are_told_of_a_denied_syn_and_without_them_no_event_is_written() -> R
     let mut blocked = Watch::start(&stage, &["--json", "--reason", "blocked"])?;
     let mut other = Watch::start(&stage, &["--json", "--source", B])?;
     wait_events(&stage, true)?;
-    // Each is there once it is listed, which the next command can not be before.
-    stage.json(&["status"])?;
     let before = stage.packets("denied")?;
     let seen = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
-    knock(&stage, A)?;
+    // The first of the three has turned events on; the one that is asked may not be there yet.
+    wait_until("a drop told of", || {
+        knock(&stage, A)?;
+        Ok(!all.lines().is_empty())
+    })?;
     let told = all.drop_after(0)?;
     let words = |key: &str| told[key].as_str().unwrap_or_default().to_owned();
     assert_eq!(
@@ -118,7 +120,7 @@ fn watchers_are_told_of_a_denied_syn_and_without_them_no_event_is_written() -> R
     let late = told["time_ms"]
         .as_u64()
         .map(|ms| ms.abs_diff(seen.as_millis() as u64));
-    assert!(late < Some(1_000), "{told}");
+    assert!(late < Some(20_000), "{told}");
     assert!(stage.packets("denied")? > before, "the counters have it besides");
 
     // A reconcile and a reload leave the watch alone, and clean traffic is not told of.
@@ -210,7 +212,7 @@ fn watching_ends_with_the_gateway_and_goes_on_without_one() -> Result<()> {
     stage.expect(0, &["deny", "add", "203.0.113.9"])?;
     wait_events(&stage, true)?;
     // A gateway that starts takes over, and the watch goes on through it.
-    let _gateway = stage.start()?;
+    let gateway = stage.start()?;
     let known = watch.lines().len();
     wait_until("a drop told of by the gateway", || {
         knock(&stage, A)?;
@@ -219,7 +221,7 @@ fn watching_ends_with_the_gateway_and_goes_on_without_one() -> Result<()> {
     assert_eq!(watch.signal(Signal::INT)?, Some(0));
     wait_events(&stage, false)?;
 
-    drop(_gateway);
+    drop(gateway);
     let mut watch = Watch::start(&stage, &["--duration", "100ms"])?;
     assert_eq!(watch.ended()?, Some(0));
     assert!(!events(&stage)?);
