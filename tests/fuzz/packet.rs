@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use gateway::dataplane::{Backend as _, Change, List, Memory};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{Rule, Settings, feature};
-use gateway_ebpf::packet::{Cursor, Packet, parse};
+use gateway_common::tables::{Limit, Rule, Settings, feature, limit};
+use gateway_ebpf::packet::{Content, Cursor, parse};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
 use libfuzzer_sys::fuzz_target;
@@ -15,13 +15,13 @@ fn tables(lists: &[(List, IpNet)], limited: bool) -> Memory {
     let mut memory = Memory::new([1, 2]);
     memory.now_ns = 1_000_000_000_000;
     let settings = Settings {
-        features: if limited { feature::SYN_LIMIT } else { 0 },
+        features: if limited { feature::LIMITS } else { 0 },
         ready: 1,
-        syn_interval_ns: 1 << 20,
-        syn_v6_prefix: 64,
+        malformed: u32::MAX,
+        limits: [Limit::new((1 << 20, 0), 32, 64); limit::COUNT as usize],
         ..Settings::default()
     };
-    let mut changes = vec![Change::Settings(settings)];
+    let mut changes = vec![Change::Settings(Box::new(settings))];
     let rule = Rule::default();
     changes.extend(lists.iter().map(|&(list, net)| Change::Put { list, net, rule }));
     assert!(memory.apply(&changes).is_empty());
@@ -42,8 +42,8 @@ fuzz_target!(|data: &[u8]| {
         plain,
         Verdict::Drop(DropReason::Denied | DropReason::Blocked)
     ));
-    if let Packet::Ip { source, .. } = packet {
-        let source = IpAddr::from(source);
+    if !matches!(packet.content, Content::NotIp | Content::Unreadable(_)) {
+        let source = IpAddr::from(packet.source);
         let bits = if source.is_ipv4() { 32 } else { 128 };
         let net = IpNet::new(source, choice % (bits + 1))
             .expect("no longer than the address")

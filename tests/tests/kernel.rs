@@ -69,6 +69,10 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a network literal")
 }
 
+fn switch_to(settings: Settings) -> Change {
+    Change::Settings(Box::new(settings))
+}
+
 fn put(list: List, text: &str) -> Change {
     Change::Put {
         list,
@@ -191,7 +195,7 @@ fn every_cut_of_every_frame_is_decided_as_on_the_host() {
     let mut kernel = pins.load();
     let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
     let changes = [
-        Change::Settings(Settings {
+        switch_to(Settings {
             ready: 1,
             ..Settings::default()
         }),
@@ -331,7 +335,7 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
             *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
         }
         let mut changes = random.rules(&sources);
-        changes.push(Change::Settings(settings));
+        changes.push(switch_to(settings));
         apply(&mut kernel, &changes);
         apply(&mut memory, &changes);
         assert_eq!(image(&mut kernel), image(&mut memory), "round {round}");
@@ -395,7 +399,7 @@ fn hits_are_counted_and_survive_a_replacement() {
     apply(
         &mut kernel,
         &[
-            Change::Settings(Settings {
+            switch_to(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -476,7 +480,7 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     apply(
         &mut first,
         &[
-            Change::Settings(Settings {
+            switch_to(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -550,30 +554,30 @@ fn nanoseconds_per_packet() {
     );
     let ack6 = Frame::v6("2001:db8::1").tcp(ACK).bytes();
     let rows: [(&str, &[u8], Vec<Change>); 8] = [
-        ("not ready", &ack, vec![Change::Settings(Settings::default())]),
-        ("empty lists, ipv4 passes", &ack, vec![Change::Settings(ready)]),
-        ("empty lists, ipv6 passes", &ack6, vec![Change::Settings(ready)]),
+        ("not ready", &ack, vec![switch_to(Settings::default())]),
+        ("empty lists, ipv4 passes", &ack, vec![switch_to(ready)]),
+        ("empty lists, ipv6 passes", &ack6, vec![switch_to(ready)]),
         (
             "one unrelated address denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.2/32")],
+            vec![switch_to(ready), put(List::Deny, "192.0.2.2/32")],
         ),
         (
             "address denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.1/32")],
+            vec![switch_to(ready), put(List::Deny, "192.0.2.1/32")],
         ),
         (
             "prefix denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.0/24")],
+            vec![switch_to(ready), put(List::Deny, "192.0.2.0/24")],
         ),
         (
             "ipv6 address denied",
             &ack6,
-            vec![Change::Settings(ready), put(List::Deny, "2001:db8::1/128")],
+            vec![switch_to(ready), put(List::Deny, "2001:db8::1/128")],
         ),
-        ("syn over its limit", &syn, vec![Change::Settings(limited)]),
+        ("syn over its limit", &syn, vec![switch_to(limited)]),
     ];
     for (name, frame, changes) in rows {
         clear(&mut kernel);

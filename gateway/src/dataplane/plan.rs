@@ -21,7 +21,7 @@ pub fn diff(desired: &Image, enforced: &Image) -> Vec<Change> {
     let mut changes = Vec::new();
     put(List::Allow, desired, enforced, &mut changes);
     if keep_own(desired.settings, &enforced.settings) != enforced.settings {
-        changes.push(Change::Settings(desired.settings));
+        changes.push(Change::Settings(Box::new(desired.settings)));
     }
     put(List::Deny, desired, enforced, &mut changes);
     put(List::Block, desired, enforced, &mut changes);

@@ -23,11 +23,11 @@ impl Engine {
             ..there
         };
         if wanted != there {
-            let change = Change::Settings(wanted);
-            if let Some((_, error)) = tables.apply(&[change]).pop() {
+            let change = [Change::Settings(Box::new(wanted))];
+            if let Some((_, error)) = tables.apply(&change).pop() {
                 return Err(error);
             }
-            super::remember(&mut self.enforced, &change);
+            super::remember(&mut self.enforced, &change[0]);
         }
         Ok(event_interval_ns)
     }

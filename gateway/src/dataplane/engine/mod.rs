@@ -275,14 +275,14 @@ impl Engine {
 }
 
 fn remember(enforced: &mut Image, change: &Change) {
-    match *change {
-        Change::Put { list, net, rule } => {
+    match change {
+        &Change::Put { list, net, rule } => {
             enforced.list_mut(list).insert(net, rule);
         }
-        Change::Remove { list, net } => {
+        &Change::Remove { list, net } => {
             enforced.list_mut(list).remove(&net);
         }
-        Change::Settings(settings) => enforced.settings = keep_own(settings, &enforced.settings),
+        Change::Settings(settings) => enforced.settings = keep_own(**settings, &enforced.settings),
     }
 }
 

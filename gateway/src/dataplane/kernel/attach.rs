@@ -1,6 +1,7 @@
 //! Attaching to interfaces: by a pinned link, adopted if it is there, refused if the interface is another's.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
@@ -13,6 +14,9 @@ use super::{Kernel, versioned};
 use crate::config::model::XdpMode;
 use crate::dataplane::{Attachment, Error, Unfiltered};
 
+/// A link's program leaves its interface some milliseconds after the link's last reference is gone: so many looks, one
+/// each millisecond, are more than it takes.
+const MOST_LOOKS: u32 = 500;
 /// File name of a link's pin, before the interface's name.
 const LINK: &str = "link-";
 
@@ -50,9 +54,7 @@ impl Kernel {
             remove_link(&pin)?;
             tracing::info!(interface = name, "removed the link of an interface that is gone");
         }
-        if let Some(other) = interface(name)?.xdp {
-            return Err(foreign(name, other));
-        }
+        self.await_free(name)?;
 
         let mut note = None;
         for attempt in attempts {
@@ -109,8 +111,12 @@ impl Kernel {
             });
         };
         let pin = self.dir.join(format!("{LINK}{name}"));
-        let expected = self.own_program()?.is_none_or(|own| own == attached.program);
-        if !expected || ours(&pin, found.index, found.xdp)?.is_none() {
+        let (own, linked) = (self.own_program()?, ours(&pin, found.index, found.xdp)?.is_some());
+        if !linked && own == Some(attached.program) {
+            // Somebody removed the link, and the kernel takes its time to take the program off.
+            return without(Unfiltered::Bare);
+        }
+        if !linked || own.is_some_and(|own| own != attached.program) {
             let (program, id) = (program_name(attached.program), attached.program);
             return without(Unfiltered::Foreign { program, id });
         }
@@ -126,6 +132,20 @@ impl Kernel {
             adopted: false,
             note: None,
         })
+    }
+
+    /// Waits for our own program to leave an interface, if its link was removed a moment ago. Another's is an error.
+    fn await_free(&mut self, name: &str) -> Result<(), Error> {
+        let own = self.own_program()?;
+        let mut looks = 0;
+        while let Some(other) = interface(name)?.xdp {
+            if own != Some(other.program) || looks == MOST_LOOKS {
+                return Err(foreign(name, other));
+            }
+            looks += 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// The kernel's id of the program that this process loaded; `None` if it opened the tables only.

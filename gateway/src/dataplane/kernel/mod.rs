@@ -15,6 +15,7 @@ mod netlink;
 mod networks;
 mod region;
 mod ring;
+mod settings;
 mod sys;
 mod tables;
 

@@ -24,12 +24,11 @@ use super::addresses::{Addresses, Crowded, V4, V6};
 use super::error::{load_failed, map_failed};
 use super::networks::{Listed, Networks};
 use super::region::Region;
+use super::settings::Copies;
 use crate::config::model::Capacity;
 use crate::dataplane::place::{canonical, keep_own};
 use crate::dataplane::{Change, Counters, Error, Found, Image, List};
 
-/// `BPF_ANY`: insert or replace.
-const ANY: u64 = 0;
 /// More changes than this are made in the idle half: copying it then costs less than being seen half done is worth.
 const IN_PLACE: usize = 64;
 /// IPv6 addresses per list, as a part of the configured number.
@@ -79,8 +78,7 @@ fn family(addr: IpAddr) -> Family {
 
 /// All shared tables.
 pub struct Maps {
-    settings: Array<MapData, Settings>,
-    selector: Array<MapData, u32>,
+    settings: Copies,
     counters: PerCpuArray<MapData, Counter>,
     addresses4: Addresses<V4>,
     addresses6: Addresses<V6>,
@@ -136,12 +134,13 @@ impl Maps {
         let (ranges4, ranges) = region(names::RANGES4, 16)?;
         let (ranges6, _) = region(names::RANGES6, 32)?;
         let (networks, entries) = region(names::NETWORKS, 32)?;
-        let mut settings: Array<MapData, Settings> = array(dir, names::SETTINGS)?;
-        let mut selector: Array<MapData, u32> = array(dir, names::SELECTOR)?;
-        let mix = draw_keys(&mut settings, &mut selector)?;
+        let mut settings = Copies {
+            copies: array(dir, names::SETTINGS)?,
+            selector: array(dir, names::SELECTOR)?,
+        };
+        let mix = settings.draw_keys()?;
         let mut maps = Self {
             settings,
-            selector,
             counters: percpu(dir, names::COUNTERS)?,
             addresses4: Addresses::new(addresses4, entries4, mix),
             addresses6: Addresses::new(addresses6, entries6, mix),
@@ -255,11 +254,11 @@ impl Maps {
     }
 
     pub fn settings(&self) -> Result<Settings, Error> {
-        settings(&self.settings, &self.selector)
+        self.settings.read()
     }
 
     fn write_settings(&mut self, wanted: Settings) -> Result<(), Error> {
-        write_settings(&mut self.settings, &mut self.selector, wanted)
+        self.settings.write(wanted)
     }
 
     /// The settings' table bits as the counts have them.
@@ -305,7 +304,7 @@ impl Maps {
             let result = match change {
                 Change::Settings(wanted) => {
                     let kept = self.settings()?;
-                    self.write_settings(keep_own(*wanted, &kept))
+                    self.write_settings(keep_own(**wanted, &kept))
                 }
                 _ => self.write_address(halves.addresses, change),
             };
@@ -373,7 +372,7 @@ impl Maps {
         let mut wanted = kept;
         for change in changes {
             match change {
-                Change::Settings(settings) => wanted = keep_own(*settings, &kept),
+                Change::Settings(settings) => wanted = keep_own(**settings, &kept),
                 Change::Put { net, .. } | Change::Remove { net, .. } => match single(canonical(*net)) {
                     Some(addr) => {
                         next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize]
@@ -557,59 +556,6 @@ const fn name_of(list: List, networks: bool) -> &'static str {
         (List::Deny, true) => "deny_prefixes",
         (List::Block, _) => "blocks",
     }
-}
-
-fn settings(copies: &Array<MapData, Settings>, selector: &Array<MapData, u32>) -> Result<Settings, Error> {
-    copies
-        .get(&live_copy(selector)?, 0)
-        .map_err(|e| map_failed("reading", names::SETTINGS, e))
-}
-
-fn live_copy(selector: &Array<MapData, u32>) -> Result<u32, Error> {
-    let selector = selector
-        .get(&0, 0)
-        .map_err(|e| map_failed("reading", names::SELECTOR, e))?;
-    Ok(selector & 1)
-}
-
-/// Fills the idle copy, switches to it, and reads back.
-fn write_settings(
-    copies: &mut Array<MapData, Settings>,
-    selector: &mut Array<MapData, u32>,
-    wanted: Settings,
-) -> Result<(), Error> {
-    let idle = 1 - live_copy(selector)?;
-    copies
-        .set(idle, wanted, ANY)
-        .map_err(|e| map_failed("writing", names::SETTINGS, e))?;
-    selector
-        .set(0, idle, ANY)
-        .map_err(|e| map_failed("writing", names::SELECTOR, e))?;
-    if settings(copies, selector)? == wanted {
-        return Ok(());
-    }
-    let detail = "they are not what was written: another process writes the same tables".into();
-    Err(Error::Load {
-        operation: "reading back the settings".into(),
-        detail,
-    })
-}
-
-/// Gives fresh tables their random keys, which stay for their life. Returns those of the address tables.
-fn draw_keys(
-    copies: &mut Array<MapData, Settings>,
-    selector: &mut Array<MapData, u32>,
-) -> Result<[u64; 4], Error> {
-    let mut settings = settings(copies, selector)?;
-    if settings.layout.mix == [0; 4] {
-        for word in settings.hash_key.iter_mut().chain(&mut settings.layout.mix) {
-            *word = getrandom::u64().map_err(|e| load_failed("drawing the hash keys", &e))?;
-        }
-        // Odd, which also is never the zero of "not drawn yet".
-        settings.layout.mix[0] |= 1;
-        write_settings(copies, selector, settings)?;
-    }
-    Ok(settings.layout.mix)
 }
 
 fn opening(name: &str, error: MapError) -> Error {
