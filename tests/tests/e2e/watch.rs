@@ -275,6 +275,8 @@ fn what_is_observed_passes_and_is_counted_and_everyone_says_so() -> Result<()> {
         text.starts_with("OBSERVING: deny ") && text.contains("observed"),
         "{text}"
     );
+    let text = stage.expect(0, &["deny", "add", "203.0.113.9"])?;
+    assert!(text.contains("nothing is dropped"), "{text}");
     let (outcome, explained) = stage.verdict(A)?;
     assert_eq!(
         (outcome.as_str(), &explained["verdict"]),

@@ -2,7 +2,8 @@
 //!
 //! The tables are locked only while the program is told to write events or no longer, so that a gateway can start and
 //! other commands work meanwhile. Both clear what they do not know of; [`Direct::check`] sees that and sets it again,
-//! or says that a gateway has taken over.
+//! or says that a gateway has taken over. A watch that is killed outright leaves events on until the next start, command
+//! that writes, or watch; that costs one event at a time until the ring is full.
 
 use std::path::PathBuf;
 

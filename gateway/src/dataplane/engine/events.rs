@@ -2,9 +2,10 @@
 
 use gateway_common::tables::{Settings, feature, observe};
 
-use super::{Change, Engine, List};
+use super::{Added, Change, Engine, List};
 use crate::config::model::observed;
 use crate::dataplane::backend::Error;
+use crate::dataplane::store::RuleList;
 
 impl Engine {
     /// Has the program write events from now on, or no longer. Nothing else in the tables is touched, and a reconcile
@@ -36,6 +37,16 @@ impl Engine {
     #[must_use]
     pub fn observing(&self) -> Vec<&'static str> {
         observed(self.observed_bits())
+    }
+
+    /// What came of adding rules, with a note if their list drops nothing.
+    #[must_use]
+    pub fn noted(&self, list: RuleList, mut added: Added) -> Added {
+        if self.observes(list.into()) {
+            let note = "deny is only observed (xdp.observe): packets are counted, and nothing is dropped";
+            added.notes.insert(0, note.to_owned());
+        }
+        added
     }
 
     /// Whether the entries of `list` drop nothing.

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use gateway_common::tables::{Origin, feature};
 
-use super::super::{BlockOrder, Engine, Events, Refusal, World};
+use super::super::{Added, BlockOrder, Engine, Events, Refusal, World};
 use crate::config::model::Config;
 use crate::config::{defaults, model::OBSERVABLE};
 use crate::dataplane::clock::Now;
 use crate::dataplane::protected::Host;
 use crate::dataplane::shared::Shared;
+use crate::dataplane::store::RuleList;
 use crate::dataplane::{Backend as _, List};
 
 #[derive(Clone, Default)]
@@ -139,6 +140,16 @@ fn an_observed_block_is_told_as_such_and_is_no_drop() {
     assert_eq!(heard.said(), ["blocked 198.51.100.7"]);
     let (rows, _) = engine.entries(List::Block).expect("memory");
     assert!(!rows[0].observed);
+}
+
+#[test]
+fn whoever_adds_to_an_observed_list_is_told() {
+    let (tables, heard) = (Shared::new([1, 2]), Heard::default());
+    let mut engine = open(&tables, &config("deny"), &heard);
+    engine.reconcile().expect("memory");
+    let notes = |list| engine.noted(list, Added::default()).notes;
+    assert!(notes(RuleList::Deny)[0].contains("nothing is dropped"));
+    assert!(notes(RuleList::Allow).is_empty());
 }
 
 #[test]
