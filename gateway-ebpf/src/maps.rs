@@ -226,7 +226,7 @@ impl Tables for Kernel {
     /// packet is not counted: while a source is within its limit it may get as many packets more as there are
     /// processors at work on it; once it is over, there is nothing to write and nothing to lose.
     #[inline(always)]
-    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool {
+    fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool {
         let Some(bucket) = LIMITER.get_ptr_mut(place.bucket) else {
             return true;
         };
@@ -235,7 +235,7 @@ impl Tables for Kernel {
         let step = limiter::step(limit, place.fingerprint, now_ns, |way| unsafe {
             words.add(way & (WAYS - 1)).read_volatile()
         });
-        if step.new != step.old {
+        if charge && step.new != step.old {
             // SAFETY: `way` is below `WAYS`, masked so that the verifier knows it too; and every writer changes the
             // word atomically.
             unsafe { atomic::swap_if(words.add(step.way & (WAYS - 1)), step.old, step.new) };

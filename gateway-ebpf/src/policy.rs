@@ -7,8 +7,7 @@
 //!    for a source that is denied, blocked or sends strange packets.
 //! 4. *Denied*, then *blocked*, drops: the operator's word is the more lasting reason, so it is the one counted.
 //! 5. *Malformed* drops. After the lists, so that a denied source is counted as denied.
-//! 6. *Limits* drop. Last, so that nothing dropped above spends a source's budget or touches its state. Of those on
-//!    SYNs the narrowest comes first: what one source may not send is not charged to its network or to the host.
+//! 6. *Limits* drop. Last, so that nothing dropped above spends a source's budget or touches its state.
 //!
 //! A single address is asked for before the networks around it: an allowed one needs no second look-up. Whatever has
 //! ended says nothing, neither for nor against; that a network which ends does not hide a longer-lived one around it
@@ -85,9 +84,9 @@ pub trait Tables {
         value
     }
 
-    /// Charges a packet to the source at `place` and returns whether the packet is within the limit. A bucket that can not be
+    /// Charges a packet to the source at `place`, or only looks whether it could be charged, and returns whether the packet is within the limit. A bucket that can not be
     /// reached is within: the limiter fails open.
-    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool;
+    fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool;
 }
 
 /// A verdict, and the entry that led to it if one did.
@@ -159,12 +158,12 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         }
         decision.observed = Some(reason);
     }
-    let (first, count) = match content {
+    let (limits, count) = match content {
         Content::Malformed(reason) => {
             lies(reason, settings, &mut decision);
             return decision;
         }
-        Content::Syn => (limit::SYN, 3),
+        Content::Syn => (SYN_LIMITS, 4),
         Content::Icmp => (limit::ICMP, 1),
         Content::Udp => (limit::UDP, 1),
         Content::Tcp | Content::Other | Content::NotIp | Content::Unreadable(_) => return decision,
@@ -172,20 +171,32 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
     if features & feature::LIMITS == 0 {
         return decision;
     }
-    let (first, count) = tables.settle((first, count));
-    for more in 0..3 {
-        if more >= count {
+    let (limits, count) = tables.settle((limits, count));
+    for step in 0..4 {
+        if step >= count {
             break;
         }
         // A number whose range the verifier can see, however the compiler counts.
-        let limit = opaque(u64::from(first + more)) as u32 % limit::COUNT;
-        if features & feature::SYN_LIMIT << limit != 0 && !within(source, limit, settings, now_ns, tables) {
+        let limit = opaque(u64::from(limits >> (4 * step))) as u32 % limit::COUNT;
+        if features & feature::SYN_LIMIT << limit == 0 {
+            continue;
+        }
+        let charge = step > 0 || count == 1;
+        if !within(source, limit, charge, settings, now_ns, tables) {
             refuse(over(limit), observe::SYN_LIMIT << limit, settings, &mut decision);
             break;
         }
     }
     decision
 }
+
+/// The limits that a SYN meets, four bits each, from the right: that of the host is looked at, then it is charged to
+/// its source, to the network around it, and to the host.
+///
+/// The look comes first because it is cheap, one line of memory whatever the source, and because what the host refuses
+/// anyway should be charged to nobody. It is charged last, so that what one source may not send costs the host nothing.
+const SYN_LIMITS: u32 =
+    limit::SYN_GLOBAL << 12 | limit::SYN_AGGREGATE << 8 | limit::SYN << 4 | limit::SYN_GLOBAL;
 
 /// What the lists say about a source.
 #[inline(always)]
@@ -241,11 +252,18 @@ const fn over(limit: u32) -> DropReason {
     }
 }
 
-/// Charges a packet to its source under one limit.
+/// Whether a packet is within one limit; charges it to its source if so wanted.
 #[inline(always)]
-fn within<T: Tables>(source: &Addr, limit: u32, settings: &Settings, now_ns: u64, tables: &T) -> bool {
+fn within<T: Tables>(
+    source: &Addr,
+    limit: u32,
+    charge: bool,
+    settings: &Settings,
+    now_ns: u64,
+    tables: &T,
+) -> bool {
     let rate = &settings.limits[limit as usize % settings.limits.len()];
     // A key for each limit, so that their states never meet but by chance.
     let key = [settings.hash_key[0] ^ u64::from(limit), settings.hash_key[1]];
-    tables.limit(limiter::place(source, rate, &key), rate, now_ns)
+    tables.limit(limiter::place(source, rate, &key), rate, charge, now_ns)
 }

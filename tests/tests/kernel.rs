@@ -3,6 +3,7 @@
 //! Needs the privileges to load programs and fails without them; a skip would pass for a result. Frames go through
 //! `BPF_PROG_TEST_RUN`, which refuses frames under 14 bytes, so those are run on the host only (`packets.rs`).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -390,6 +391,77 @@ fn differences(host: &Counters, kernel: &Counters) -> String {
             )
         })
         .collect()
+}
+
+/// Fills the address tables to their capacity, empties them in part and fills them again, so that walks grow long and
+/// places are used anew; what the program finds is what a plain set would.
+#[test]
+fn crowded_tables_hold_what_they_were_given() {
+    const ADDRESSES: usize = 4096;
+    let pins = Pins::new("crowded");
+    let mut kernel = pins.load();
+    let mut random = Random(0x5eed_0000_0000_0002);
+    let mut denied: BTreeSet<IpAddr> = BTreeSet::new();
+    apply(
+        &mut kernel,
+        &[switch_to(Settings {
+            ready: 1,
+            ..Settings::default()
+        })],
+    );
+    let verdict_of = |kernel: &mut Kernel, addr: &IpAddr| {
+        let frame = match addr {
+            IpAddr::V4(_) => Frame::v4(&addr.to_string()),
+            IpAddr::V6(_) => Frame::v6(&addr.to_string()),
+        };
+        kernel.test_run(&frame.tcp(ACK).bytes(), 1).expect("a test run").0
+    };
+    for round in 0..4 {
+        let mut changes = Vec::new();
+        // A batch of more than 64 goes to the idle half, a smaller one into the live tables.
+        let gone: Vec<IpAddr> = denied.iter().copied().filter(|_| random.below(3) == 0).collect();
+        for addr in &gone {
+            denied.remove(addr);
+            changes.push(Change::Remove {
+                list: List::Deny,
+                net: (*addr).into(),
+            });
+        }
+        let v6 = |denied: &BTreeSet<IpAddr>| denied.iter().filter(|addr| addr.is_ipv6()).count();
+        while denied.len() - v6(&denied) < ADDRESSES || v6(&denied) < ADDRESSES / 4 {
+            let word = random.next();
+            let addr = if denied.len() - v6(&denied) < ADDRESSES {
+                IpAddr::from((0x0a00_0000 | word as u32 & 0x00ff_ffff).to_be_bytes())
+            } else {
+                IpAddr::from([0x2001, 0xdb8, 0, word as u16, 0, 0, 0, (word >> 16) as u16 | 1])
+            };
+            if denied.insert(addr) {
+                changes.push(put(List::Deny, &IpNet::from(addr).to_string()));
+            }
+        }
+        for batch in changes.chunks(if round % 2 == 0 { 64 } else { 10_000 }) {
+            apply(&mut kernel, batch);
+        }
+        let there: BTreeSet<IpAddr> = kernel
+            .enforced()
+            .expect("reading")
+            .deny
+            .keys()
+            .map(IpNet::addr)
+            .collect();
+        assert_eq!(there, denied, "round {round}");
+        for addr in denied.iter().filter(|_| random.below(8) == 0) {
+            assert_eq!(verdict_of(&mut kernel, addr), XDP_DROP, "{addr} in round {round}");
+        }
+        for addr in gone.iter().filter(|addr| !denied.contains(addr)) {
+            assert_eq!(verdict_of(&mut kernel, addr), XDP_PASS, "{addr} in round {round}");
+        }
+    }
+    let one_more = kernel.apply(&[
+        put(List::Deny, "192.0.2.1/32"),
+        put(List::Deny, "2001:db8:1::1/128"),
+    ]);
+    assert_eq!(one_more.len(), 2, "{one_more:?}");
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl<'a> Tables for FoundAt<'a> {
     }
 
     /// Within: asking must not spend the budget of the address asked about.
-    fn limit(&self, _: Place, _: &Limit, _: u64) -> bool {
+    fn limit(&self, _: Place, _: &Limit, _: bool, _: u64) -> bool {
         true
     }
 }

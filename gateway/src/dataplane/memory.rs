@@ -155,11 +155,13 @@ impl Tables for Memory {
         self.now_ns
     }
 
-    fn limit(&self, place: Place, limit: &Limit, now_ns: u64) -> bool {
+    fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool {
         let mut buckets = self.buckets.borrow_mut();
         let words = buckets.entry(place.bucket).or_default();
         let step = limiter::step(limit, place.fingerprint, now_ns, |way| words[way]);
-        words[step.way] = step.new;
+        if charge {
+            words[step.way] = step.new;
+        }
         step.within
     }
 }

@@ -282,6 +282,18 @@ pub(super) fn limits() -> Vec<Case> {
         ),
         after(
             case(
+                "what the host refuses is charged to nobody",
+                &syn("198.51.104.9"),
+                Setup {
+                    syn_burst: Some(1),
+                    ..limited(limit::SYN_GLOBAL, 1, (0, 0))
+                },
+                dropped(DropReason::SynGlobalLimit),
+            ),
+            &[syn("198.51.104.8"), syn("198.51.104.9"), syn("198.51.104.9")],
+        ),
+        after(
+            case(
                 "the host as a whole, over both families",
                 &syn("198.51.104.1"),
                 Setup {

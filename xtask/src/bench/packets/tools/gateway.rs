@@ -48,7 +48,11 @@ impl Gateway {
                 pins.display()
             )?;
             if syn_limit {
-                writeln!(file, "  syn_limit: {{rate: {SYN_RATE}/s, burst: {SYN_BURST}}}")?;
+                writeln!(
+                    file,
+                    "  syn_limit:\n    rate: {SYN_RATE}/s\n    burst: {SYN_BURST}\n    \
+                     aggregate: {{rate: 500/s, burst: 1000}}\n    total: {{rate: 20000/s, burst: 20000}}"
+                )?;
             }
             writeln!(file, "state_dir: {dir}/{name}")
         })?;
