@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gateway_common::tables::Origin;
+use gateway_common::tables::{Origin, observe};
 use ipnet::IpNet;
 
 use crate::config::model::{Config, Strikes as Policy};
@@ -45,6 +45,8 @@ pub struct Strikes {
 struct Rules {
     policy: Policy,
     proxies: Vec<IpNet>,
+    /// Whether blocks are only observed.
+    observe: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,6 +115,18 @@ impl Strikes {
         ))
     }
 
+    /// Whether blocks are only observed: ordered and counted, and nothing is done to the client.
+    #[must_use]
+    pub fn observes(&self) -> bool {
+        lock(&self.rules).observe
+    }
+
+    /// Whether a forwarded client is to be refused at layer 7: blocked there, and that not only observed.
+    #[must_use]
+    pub fn refuses_forwarded(&self, addr: ForwardedAddr, now: Instant) -> bool {
+        self.blocks_forwarded(addr, now) && !self.observes()
+    }
+
     /// Whether a forwarded client is blocked at layer 7.
     #[must_use]
     pub fn blocks_forwarded(&self, addr: ForwardedAddr, now: Instant) -> bool {
@@ -157,6 +171,7 @@ impl Rules {
         Self {
             policy: config.strikes.clone(),
             proxies: config.trusted_proxies.clone(),
+            observe: config.xdp.observe & observe::BLOCK != 0,
         }
     }
 

@@ -27,6 +27,7 @@ fuzz_target!(|data: &[u8]| {
         hits: 0,
         enforced: true,
         skipped: None,
+        observed: false,
     };
     let exported: String = read
         .entries

@@ -21,6 +21,8 @@ mod rules;
 mod story;
 #[path = "e2e/trouble.rs"]
 mod trouble;
+#[path = "e2e/watch.rs"]
+mod watch;
 
 const URL: &str = "http://10.77.0.1:8080/";
 const GOOD: &[&str] = &["X-API-Key: right"];

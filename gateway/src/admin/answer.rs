@@ -29,7 +29,11 @@ impl From<crate::dataplane::Error> for Failure {
 /// Answers what the engine alone can answer. What only a running gateway knows is left empty.
 pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
     Ok(match request {
-        Request::AddRules(order) => Answer::Added(engine.add_rules(order)?),
+        Request::AddRules(order) => {
+            let list = order.list;
+            let added = engine.add_rules(order)?;
+            Answer::Added(engine.noted(list, added))
+        }
         Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
         Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
         Request::ListRules { list } => entries(engine, list.into())?,
@@ -45,6 +49,12 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             packets: engine.status()?,
             proxy: None,
         }),
+        Request::Watch(_) => {
+            return Err(Failure {
+                kind: FailureKind::Failed,
+                message: "drops are told of by a running gateway, one after the other".to_owned(),
+            });
+        }
         Request::Reload => {
             return Err(Failure {
                 kind: FailureKind::Failed,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::dataplane::engine::{
     AddRules, Added, CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Removed, Status, Unblocked,
 };
+pub use crate::dataplane::events::Sighting;
 pub use crate::dataplane::store::RuleList;
 
 /// Longest request or answer, in bytes: a list of 1,000,000 networks fits.
@@ -20,14 +21,58 @@ pub const LONGEST: usize = 256 << 20;
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Request {
     AddRules(AddRules),
-    RemoveRules { list: RuleList, nets: Vec<IpNet> },
-    FlushRules { list: RuleList },
-    ListRules { list: RuleList },
+    RemoveRules {
+        list: RuleList,
+        nets: Vec<IpNet>,
+    },
+    FlushRules {
+        list: RuleList,
+    },
+    ListRules {
+        list: RuleList,
+    },
     ListBlocks,
-    Unblock { addrs: Vec<IpAddr> },
-    Explain { addr: IpAddr, operators: Vec<IpAddr> },
+    Unblock {
+        addrs: Vec<IpAddr>,
+    },
+    Explain {
+        addr: IpAddr,
+        operators: Vec<IpAddr>,
+    },
     Status,
     Reload,
+    /// Answered by [`Answer::Watching`], then by [`Answer::Seen`] and [`Answer::Lost`] until the asker goes away.
+    Watch(WatchOrder),
+}
+
+/// Which drops to tell of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchOrder {
+    /// Those for this reason only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<String>,
+    /// Those from this network only.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub source: Option<IpNet>,
+}
+
+impl WatchOrder {
+    /// Whether this one is to be told of.
+    #[must_use]
+    pub fn wants(&self, sighting: &Sighting) -> bool {
+        let reason = self.reason.as_ref();
+        reason.is_none_or(|reason| *reason == sighting.reason)
+            && self
+                .source
+                .is_none_or(|net| sighting.source.is_some_and(|source| net.contains(&source)))
+    }
+}
+
+/// From now on drops are told of: samples of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watching {
+    /// At most one in so many nanoseconds on each processor, and in a tick of the kernel's timer.
+    pub every_ns: u64,
 }
 
 /// What comes back when it could be answered.
@@ -51,6 +96,12 @@ pub enum Answer {
         /// What is worth a second look: in the configuration, and denies that are skipped.
         #[serde(default)]
         warnings: Vec<String>,
+    },
+    Watching(Watching),
+    Seen(Sighting),
+    /// So many were not told of, as they came faster than they were taken.
+    Lost {
+        events: u64,
     },
 }
 

@@ -56,17 +56,26 @@ fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
     })
 }
 
+/// Asks the running gateway, and leaves it to the caller to read the answers, one a line.
+pub fn send(socket: &Path, request: &Request) -> Result<UnixStream, ClientError> {
+    let mut stream = connect(socket)?;
+    let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
+    line.push(b'\n');
+    stream.write_all(&line).map_err(|cause| ClientError::Io {
+        path: socket.display().to_string(),
+        cause,
+    })?;
+    Ok(stream)
+}
+
 /// Asks the running gateway.
 pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
     let io = |cause| ClientError::Io {
         path: socket.display().to_string(),
         cause,
     };
-    let mut stream = connect(socket)?;
+    let stream = send(socket, request)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
-    let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
-    line.push(b'\n');
-    stream.write_all(&line).map_err(io)?;
     let mut answer = String::new();
     BufReader::new(stream)
         .take(LONGEST as u64)

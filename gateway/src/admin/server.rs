@@ -7,10 +7,30 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::{Failure, FailureKind, LONGEST, Outcome, Request};
+
+/// What comes of a request.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "made once for a request, and taken apart at once"
+)]
+pub enum Reply<F> {
+    One(Outcome),
+    /// Answers until there are no more, or the client goes away. Nothing more is read from it.
+    Many(F),
+}
+
+/// A source of answers, dropped when the client has gone.
+pub trait Feed: 'static {
+    /// What is to be told next, waiting for it; `None` at the end. Nothing is lost if it is dropped.
+    fn next(&mut self) -> impl Future<Output = Option<Vec<Outcome>>>;
+}
 
 /// The bound socket. The file is removed when it is dropped.
 #[derive(Debug)]
@@ -50,10 +70,11 @@ impl AdminSocket {
     }
 
     /// Serves until the future is dropped. Each connection is a task on the local set.
-    pub async fn serve<F, A>(&self, answer: F)
+    pub async fn serve<F, A, M>(&self, answer: F)
     where
         F: Fn(Request) -> A + 'static,
-        A: Future<Output = Outcome> + 'static,
+        A: Future<Output = Reply<M>> + 'static,
+        M: Feed,
     {
         let answer = Rc::new(answer);
         loop {
@@ -75,7 +96,7 @@ impl AdminSocket {
     }
 }
 
-async fn converse<A: Future<Output = Outcome>>(
+async fn converse<A: Future<Output = Reply<M>>, M: Feed>(
     stream: UnixStream,
     answer: &impl Fn(Request) -> A,
 ) -> std::io::Result<()> {
@@ -91,15 +112,48 @@ async fn converse<A: Future<Output = Outcome>>(
         {
             return Ok(());
         }
-        let outcome = match serde_json::from_slice(&line) {
+        let reply = match serde_json::from_slice(&line) {
             Ok(request) => answer(request).await,
-            Err(error) => Err(Failure {
+            Err(error) => Reply::One(Err(Failure {
                 kind: FailureKind::BadInput,
                 message: format!("the request can not be read: {error}"),
-            }),
+            })),
         };
-        let mut text = serde_json::to_vec(&outcome)?;
-        text.push(b'\n');
-        write.write_all(&text).await?;
+        match reply {
+            Reply::One(outcome) => write.write_all(&lines(&[outcome])?).await?,
+            Reply::Many(feed) => return stream_out(feed, read, write).await,
+        }
     }
+}
+
+/// Writes what the feed has until it ends or the client goes away.
+async fn stream_out(
+    mut feed: impl Feed,
+    mut read: impl AsyncRead + Unpin,
+    mut write: impl AsyncWrite + Unpin,
+) -> std::io::Result<()> {
+    let gone = async {
+        let mut ignored = [0; 512];
+        while !matches!(read.read(&mut ignored).await, Ok(0) | Err(_)) {}
+    };
+    let tell = async {
+        while let Some(outcomes) = feed.next().await {
+            write.write_all(&lines(&outcomes)?).await?;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        () = gone => Ok(()),
+        told = tell => told,
+    }
+}
+
+/// One JSON document a line.
+fn lines(outcomes: &[Outcome]) -> std::io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    for outcome in outcomes {
+        serde_json::to_writer(&mut text, outcome)?;
+        text.push(b'\n');
+    }
+    Ok(text)
 }

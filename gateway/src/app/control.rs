@@ -3,16 +3,19 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
 use crate::admin::api::{
     Answer, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
 };
 use crate::admin::metrics::Facts;
+use crate::admin::server::Reply;
 use crate::config::Config;
 use crate::dataplane::handle::Stopped;
 use crate::dataplane::{Engine, Error, Handle, List};
@@ -38,6 +41,7 @@ pub struct Control {
     /// Interfaces that are not filtered, each with the reason.
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     pub draining: Cell<bool>,
+    pub watchers: Rc<Watchers>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -54,6 +58,17 @@ impl From<Stopped> for Failure {
 }
 
 impl Control {
+    /// Answers a request: once, or until the asker goes away.
+    pub async fn reply(&self, request: Request) -> Reply<Place> {
+        match request {
+            Request::Watch(order) => match self.watchers.join(order) {
+                Ok(place) => Reply::Many(place),
+                Err(failure) => Reply::One(Err(failure)),
+            },
+            request => Reply::One(self.answer(request).await),
+        }
+    }
+
     /// Answers a request, with what only a running gateway knows.
     pub async fn answer(&self, request: Request) -> Outcome {
         if matches!(request, Request::Reload) {
@@ -116,7 +131,9 @@ impl Control {
         };
         Explained {
             strikes: standing.map(|(strikes, block_after)| Standing { strikes, block_after }),
-            refused_when_forwarded: self.strikes.blocks_forwarded(ForwardedAddr::of_header(addr), now),
+            refused_when_forwarded: self
+                .strikes
+                .refuses_forwarded(ForwardedAddr::of_header(addr), now),
             ..explained
         }
     }
@@ -157,9 +174,13 @@ impl Control {
         let changed = old.config != config;
         let applied = self.dataplane.with({
             let config = config.clone();
-            move |engine: &mut Engine| Ok::<_, Error>((engine.reconfigure(&config)?, engine.skipped()))
+            move |engine: &mut Engine| {
+                let applied = engine.reconfigure(&config)?;
+                Ok::<_, Error>((applied, engine.skipped(), engine.observing()))
+            }
         });
-        let (applied, skipped) = applied.await??;
+        let (applied, skipped, observing) = applied.await??;
+        super::tell_observing(&observing);
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
@@ -230,6 +251,7 @@ impl Facts for Control {
                 (list.name(), desired as u64, enforced as u64)
             });
             Ok::<_, Error>(Snapshot {
+                observing: engine.observing(),
                 counters: counters
                     .0
                     .iter()

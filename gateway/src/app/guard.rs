@@ -36,7 +36,7 @@ impl Watch for Guard {
     }
 
     fn admits_forwarded(&self, client: ForwardedAddr) -> bool {
-        !self.strikes.blocks_forwarded(client, Instant::now())
+        !self.strikes.refuses_forwarded(client, Instant::now())
     }
 
     fn rejected(&self, client: Client, reject: Reject) {
@@ -48,6 +48,12 @@ impl Watch for Guard {
                     tracing::warn!(%addr, "a block was lost as the queue is full");
                 }
             }
+            Some(Sentence::Layer7 { addr, lasts }) if self.strikes.observes() => tracing::warn!(
+                client = %addr.ip(),
+                proxy = %client.socket.ip(),
+                lasts_s = lasts.as_secs(),
+                "a forwarded client would be refused at layer 7, but blocks are only observed: nothing is done"
+            ),
             Some(Sentence::Layer7 { addr, lasts }) => tracing::warn!(
                 client = %addr.ip(),
                 proxy = %client.socket.ip(),
@@ -71,6 +77,10 @@ impl Events for Aftermath {
     fn blocked(&mut self, addr: IpAddr) {
         let closed = self.connections.close(addr);
         tracing::warn!(client = %addr, connections_closed = closed, "blocked");
+    }
+
+    fn observed(&mut self, addr: IpAddr) {
+        tracing::warn!(client = %addr, "would be blocked, but blocks are only observed: nothing is done");
     }
 
     fn unblocked(&mut self, addr: IpAddr) {

@@ -8,6 +8,7 @@ mod guard;
 mod host;
 pub mod offline;
 mod signals;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -33,6 +34,7 @@ use crate::telemetry::{Metrics, logs, packets::Packets};
 use control::Control;
 use guard::{Aftermath, Guard};
 use signals::Event;
+use watch::Watchers;
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +73,14 @@ pub fn run(path: &Path, ephemeral: bool) -> Result<(), StartError> {
 fn tell(warnings: &[Warning]) {
     for warning in warnings {
         tracing::warn!("{warning}");
+    }
+}
+
+/// Says loudly what is only observed: somebody may have forgotten it.
+fn tell_observing(names: &[&str]) {
+    if !names.is_empty() {
+        let names = names.join(", ");
+        tracing::warn!("OBSERVING: {names} (counted, nothing dropped)");
     }
 }
 
@@ -147,6 +157,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
     engine.reconcile()?;
     engine.attach()?;
+    tell_observing(&engine.observing());
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
     if let Some(log) = log {
         tokio::task::spawn_local(async {
@@ -177,6 +188,13 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         dataplane,
         unfiltered,
         draining: false.into(),
+        watchers: Rc::new(Watchers::default()),
+    });
+    let watching = tokio::task::spawn_local({
+        let (watchers, dataplane) = (Rc::clone(&control.watchers), control.dataplane.clone());
+        let pinned = config.xdp.mode != XdpMode::None;
+        let pin_dir = pinned.then(|| config.xdp.pin_dir.clone());
+        async move { watchers.serve(dataplane, pin_dir).await }
     });
     if let Some(listener) = endpoint {
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
@@ -187,7 +205,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
             socket
                 .serve(move |request| {
                     let control = Rc::clone(&control);
-                    async move { control.answer(request).await }
+                    async move { control.reply(request).await }
                 })
                 .await;
         }
@@ -224,6 +242,8 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     }
     answering.abort();
     let _ = answering.await;
+    control.watchers.close();
+    let _ = watching.await;
     if ephemeral {
         let detached = control.dataplane.with(Engine::detach).await;
         match detached {

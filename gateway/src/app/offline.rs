@@ -1,6 +1,7 @@
 //! The engine without a daemon: on the pinned tables, or, when nothing is pinned, on the state on disk alone.
 
 mod held;
+pub mod watch;
 
 use std::path::Path;
 

@@ -1,10 +1,12 @@
 //! What can be typed. Owns the words, their help and examples; gives them no meaning.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use gateway_common::outcome::DropReason;
 use ipnet::IpNet;
 
 use crate::config::defaults;
@@ -151,6 +153,18 @@ Examples:
         method: String,
     },
 
+    /// Show drops as they happen: samples of them, live. The program writes none while nobody watches.
+    #[command(after_help = "\
+Examples:
+  gateway watch                                   every sampled drop, a line each, until Ctrl-C
+  gateway watch --reason denied --source 203.0.113.0/24
+  gateway watch --count 1 --json                  wait for the next one
+  gateway watch --top                             who is dropped most, each second
+  gateway watch --top 50 --json --duration 10s    one JSON document each second
+
+The true numbers are in `gateway status`: at most one drop in `xdp.events_every` is told of on each processor.")]
+    Watch(WatchArgs),
+
     /// Have the running gateway read its configuration again. A faulty one changes nothing.
     Reload,
 
@@ -238,6 +252,40 @@ pub enum BlockCommand {
         #[arg(required = true, value_name = "ADDR")]
         addrs: Vec<IpAddr>,
     },
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct WatchArgs {
+    /// Only drops for this reason, as `gateway status` names it.
+    #[arg(long, value_name = "NAME", value_parser = reason)]
+    pub reason: Option<String>,
+    /// Only drops of packets from this network.
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    pub source: Option<IpNet>,
+    /// End after so many drops.
+    #[arg(long, value_name = "N", conflicts_with = "top")]
+    pub count: Option<NonZeroU64>,
+    /// End after this time, such as 10s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub duration: Option<Duration>,
+    /// Instead of single drops, show each second who was dropped most, and why.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+    pub top: Option<NonZeroU16>,
+}
+
+/// Any length of time.
+fn time(text: &str) -> Result<Duration, String> {
+    crate::config::units::duration(text).map_err(|fault| fault.to_string())
+}
+
+/// A drop's reason by its name.
+fn reason(text: &str) -> Result<String, String> {
+    let names = DropReason::ALL.iter().map(|reason| reason.name());
+    if names.clone().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    let names: Vec<&str> = names.collect();
+    Err(format!("no drop has this reason; they are {}", names.join(", ")))
 }
 
 /// A time after which something is left of the entry.

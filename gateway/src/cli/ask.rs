@@ -94,7 +94,7 @@ fn held(pid: Option<u32>, what: &str, socket: &Path) -> String {
     )
 }
 
-fn nobody_on(socket: &Path) -> String {
+pub fn nobody_on(socket: &Path) -> String {
     format!(
         "no gateway answers on {} (--socket PATH names another)",
         socket.display()

@@ -12,6 +12,7 @@ mod known;
 mod operator;
 mod render;
 mod rules;
+mod watch;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -99,6 +100,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Block { command } => rules::blocks(args, command),
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),
+        Command::Watch(order) => watch::run(args, order),
         Command::Reload => rules::reload(args),
         Command::Detach => check::detach(args),
     }

@@ -6,6 +6,10 @@ use crate::admin::api::{Added, EntryRow, Explained, ForwardedBlock, FullStatus, 
 use crate::config::units::plain;
 use crate::http::reject::Reject;
 
+mod drops;
+
+pub use drops::{sample, sighting, utc};
+
 /// Failures and notes shown before the rest is only counted.
 const SHOWN: usize = 10;
 
@@ -13,7 +17,7 @@ const SHOWN: usize = 10;
 const NOT_FILTERED: &str = "  not filtered: ";
 
 /// What came from outside or from an operator, made safe for a terminal.
-fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })
         .collect()
@@ -157,10 +161,19 @@ pub fn entries(rows: &[EntryRow], unfiltered: &[String]) -> String {
     let mut out = if rows.is_empty() {
         "the list is empty\n".to_owned()
     } else {
-        entry_table(rows)
+        observed_note(rows, "deny") + &entry_table(rows)
     };
     lines(&mut out, NOT_FILTERED, unfiltered);
     out
+}
+
+/// Said above a list whose entries drop nothing; empty for one whose entries do.
+fn observed_note(rows: &[EntryRow], what: &str) -> String {
+    if rows.iter().any(|row| row.observed) {
+        format!("OBSERVING: {what} (counted, nothing dropped)\n")
+    } else {
+        String::new()
+    }
 }
 
 fn entry_table(rows: &[EntryRow]) -> String {
@@ -170,7 +183,12 @@ fn entry_table(rows: &[EntryRow]) -> String {
             row.origin.clone(),
             row.left_ms.map_or_else(|| "no end".to_owned(), span),
             row.hits.to_string(),
-            if row.enforced { "yes" } else { "NO" }.to_owned(),
+            match (row.enforced, row.observed) {
+                (true, true) => "observed",
+                (true, false) => "yes",
+                (false, _) => "NO",
+            }
+            .to_owned(),
             why(row),
         ]
     });
@@ -181,7 +199,7 @@ pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[Str
     let mut out = if rows.is_empty() {
         "no source is blocked\n".to_owned()
     } else {
-        entry_table(rows)
+        observed_note(rows, "blocks") + &entry_table(rows)
     };
     lines(&mut out, NOT_FILTERED, unfiltered);
     if !forwarded.is_empty() {
@@ -193,7 +211,8 @@ pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[Str
     out
 }
 
-fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+/// Columns under their heads.
+pub fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| {
         rows.iter()
@@ -219,6 +238,7 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
     let it = &explained.packets;
     let mut out = String::new();
     let says = match it.outcome.as_str() {
+        _ if it.observed.is_some() => "passes, as what speaks against it is only observed",
         "allowed" => "passes: it is under an allow rule, which wins over everything",
         "clean" => "passes: no rule or block speaks against it",
         "denied" => "is dropped in the kernel: it is under a deny rule",
@@ -229,6 +249,18 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
         _ => "passes",
     };
     let _ = writeln!(out, "{} {says}", it.addr);
+    if let Some(reason) = &it.observed {
+        let list = if reason == "blocked" {
+            "blocks are"
+        } else {
+            "deny is"
+        };
+        let _ = writeln!(
+            out,
+            "  it would be dropped as {}, were it not that {list} observed",
+            clean(reason)
+        );
+    }
     lines(&mut out, NOT_FILTERED, &it.unfiltered);
     let mut section = |name: &str, rows: &[EntryRow]| {
         for row in rows {
@@ -241,6 +273,8 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
                 ""
             } else if it.enforced && !row.enforced {
                 "; NOT IN FORCE"
+            } else if row.observed && it.allow.is_empty() {
+                "; only observed"
             } else if name != "allow" && !it.allow.is_empty() {
                 "; without effect, as allow wins"
             } else {
@@ -315,6 +349,10 @@ pub fn status(status: &FullStatus) -> String {
         None => out.push_str("proxy: not running\n"),
     }
     let packets = &status.packets;
+    if !packets.observing.is_empty() {
+        let names = clean(&packets.observing.join(", "));
+        let _ = writeln!(out, "OBSERVING: {names} (counted, nothing dropped)");
+    }
     if !packets.enforced {
         out.push_str("packets: nothing is enforced\n");
         if packets.interfaces.is_empty() {
@@ -393,6 +431,7 @@ mod tests {
             hits: 0,
             enforced: true,
             skipped: None,
+            observed: false,
         }
     }
 
@@ -402,6 +441,7 @@ mod tests {
                 addr: "192.0.2.1".parse().expect("an address"),
                 verdict: verdict.to_owned(),
                 outcome: outcome.to_owned(),
+                observed: None,
                 enforced: true,
                 unfiltered: Vec::new(),
                 allow: Vec::new(),

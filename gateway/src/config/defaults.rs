@@ -24,6 +24,7 @@ pub const SYN_IPV6_PREFIX: u8 = 64;
 /// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
 pub const AGGREGATE_PREFIXES: (u8, u8) = (24, 48);
 pub const LOG_DROPS_EVERY: Duration = Duration::from_secs(1);
+pub const EVENTS_EVERY: Duration = Duration::from_millis(1);
 
 const MIB: u64 = 1 << 20;
 
@@ -97,6 +98,7 @@ pub fn xdp() -> Xdp {
         capacity: capacity(),
         pin_dir: PIN_DIR.into(),
         log_drops_every: Some(LOG_DROPS_EVERY),
+        events_every: EVENTS_EVERY,
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_common::tables::observe;
 use ipnet::IpNet;
 
 /// A whole, valid configuration.
@@ -100,6 +101,31 @@ pub struct Xdp {
     pub pin_dir: PathBuf,
     /// One log line of a drop in this time on each processor; `None` for no lines.
     pub log_drops_every: Option<Duration>,
+    /// One event of a drop in this time on each processor, while somebody watches.
+    pub events_every: Duration,
+}
+
+/// What can be observed, by the name that the configuration has for it: bits of [`Xdp::observe`].
+pub const OBSERVABLE: [(&str, u32); 9] = [
+    ("all", observe::ALL),
+    ("deny", observe::DENY),
+    ("blocks", observe::BLOCK),
+    ("malformed", observe::MALFORMED),
+    ("syn_limit", observe::SYN_LIMIT),
+    ("syn_limit.aggregate", observe::SYN_AGGREGATE_LIMIT),
+    ("syn_limit.total", observe::SYN_GLOBAL_LIMIT),
+    ("icmp_limit", observe::ICMP_LIMIT),
+    ("udp_limit", observe::UDP_LIMIT),
+];
+
+/// The names of what these bits observe, each for itself.
+#[must_use]
+pub fn observed(bits: u32) -> Vec<&'static str> {
+    let single = OBSERVABLE.iter().filter(|(_, bit)| bit.is_power_of_two());
+    single
+        .filter(|(_, bit)| bits & bit != 0)
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 /// Rate of packets of one kind for all sources that share the first bits of their address.

@@ -120,6 +120,11 @@ pub enum Error {
         of_process(*.pid)
     )]
     Locked { dir: String, pid: Option<u32> },
+    #[error(
+        "another `gateway watch`{} reads the events; several can watch at once only while a gateway runs",
+        of_process(*.pid)
+    )]
+    Watched { pid: Option<u32> },
     #[error("{operation}: {cause}{hint}")]
     Os {
         operation: String,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use gateway_common::tables::{NEVER, Origin, Rule, Settings};
+use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
 use ipnet::IpNet;
 
 use super::backend::{Image, List};
@@ -48,6 +48,8 @@ impl Entry {
 pub struct Desired {
     /// What the configuration decides of the settings.
     settings: Settings,
+    /// Whether somebody reads the ring of events: no choice of the configuration's, so it outlives a new one.
+    listened: bool,
     /// Sorted, as is the next: a list has a million entries, and is searched.
     config_allow: Vec<IpNet>,
     config_deny: Vec<IpNet>,
@@ -68,6 +70,21 @@ impl Desired {
         self.config_deny.clone_from(&xdp.deny);
         self.config_allow.sort_unstable();
         self.config_deny.sort_unstable();
+    }
+
+    /// Has events written from now on, or no longer.
+    pub fn listen(&mut self, listened: bool) {
+        self.listened = listened;
+    }
+
+    /// The settings as they should be, without the keeper's own parts.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let events = if self.listened { feature::EVENTS } else { 0 };
+        Settings {
+            features: self.settings.features & !feature::EVENTS | events,
+            ..self.settings
+        }
     }
 
     /// Keeps the settings, and each deny as `shown` has it, in force or not, until it is commanded anew: what the
@@ -249,7 +266,7 @@ impl Desired {
                 }
             }
         }
-        image.settings = self.settings;
+        image.settings = self.settings();
         image
     }
 }

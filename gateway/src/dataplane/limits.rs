@@ -18,6 +18,7 @@ pub fn settings(xdp: &Xdp) -> Settings {
         malformed: xdp.malformed,
         observe: xdp.observe,
         log_interval_ns: xdp.log_drops_every.map_or(0, nanos),
+        event_interval_ns: nanos(xdp.events_every),
         ..Settings::default()
     };
     if settings.log_interval_ns > 0 {

@@ -7,6 +7,7 @@ pub mod backend;
 pub mod clock;
 mod desired;
 pub mod engine;
+pub mod events;
 mod found;
 pub mod handle;
 pub mod kernel;

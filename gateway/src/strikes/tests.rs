@@ -83,3 +83,21 @@ fn only_what_is_scored_counts() {
         "the configuration scores it"
     );
 }
+
+#[test]
+fn a_forwarded_client_is_not_refused_while_blocks_are_only_observed() {
+    let parsed = Config::parse(CONFIG, "test.yaml", std::path::Path::new("/"));
+    let mut config = parsed.expect("a good configuration").0;
+    config.xdp.observe = observe::BLOCK;
+    let strikes = Strikes::new(&config);
+    let (addr, now) = (
+        ForwardedAddr::of_header("203.0.113.5".parse().expect("an address")),
+        Instant::now(),
+    );
+    strikes.block_forwarded(addr, now + Duration::from_secs(60), now);
+    assert!(strikes.observes() && strikes.blocks_forwarded(addr, now));
+    assert!(!strikes.refuses_forwarded(addr, now));
+    config.xdp.observe = 0;
+    strikes.reconfigure(&config);
+    assert!(strikes.refuses_forwarded(addr, now));
+}

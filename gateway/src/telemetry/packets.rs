@@ -3,10 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gateway_common::outcome::{DropReason, PassReason};
+use gateway_common::tables::observe;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::config::model::observed;
 
 /// Packets and bytes of one slot, as `dataplane` reads them.
 pub type Pair = (u64, u64);
@@ -25,6 +28,8 @@ pub struct Snapshot {
     /// Block orders lost as the queue was full.
     pub dropped_orders: u64,
     pub interfaces: Vec<Interface>,
+    /// What is counted and drops nothing, by the configuration's names.
+    pub observing: Vec<&'static str>,
 }
 
 /// How one interface is filtered.
@@ -57,17 +62,22 @@ impl Collector for Packets {
                     .iter()
                     .map(|reason| ("drop", reason.name(), reason.slot())),
             )
+            .chain(
+                DropReason::ALL
+                    .iter()
+                    .map(|reason| ("observed", reason.name(), reason.observed_slot())),
+            )
             .collect::<Vec<_>>();
         type Pick = fn(Pair) -> u64;
         let families: [(&str, &str, Pick); 2] = [
             (
                 "packets",
-                "Packets seen by the kernel program, by verdict and reason",
+                "Packets seen by the kernel program, by verdict and reason; those observed are counted as passed besides",
                 |pair| pair.0,
             ),
             (
                 "packet_bytes",
-                "Bytes of frames seen by the kernel program, by verdict and reason",
+                "Bytes of frames seen by the kernel program, by verdict and reason; those observed are counted as passed besides",
                 |pair| pair.1,
             ),
         ];
@@ -98,6 +108,13 @@ impl Collector for Packets {
                 let value = i64::try_from(pick(list)).unwrap_or(i64::MAX);
                 ConstGauge::new(value).encode(family.encode_family(&[("list", list.0)])?)?;
             }
+        }
+        let gauge = ConstGauge::new(0_i64);
+        let help = "Whether this is counted and drops nothing";
+        let mut family = encoder.encode_descriptor("observing", help, None, gauge.metric_type())?;
+        for what in observed(observe::ALL) {
+            let on = i64::from(snapshot.observing.contains(&what));
+            ConstGauge::new(on).encode(family.encode_family(&[("what", what)])?)?;
         }
         let gauge = ConstGauge::new(i64::try_from(snapshot.skipped).unwrap_or(i64::MAX));
         let help = "Denies that are not enforced since they would cut off someone protected";

@@ -72,6 +72,7 @@ impl Site {
             capacity,
             pin_dir: "/nonexistent".into(),
             log_drops_every: None,
+            events_every: Duration::from_millis(1),
         };
         let config = Config {
             listen: vec![Listener {

@@ -192,6 +192,7 @@ fn without_rights_each_command_says_once_what_is_missing() -> Result<()> {
         &["allow", "list"],
         &["block", "list"],
         &["block", "del", A],
+        &["watch"],
         &["detach"],
         &["run"],
     ];

@@ -4,12 +4,11 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gateway_common::outcome::DropReason;
-use gateway_common::tables::observe;
 
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::PacketLimit;
+use crate::config::model::{OBSERVABLE, PacketLimit};
 use crate::config::scalar::{choice, number, truth};
 use crate::config::units;
 
@@ -18,19 +17,6 @@ const MOST_REFILL: Duration = Duration::from_secs(3600);
 
 /// An interface whose frames come from this host itself, from and to its own addresses.
 const LOOPBACK: &str = "lo";
-
-/// What can be observed, by the name that the configuration has for it.
-const OBSERVABLE: [(&str, u32); 9] = [
-    ("all", observe::ALL),
-    ("deny", observe::DENY),
-    ("blocks", observe::BLOCK),
-    ("malformed", observe::MALFORMED),
-    ("syn_limit", observe::SYN_LIMIT),
-    ("syn_limit.aggregate", observe::SYN_AGGREGATE_LIMIT),
-    ("syn_limit.total", observe::SYN_GLOBAL_LIMIT),
-    ("icmp_limit", observe::ICMP_LIMIT),
-    ("udp_limit", observe::UDP_LIMIT),
-];
 
 /// The limits on SYNs, from the narrowest to the widest.
 #[derive(Default)]

@@ -66,11 +66,10 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
         );
         warn_of_everything(walk, &deny, "nothing gets through but what is allowed");
         warn_without_effect(walk, &deny, &allow);
-        let every = within(
-            Duration::from_millis(1)..=Duration::from_secs(3600),
-            units::duration,
-            units::show_duration,
-        );
+        let every = || {
+            let range = Duration::from_millis(1)..=Duration::from_secs(3600);
+            within(range, units::duration, units::show_duration)
+        };
         let syn = packets::syn_limits(walk, table);
         let malformed = packets::malformed(walk, table, &interfaces);
         Xdp {
@@ -87,7 +86,8 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
             malformed,
             capacity,
             pin_dir: table.value_or(walk, "pin_dir", off.pin_dir.clone(), files::absolute),
-            log_drops_every: table.value_or(walk, "log_drops_every", off.log_drops_every, or_off(every)),
+            log_drops_every: table.value_or(walk, "log_drops_every", off.log_drops_every, or_off(every())),
+            events_every: table.value_or(walk, "events_every", off.events_every, every()),
         }
     });
     read.unwrap_or(off)

@@ -183,6 +183,7 @@ fn the_documented_file_loads_and_names_every_key() {
     assert_eq!(config.log, defaults::log());
     assert_eq!(config.state_dir, Path::new(defaults::STATE_DIR));
     assert_eq!(config.xdp.log_drops_every, Some(defaults::LOG_DROPS_EVERY));
+    assert_eq!(config.xdp.events_every, defaults::EVENTS_EVERY);
 }
 
 #[test]

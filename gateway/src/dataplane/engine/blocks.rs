@@ -37,6 +37,9 @@ impl Engine {
     pub fn block(&mut self, order: BlockOrder) -> Result<Applied, Refusal> {
         let outcome = self.try_block(&order);
         match &outcome {
+            Ok(applied) if applied.failures.is_empty() && self.observes(List::Block) => {
+                self.world.events.observed(order.addr);
+            }
             Ok(applied) if applied.failures.is_empty() => self.world.events.blocked(order.addr),
             Ok(_) => {}
             Err(refusal) => self.world.events.refused(order.addr, refusal),

@@ -4,6 +4,7 @@
 //! tables when no daemon is there. Knows no socket, no request, no file format of the configuration.
 
 mod blocks;
+mod events;
 mod guard;
 mod interfaces;
 mod rules;
@@ -32,6 +33,8 @@ use crate::config::model::Config;
 pub trait Events: Send {
     /// `addr` is blocked from now on.
     fn blocked(&mut self, addr: IpAddr);
+    /// `addr` would be blocked from now on, were blocks not only observed: nothing may be done to it.
+    fn observed(&mut self, addr: IpAddr);
     /// `addr` is no longer blocked, by command.
     fn unblocked(&mut self, addr: IpAddr);
     /// A block of `addr` was asked for and refused.
@@ -46,6 +49,7 @@ pub struct NoEvents;
 
 impl Events for NoEvents {
     fn blocked(&mut self, _: IpAddr) {}
+    fn observed(&mut self, _: IpAddr) {}
     fn unblocked(&mut self, _: IpAddr) {}
     fn refused(&mut self, _: IpAddr, _: &Refusal) {}
     fn unfiltered(&mut self, _: Vec<String>) {}

@@ -69,6 +69,9 @@ impl Events for Heard {
     fn blocked(&mut self, addr: IpAddr) {
         self.note(format!("blocked {addr}"));
     }
+    fn observed(&mut self, addr: IpAddr) {
+        self.note(format!("observed {addr}"));
+    }
     fn unblocked(&mut self, addr: IpAddr) {
         self.note(format!("unblocked {addr}"));
     }

@@ -41,6 +41,9 @@ pub struct EntryRow {
     /// Whom it would cut off, if that is why it is not enforced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub skipped: Option<String>,
+    /// Whether its list is only observed: it counts and drops nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub observed: bool,
 }
 
 /// What happens to packets of one address, and why.
@@ -51,6 +54,9 @@ pub struct Explanation {
     pub verdict: String,
     /// The outcome's name: `clean`, `allowed`, `denied`, `blocked`, `bypass`.
     pub outcome: String,
+    /// The outcome it would have, `denied` or `blocked`, were that not only observed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub observed: Option<String>,
     /// Whether tables are there that enforce this, and an interface that is filtered by them.
     pub enforced: bool,
     /// `eth0: reason` for each configured interface that is not filtered: what comes in there passes.
@@ -99,7 +105,7 @@ pub struct InterfaceRow {
 /// Packets and bytes of one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterRow {
-    /// `pass` or `drop`.
+    /// `pass`, `drop`, or `observed`: counted under a reason to drop, and as passed besides.
     pub verdict: String,
     pub reason: String,
     pub packets: u64,
@@ -112,6 +118,9 @@ pub struct Status {
     /// Whether tables are there that enforce anything, and an interface that is filtered by them.
     pub enforced: bool,
     pub interfaces: Vec<InterfaceRow>,
+    /// What is counted and drops nothing, by the configuration's names.
+    #[serde(default)]
+    pub observing: Vec<String>,
     pub lists: Vec<ListRow>,
     pub counters: Vec<CounterRow>,
     /// Changes that failed when last tried.
@@ -158,24 +167,20 @@ fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) 
         hits: rule.map_or(0, |rule| rule.hits),
         enforced,
         skipped: None,
+        observed: false,
     }
 }
 
-/// What the program would do with a SYN from `addr`.
-fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> Verdict {
+/// What the program would do with a SYN from `addr`, and why it would drop it were that not only observed.
+fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> (Verdict, Option<DropReason>) {
     let packet = Packet {
         source: addr.into(),
         content: Content::Other,
         port: 0,
     };
-    decide(
-        &packet,
-        &FoundAt {
-            found,
-            now_ns: now.boot_ns,
-        },
-    )
-    .verdict
+    let now_ns = now.boot_ns;
+    let decision = decide(&packet, &FoundAt { found, now_ns });
+    (decision.verdict, decision.observed)
 }
 
 impl Engine {
@@ -211,13 +216,13 @@ impl Engine {
             None => None,
         };
         let Coverage { enforced, unfiltered } = self.coverage()?;
-        let verdict = match &found {
+        let (verdict, observed) = match &found {
             Some(found) if enforced => decide_new_connection(found, addr, now),
-            _ => Verdict::Pass(PassReason::Bypass),
+            _ => (Verdict::Pass(PassReason::Bypass), None),
         };
-        let (verdict, outcome) = match verdict {
-            Verdict::Pass(reason) => ("pass", reason.name()),
-            Verdict::Drop(reason) => ("drop", reason.name()),
+        let (verdict, outcome, observed) = match verdict {
+            Verdict::Pass(reason) => ("pass", reason.name(), observed),
+            Verdict::Drop(reason) => ("drop", reason.name(), None),
         };
         let protected = self.protected(operators);
         let protected = protected
@@ -228,6 +233,7 @@ impl Engine {
             addr,
             verdict: verdict.to_owned(),
             outcome: outcome.to_owned(),
+            observed: observed.map(|reason| reason.name().to_owned()),
             enforced,
             unfiltered,
             allow: self.rows_for(List::Allow, addr, &found, enforced, now),
@@ -267,8 +273,12 @@ impl Engine {
             .collect()
     }
 
-    /// A row of `list`, with the reason if it is skipped.
+    /// A row of `list`, with the reason if it is skipped, and whether it is only observed.
     fn marked(&self, list: List, row: EntryRow) -> EntryRow {
+        let row = EntryRow {
+            observed: self.observes(list),
+            ..row
+        };
         if list != List::Deny {
             return row;
         }
@@ -293,8 +303,12 @@ impl Engine {
             let drops = DropReason::ALL
                 .iter()
                 .map(|reason| ("drop", reason.name(), reason.slot()));
+            let observed = DropReason::ALL
+                .iter()
+                .map(|reason| ("observed", reason.name(), reason.observed_slot()));
             counters = passes
                 .chain(drops)
+                .chain(observed)
                 .map(|(verdict, reason, slot)| CounterRow {
                     verdict: verdict.to_owned(),
                     reason: reason.to_owned(),
@@ -324,6 +338,7 @@ impl Engine {
         Ok(Status {
             enforced: self.coverage()?.enforced,
             interfaces: self.interfaces()?,
+            observing: self.observing().into_iter().map(str::to_owned).collect(),
             lists,
             counters,
             failures: self.failures.clone(),

@@ -1,10 +1,11 @@
 //! Log lines of the kernel program, handed to `tracing` under the target `gateway::xdp`.
 
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use aya::Ebpf;
 use aya_log::EbpfLogger;
-use gateway_common::outcome::DropReason;
+use gateway_common::outcome::{DropReason, OBSERVED};
 use tokio::io::unix::AsyncFd;
 
 /// The reading end of the program's log ring.
@@ -67,9 +68,11 @@ impl log::Log for Forward {
     fn flush(&self) {}
 }
 
-/// The program writes a reason's number, as strings are costly there; this puts its name.
+/// The program writes each line in one form, as strings are costly there: a reason's number, or its observed twin's,
+/// and the source in the form of IPv6. This puts the name, says what was only observed, and shows IPv4 as such.
 fn named(line: &str) -> String {
     let mut text = String::with_capacity(line.len() + 8);
+    let mut observed = false;
     for (index, word) in line.split(' ').enumerate() {
         if index > 0 {
             text.push(' ');
@@ -77,14 +80,34 @@ fn named(line: &str) -> String {
         let number = word
             .strip_prefix("reason=")
             .and_then(|number| number.parse().ok());
-        match number.and_then(|number: u32| DropReason::ALL.iter().find(|reason| reason.slot() == number)) {
-            Some(reason) => {
-                let _ = write!(text, "reason={}", reason.name());
-            }
-            None => text.push_str(word),
+        let source = word.strip_prefix("source=").and_then(|addr| addr.parse().ok());
+        if let Some((reason, only_observed)) = number.and_then(reason) {
+            observed |= only_observed;
+            let _ = write!(text, "reason={}", reason.name());
+        } else if let Some(source) = source.map(|addr: IpAddr| addr.to_canonical()) {
+            let _ = write!(text, "source={source}");
+        } else {
+            text.push_str(word);
         }
     }
-    text
+    match text.strip_prefix("drop ") {
+        Some(rest) if observed => format!("observed {rest}"),
+        _ => text,
+    }
+}
+
+/// The reason of a counter's number, and whether it is the one for what was only observed.
+fn reason(slot: u32) -> Option<(DropReason, bool)> {
+    let find = |slot: u32| {
+        DropReason::ALL
+            .iter()
+            .find(|reason| reason.slot() == slot)
+            .copied()
+    };
+    match find(slot) {
+        Some(reason) => Some((reason, false)),
+        None => Some((find(slot.checked_sub(OBSERVED)?)?, true)),
+    }
 }
 
 #[cfg(test)]
@@ -98,5 +121,18 @@ mod tests {
             "drop reason=denied source=192.0.2.1"
         );
         assert_eq!(named("drop reason=99  x"), "drop reason=99  x");
+    }
+
+    #[test]
+    fn what_is_only_observed_is_not_called_a_drop_and_ipv4_is_shown_as_such() {
+        assert_eq!(
+            named("drop reason=162 source=::ffff:192.0.2.1 interface=3"),
+            "observed reason=syn_limit source=192.0.2.1 interface=3"
+        );
+        assert_eq!(
+            named("drop reason=33 source=2001:db8::1 interface=3"),
+            "drop reason=blocked source=2001:db8::1 interface=3"
+        );
+        assert_eq!(named("drop reason=200 source=x"), "drop reason=200 source=x");
     }
 }

@@ -14,11 +14,13 @@ mod log;
 mod netlink;
 mod networks;
 mod region;
+mod ring;
 mod settings;
 mod sys;
 mod tables;
 
 pub use log::KernelLog;
+pub use ring::EventRing;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
