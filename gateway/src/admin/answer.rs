@@ -8,7 +8,12 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
             Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
-            Refusal::Store(_) | Refusal::ReadOnly | Refusal::Tables(_) => FailureKind::Failed,
+            Refusal::Invalid(_) => FailureKind::BadInput,
+            Refusal::Store(_)
+            | Refusal::ReadOnly
+            | Refusal::Tables(_)
+            | Refusal::NothingFilters
+            | Refusal::NotTaken(_) => FailureKind::Failed,
         };
         Self {
             kind,
@@ -45,6 +50,12 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             packets: engine.status()?,
             proxy: None,
         }),
+        Request::AddUnconfirmed { order, within } => Answer::Added(engine.add_unconfirmed(order, within)?),
+        Request::Confirm { nets } => Answer::Confirmed(engine.confirm(&nets)?),
+        Request::BypassOn { lasts, reason } => Answer::Bypassed(engine.bypass_on(lasts, reason)?),
+        Request::BypassOff => Answer::Bypassed(engine.bypass_off()?),
+        Request::BypassStatus => Answer::Bypassed(engine.bypass_status()?),
+        Request::Verify => Answer::Verified(engine.verify()?),
         Request::Reload => {
             return Err(Failure {
                 kind: FailureKind::Failed,
@@ -69,7 +80,11 @@ impl Request {
     pub fn writes(&self) -> bool {
         !matches!(
             self,
-            Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
+            Self::ListRules { .. }
+                | Self::ListBlocks
+                | Self::Explain { .. }
+                | Self::Status
+                | Self::BypassStatus
         )
     }
 }

@@ -3,12 +3,14 @@
 //! One JSON document a line in each direction, one answer to each request. Fields are only ever added.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::engine::{
-    AddRules, Added, CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Removed, Status, Unblocked,
+    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
+    InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
 };
 pub use crate::dataplane::store::RuleList;
 
@@ -20,14 +22,42 @@ pub const LONGEST: usize = 256 << 20;
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Request {
     AddRules(AddRules),
-    RemoveRules { list: RuleList, nets: Vec<IpNet> },
-    FlushRules { list: RuleList },
-    ListRules { list: RuleList },
+    RemoveRules {
+        list: RuleList,
+        nets: Vec<IpNet>,
+    },
+    FlushRules {
+        list: RuleList,
+    },
+    ListRules {
+        list: RuleList,
+    },
     ListBlocks,
-    Unblock { addrs: Vec<IpAddr> },
-    Explain { addr: IpAddr, operators: Vec<IpAddr> },
+    Unblock {
+        addrs: Vec<IpAddr>,
+    },
+    Explain {
+        addr: IpAddr,
+        operators: Vec<IpAddr>,
+    },
     Status,
     Reload,
+    /// Adds denies that end after `within` unless [`Request::Confirm`] comes before.
+    AddUnconfirmed {
+        order: AddRules,
+        within: Duration,
+    },
+    /// All that wait, if `nets` is empty.
+    Confirm {
+        nets: Vec<IpNet>,
+    },
+    BypassOn {
+        lasts: Duration,
+        reason: String,
+    },
+    BypassOff,
+    BypassStatus,
+    Verify,
 }
 
 /// What comes back when it could be answered.
@@ -46,6 +76,9 @@ pub enum Answer {
     Unblocked(Unblocked),
     Explained(Explained),
     Status(FullStatus),
+    Confirmed(Confirmed),
+    Bypassed(Bypassed),
+    Verified(Verified),
     Reloaded {
         changed: bool,
         /// What is worth a second look: in the configuration, and denies that are skipped.

@@ -133,11 +133,13 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
     let unfiltered = Arc::default();
+    let bypass = Arc::default();
     let Tables { backend, memory, log } = tables(&config)?;
     let events = Aftermath {
         strikes: Arc::clone(&strikes),
         connections: Arc::clone(&connections),
         unfiltered: Arc::clone(&unfiltered),
+        bypass: Arc::clone(&bypass),
     };
     let world = World {
         clock: Box::new(Now::read),
@@ -176,6 +178,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         packets,
         dataplane,
         unfiltered,
+        bypass,
         draining: false.into(),
     });
     if let Some(listener) = endpoint {

@@ -130,6 +130,7 @@ mod tests {
             hits: 0,
             enforced: true,
             skipped: None,
+            unconfirmed: false,
         }
     }
 

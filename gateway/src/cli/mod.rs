@@ -5,6 +5,7 @@
 
 mod args;
 mod ask;
+mod bypass;
 mod check;
 mod explain;
 mod import;
@@ -12,6 +13,7 @@ mod known;
 mod operator;
 mod render;
 mod rules;
+mod verify;
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -100,6 +102,8 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),
         Command::Reload => rules::reload(args),
+        Command::Bypass { command } => bypass::run(args, command),
+        Command::Verify => verify::run(args),
         Command::Detach => check::detach(args),
     }
 }

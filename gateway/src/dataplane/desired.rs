@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use gateway_common::tables::{NEVER, Origin, Rule, Settings};
+use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
 use ipnet::IpNet;
 
 use super::backend::{Image, List};
@@ -29,7 +29,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn live(&self, boot_ns: u64) -> bool {
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn live(&self, boot_ns: u64) -> bool {
         self.deadline_ns == NEVER || boot_ns < self.deadline_ns
     }
 
@@ -43,11 +45,20 @@ impl Entry {
     }
 }
 
+/// Until when everything passes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BypassUntil {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub until_ns: u64,
+    pub reason: Option<String>,
+}
+
 /// The desired state of the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
     /// What the configuration decides of the settings.
     settings: Settings,
+    bypass: Option<BypassUntil>,
     /// Sorted, as is the next: a list has a million entries, and is searched.
     config_allow: Vec<IpNet>,
     config_deny: Vec<IpNet>,
@@ -78,6 +89,29 @@ impl Desired {
         self.held = judged
             .map(|(net, _)| (net, shown.deny.contains_key(&net)))
             .collect();
+    }
+
+    /// Has everything pass until then, or ends that.
+    pub fn set_bypass(&mut self, bypass: Option<BypassUntil>) {
+        self.bypass = bypass;
+    }
+
+    /// The bypass that was asked for; it may be over.
+    #[must_use]
+    pub fn bypass(&self) -> Option<&BypassUntil> {
+        self.bypass.as_ref()
+    }
+
+    /// The settings as they should be at `boot_ns`.
+    #[must_use]
+    pub fn settings(&self, boot_ns: u64) -> Settings {
+        let bypass = self.bypass.as_ref().filter(|bypass| boot_ns < bypass.until_ns);
+        let bit = if bypass.is_some() { feature::BYPASS } else { 0 };
+        Settings {
+            features: self.settings.features & !feature::BYPASS | bit,
+            bypass_until_ns: bypass.map_or(0, |bypass| bypass.until_ns),
+            ..self.settings
+        }
     }
 
     /// Decides again which denies are skipped: those that would cut off someone protected who is not allowed.
@@ -249,7 +283,7 @@ impl Desired {
                 }
             }
         }
-        image.settings = self.settings;
+        image.settings = self.settings(boot_ns);
         image
     }
 }

@@ -1,3 +1,5 @@
+mod ops;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

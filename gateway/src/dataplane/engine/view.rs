@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::Coverage;
-use super::{Engine, List, Refusal};
+use super::{Bypass, Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
@@ -41,6 +41,9 @@ pub struct EntryRow {
     /// Whom it would cut off, if that is why it is not enforced.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub skipped: Option<String>,
+    /// Whether it ends by itself unless it is confirmed.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub unconfirmed: bool,
 }
 
 /// What happens to packets of one address, and why.
@@ -62,6 +65,9 @@ pub struct Explanation {
     /// Why the address can not be denied or blocked by accident.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub protected: Option<String>,
+    /// The bypass that is on, if one is: then everything passes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bypass: Option<Bypass>,
 }
 
 /// Desired and enforced length of a list.
@@ -118,6 +124,12 @@ pub struct Status {
     pub failures: Vec<String>,
     /// Block orders lost because the queue was full.
     pub dropped_orders: u64,
+    /// The bypass that is on, if one is: then everything passes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bypass: Option<Bypass>,
+    /// Differences between kernel and intent that were found and repaired since the start.
+    #[serde(default)]
+    pub drift_repaired: u64,
 }
 
 impl From<Attachment> for InterfaceRow {
@@ -158,6 +170,7 @@ fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) 
         hits: rule.map_or(0, |rule| rule.hits),
         enforced,
         skipped: None,
+        unconfirmed: false,
     }
 }
 
@@ -234,6 +247,7 @@ impl Engine {
             deny: self.rows_for(List::Deny, addr, &found, enforced, now),
             block: self.rows_for(List::Block, addr, &found, enforced, now),
             protected,
+            bypass: self.bypass(),
         })
     }
 
@@ -276,6 +290,7 @@ impl Engine {
         EntryRow {
             enforced: row.enforced && skipped.is_none(),
             skipped,
+            unconfirmed: self.waits(&row.net),
             ..row
         }
     }
@@ -328,6 +343,8 @@ impl Engine {
             counters,
             failures: self.failures.clone(),
             dropped_orders: self.dropped_orders,
+            bypass: self.bypass(),
+            drift_repaired: self.repaired,
         })
     }
 }
