@@ -282,7 +282,7 @@ pub struct HowArgs {
     /// Why, for those who ask later.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Deny even this host's own addresses, SSH clients and trusted proxies.
+    /// Deny even this host's own addresses, default gateways, resolvers, SSH clients and trusted proxies.
     #[arg(long)]
     pub force: bool,
 }
