@@ -4,6 +4,7 @@
 //! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
 
 mod control;
+pub mod doctor;
 mod guard;
 mod host;
 pub mod offline;

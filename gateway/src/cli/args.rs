@@ -181,6 +181,16 @@ Exit code 0: no difference; 1: drift was found, each difference says whether it 
 A running gateway does the same every 30 seconds, logs what it finds and counts it (gateway_drift_repaired_total).")]
     Verify,
 
+    /// Look whether this host and its interfaces are fit for the packet filter, and say what to do.
+    #[command(after_help = "\
+Examples:
+  gateway doctor
+  gateway doctor --json --config /etc/gateway/gateway.yaml
+
+Each line is ok, warn (it works, but less well than it could) or FAIL (the filter does not work). Exit code 1 if one
+fails. Changes nothing, and needs no running gateway.")]
+    Doctor,
+
     /// Take the packet filter out of the kernel: program, tables and pins. Commanded rules stay remembered on disk.
     Detach,
 }

@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod bypass;
 mod check;
+mod doctor;
 mod explain;
 mod import;
 mod known;
@@ -104,6 +105,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Reload => rules::reload(args),
         Command::Bypass { command } => bypass::run(args, command),
         Command::Verify => verify::run(args),
+        Command::Doctor => doctor::run(args),
         Command::Detach => check::detach(args),
     }
 }

@@ -94,38 +94,13 @@ impl Kernel {
     /// By the program of this process, if it has one: a link that someone else pinned in the same place leads to
     /// tables that this process does not write.
     pub fn state(&mut self, name: &str) -> Result<Attachment, Error> {
-        let without = |why| Ok(Attachment::without(name, why));
-        let found = match interface(name) {
-            Ok(found) => found,
-            Err(Error::NoInterface { .. }) => return without(Unfiltered::Missing),
-            Err(error) => return Err(error),
-        };
-        let Some(attached) = found.xdp else {
-            return without(if self.dir.exists() {
-                Unfiltered::Bare
-            } else {
-                let dir = self.dir.display().to_string();
-                Unfiltered::PinsGone { dir }
-            });
-        };
-        let pin = self.dir.join(format!("{LINK}{name}"));
-        let expected = self.own_program()?.is_none_or(|own| own == attached.program);
-        if !expected || ours(&pin, found.index, found.xdp)?.is_none() {
-            let (program, id) = (program_name(attached.program), attached.program);
-            return without(Unfiltered::Foreign { program, id });
-        }
-        Ok(Attachment {
-            interface: name.to_owned(),
-            mode: if attached.native {
-                XdpMode::Native
-            } else {
-                XdpMode::Generic
-            },
-            program: attached.program,
-            unfiltered: None,
-            adopted: false,
-            note: None,
-        })
+        let own = self.own_program()?;
+        look_at(&self.dir, name, own)
+    }
+
+    /// As [`Kernel::state`], by what is pinned under `pin_dir`, opening no table.
+    pub fn look(pin_dir: &Path, name: &str) -> Result<Attachment, Error> {
+        look_at(&versioned(pin_dir), name, None)
     }
 
     /// The kernel's id of the program that this process loaded; `None` if it opened the tables only.
@@ -184,6 +159,42 @@ impl Kernel {
             .map(drop)
             .map_err(|e| load_failed("pinning the link", &e))
     }
+}
+
+/// How the interface `name` is filtered by the links in `dir`; by the program `own`, if that is known.
+fn look_at(dir: &Path, name: &str, own: Option<u32>) -> Result<Attachment, Error> {
+    let without = |why| Ok(Attachment::without(name, why));
+    let found = match interface(name) {
+        Ok(found) => found,
+        Err(Error::NoInterface { .. }) => return without(Unfiltered::Missing),
+        Err(error) => return Err(error),
+    };
+    let Some(attached) = found.xdp else {
+        return without(if dir.exists() {
+            Unfiltered::Bare
+        } else {
+            let dir = dir.display().to_string();
+            Unfiltered::PinsGone { dir }
+        });
+    };
+    let pin = dir.join(format!("{LINK}{name}"));
+    let expected = own.is_none_or(|own| own == attached.program);
+    if !expected || ours(&pin, found.index, found.xdp)?.is_none() {
+        let (program, id) = (program_name(attached.program), attached.program);
+        return without(Unfiltered::Foreign { program, id });
+    }
+    Ok(Attachment {
+        interface: name.to_owned(),
+        mode: if attached.native {
+            XdpMode::Native
+        } else {
+            XdpMode::Generic
+        },
+        program: attached.program,
+        unfiltered: None,
+        adopted: false,
+        note: None,
+    })
 }
 
 /// The program on the interface, if it hangs on the link at `pin`.
