@@ -11,6 +11,10 @@ use serde_json::Value;
 
 #[path = "e2e/clients.rs"]
 mod clients;
+#[path = "e2e/conformance.rs"]
+mod conformance;
+#[path = "e2e/flood.rs"]
+mod flood;
 #[path = "e2e/interfaces.rs"]
 mod interfaces;
 #[path = "e2e/life.rs"]

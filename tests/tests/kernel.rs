@@ -18,6 +18,9 @@ use gateway_tests::packet::{ACK, Frame, SYN};
 use gateway_tests::table::cases;
 use ipnet::IpNet;
 
+#[path = "kernel/conformance.rs"]
+mod conformance;
+
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const HOUR_NS: u64 = 3600 * 1_000_000_000;
