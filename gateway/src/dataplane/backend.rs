@@ -60,6 +60,10 @@ impl Image {
 
 /// One step from the enforced state to the desired one. Applying it twice is applying it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "copied freely; a batch of a million is made once, at a start or a reload"
+)]
 pub enum Change {
     /// Insert or replace. `rule.hits` is what the entry starts from; an entry that is there keeps its own if larger.
     Put { list: List, net: IpNet, rule: Rule },

@@ -159,7 +159,7 @@ fn every_accepted_deny_of_either_family_is_read_back() -> Result<()> {
     for net in nets {
         stage.expect(0, &["deny", "add", net])?;
     }
-    let image = Kernel::pinned(&stage.home.pins())?.enforced()?;
+    let image = Kernel::pinned(stage.home.pins())?.enforced()?;
     for net in nets {
         let full = if net.contains(':') { "/128" } else { "/32" };
         let net = if net.contains('/') {
@@ -237,7 +237,7 @@ fn a_full_table_is_named_and_shown_as_not_enforced() -> Result<()> {
 fn what_is_deleted_behind_the_gateway_s_back_is_restored_and_reported_by_itself() -> Result<()> {
     let stage = Stage::new(&config("  deny: [10.77.0.2]", "1m", ""))?;
     let gateway = stage.start()?;
-    let mut tables = Kernel::pinned(&stage.home.pins())?;
+    let mut tables = Kernel::pinned(stage.home.pins())?;
     let net = "10.77.0.2/32".parse()?;
     let list = List::Deny;
     ensure!(

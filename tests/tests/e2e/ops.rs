@@ -96,7 +96,7 @@ fn verify_finds_and_repairs_what_was_done_behind_the_gateway_s_back() -> Result<
     assert!(text.contains("no drift") && text.contains("2 entries"), "{text}");
 
     let tamper = || -> Result<()> {
-        let mut tables = Kernel::pinned(&stage.home.pins())?;
+        let mut tables = Kernel::pinned(stage.home.pins())?;
         let removal = |net| Change::Remove {
             list: List::Deny,
             net,
