@@ -166,9 +166,9 @@ impl Engine {
             .partition::<BTreeMap<_, _>, _>(|(_, waiting)| waiting.by_ns <= now.boot_ns);
         self.unconfirmed = waiting;
         for net in over.keys() {
-            // Commanded anew since, or confirmed.
+            // Else it was deleted, or commanded anew.
             let entry = self.desired.entries(List::Deny).get(net);
-            if entry.is_some_and(|entry| entry.live(now.boot_ns)) {
+            if entry.is_none_or(|entry| entry.live(now.boot_ns)) {
                 continue;
             }
             tracing::warn!(target: "gateway::dataplane", %net, "the deny was not confirmed in time and has ended");
