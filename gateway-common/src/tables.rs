@@ -119,7 +119,7 @@ pub mod feature {
     pub const LOG_DROPS: u32 = 1 << 9;
     /// Somebody reads the ring of events.
     pub const EVENTS: u32 = 1 << 10;
-    /// Pass everything, whatever the lists say.
+    /// Pass everything, whatever the lists say, until [`Settings::bypass_until_ns`].
     pub const BYPASS: u32 = 1 << 11;
     /// The bits that say "this table has entries". Whoever keeps the tables sets them, since only it knows; the
     /// other bits are choices.
@@ -255,6 +255,9 @@ pub struct Settings {
     pub log_interval_ns: u64,
     /// At most one event of a drop in so many nanoseconds on one processor.
     pub event_interval_ns: u64,
+    /// `CLOCK_BOOTTIME` in nanoseconds at which [`feature::BYPASS`] ends. The kernel itself compares it, so that a
+    /// bypass ends whether or not a gateway is there to end it; there is none without an end.
+    pub bypass_until_ns: u64,
 }
 
 /// A dropped packet, as the ring of events tells of it: a sample, the counters have the true numbers.
@@ -282,7 +285,7 @@ pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 504 && align_of::<Settings>() == 8);
+    assert!(size_of::<Settings>() == 512 && align_of::<Settings>() == 8);
     assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
     assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };

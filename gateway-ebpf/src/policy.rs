@@ -2,6 +2,7 @@
 //!
 //! The order, once, with its reasons:
 //! 1. *Not ready* passes: a program without settings must not cut off the host that is about to write them.
+//!    So does *bypass*, for as long as an operator asked for: it has an end, and the end is compared here.
 //! 2. *Not IP* passes: without ARP there is no network.
 //! 3. *Allowed* passes before anything can speak against it: an allow rule is how an operator keeps a way in, even
 //!    for a source that is denied, blocked or sends strange packets.
@@ -115,7 +116,10 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
     let Some(settings) = tables.settings() else {
         return Decision::pass(PassReason::Bypass);
     };
-    if settings.ready == 0 || settings.features & feature::BYPASS != 0 {
+    if settings.ready == 0 {
+        return Decision::pass(PassReason::Bypass);
+    }
+    if settings.features & feature::BYPASS != 0 && tables.now_ns() < settings.bypass_until_ns {
         return Decision::pass(PassReason::Bypass);
     }
     let mut decision = Decision::pass(PassReason::Clean);

@@ -37,7 +37,8 @@ pub struct Setup {
     /// Checks for malformed packets that are off.
     pub unchecked: Vec<DropReason>,
     pub not_ready: bool,
-    pub bypass: bool,
+    /// When a bypass ends, by the clock that starts at boot.
+    pub bypass: Option<u64>,
 }
 
 impl Setup {
@@ -111,8 +112,9 @@ impl Setup {
         for reason in &self.unchecked {
             settings.malformed &= !reason.malformed_bit();
         }
-        if self.bypass {
+        if let Some(until_ns) = self.bypass {
             settings.features |= feature::BYPASS;
+            settings.bypass_until_ns = until_ns;
         }
         settings
     }

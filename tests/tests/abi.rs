@@ -229,7 +229,8 @@ fn layouts() -> Vec<(&'static str, Layout)> {
                 layout,
                 limits,
                 log_interval_ns,
-                event_interval_ns
+                event_interval_ns,
+                bypass_until_ns
             }),
         ),
         (

@@ -11,10 +11,16 @@ use serde_json::Value;
 
 #[path = "e2e/clients.rs"]
 mod clients;
+#[path = "e2e/conformance.rs"]
+mod conformance;
+#[path = "e2e/flood.rs"]
+mod flood;
 #[path = "e2e/interfaces.rs"]
 mod interfaces;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/ops.rs"]
+mod ops;
 #[path = "e2e/rules.rs"]
 mod rules;
 #[path = "e2e/story.rs"]

@@ -19,6 +19,9 @@ use gateway_tests::packet::{ACK, Frame, SYN};
 use gateway_tests::table::cases;
 use ipnet::IpNet;
 
+#[path = "kernel/conformance.rs"]
+mod conformance;
+
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
 const HOUR_NS: u64 = 3600 * 1_000_000_000;
@@ -325,10 +328,11 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
         clear(&mut kernel);
         clear(&mut memory);
         let mut settings = Settings {
-            features: random.next() as u32 & feature::LIMITS,
+            features: random.next() as u32 & feature::LIMITS | [0, 0, 0, feature::BYPASS][random.below(4)],
             ready: u32::from(random.below(20) > 0),
             malformed: [0, u32::MAX, u32::MAX, random.next() as u32][random.below(4)],
             observe: [0, 0, random.next() as u32 & observe::ALL][random.below(3)],
+            bypass_until_ns: [0, 1, u64::MAX][random.below(3)],
             ..Settings::default()
         };
         for limit in &mut settings.limits {

@@ -8,7 +8,12 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
             Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
-            Refusal::Store(_) | Refusal::ReadOnly | Refusal::Tables(_) => FailureKind::Failed,
+            Refusal::Invalid(_) => FailureKind::BadInput,
+            Refusal::Store(_)
+            | Refusal::ReadOnly
+            | Refusal::Tables(_)
+            | Refusal::NothingFilters
+            | Refusal::NotTaken(_) => FailureKind::Failed,
         };
         Self {
             kind,
@@ -55,6 +60,12 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
                 message: "drops are told of by a running gateway, one after the other".to_owned(),
             });
         }
+        Request::AddUnconfirmed { order, within } => Answer::Added(engine.add_unconfirmed(order, within)?),
+        Request::Confirm { nets } => Answer::Confirmed(engine.confirm(&nets)?),
+        Request::BypassOn { lasts, reason } => Answer::Bypassed(engine.bypass_on(lasts, reason)?),
+        Request::BypassOff => Answer::Bypassed(engine.bypass_off()?),
+        Request::BypassStatus => Answer::Bypassed(engine.bypass_status()?),
+        Request::Verify => Answer::Verified(engine.verify()?),
         Request::Reload => {
             return Err(Failure {
                 kind: FailureKind::Failed,
@@ -79,7 +90,11 @@ impl Request {
     pub fn writes(&self) -> bool {
         !matches!(
             self,
-            Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
+            Self::ListRules { .. }
+                | Self::ListBlocks
+                | Self::Explain { .. }
+                | Self::Status
+                | Self::BypassStatus
         )
     }
 }

@@ -3,12 +3,14 @@
 //! One JSON document a line in each direction, one answer to each request. Fields are only ever added.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::engine::{
-    AddRules, Added, CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Removed, Status, Unblocked,
+    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
+    InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
 };
 pub use crate::dataplane::events::Sighting;
 pub use crate::dataplane::store::RuleList;
@@ -41,6 +43,22 @@ pub enum Request {
     },
     Status,
     Reload,
+    /// Adds denies that end after `within` unless [`Request::Confirm`] comes before.
+    AddUnconfirmed {
+        order: AddRules,
+        within: Duration,
+    },
+    /// All that wait, if `nets` is empty.
+    Confirm {
+        nets: Vec<IpNet>,
+    },
+    BypassOn {
+        lasts: Duration,
+        reason: String,
+    },
+    BypassOff,
+    BypassStatus,
+    Verify,
     /// Answered by [`Answer::Watching`], then by [`Answer::Seen`] and [`Answer::Lost`] until the asker goes away.
     Watch(WatchOrder),
 }
@@ -91,6 +109,9 @@ pub enum Answer {
     Unblocked(Unblocked),
     Explained(Explained),
     Status(FullStatus),
+    Confirmed(Confirmed),
+    Bypassed(Bypassed),
+    Verified(Verified),
     Reloaded {
         changed: bool,
         /// What is worth a second look: in the configuration, and denies that are skipped.

@@ -23,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub trait Facts: 'static {
     /// The exposition in OpenMetrics text form.
     fn metrics(&self) -> impl Future<Output = String>;
-    /// `Err` says what is missing.
-    fn ready(&self) -> Result<(), String>;
+    /// What is worth knowing of a gateway that is ready, one line each; `Err` says what is missing.
+    fn ready(&self) -> Result<Vec<String>, String>;
 }
 
 /// Serves until dropped.
@@ -72,7 +72,10 @@ async fn answer(request: &Request<Incoming>, facts: &impl Facts) -> Response<Ful
         }
         "/healthz" => plain(StatusCode::OK, "alive\n".to_owned()),
         "/readyz" => match facts.ready() {
-            Ok(()) => plain(StatusCode::OK, "ready\n".to_owned()),
+            Ok(notes) => {
+                let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();
+                plain(StatusCode::OK, format!("ready\n{notes}"))
+            }
             Err(missing) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {missing}\n")),
         },
         _ => plain(

@@ -12,11 +12,12 @@ use arc_swap::ArcSwap;
 use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
 use crate::admin::api::{
-    Answer, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
+    Answer, Bypass, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
 };
 use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
 use crate::config::Config;
+use crate::dataplane::clock::Now;
 use crate::dataplane::handle::Stopped;
 use crate::dataplane::{Engine, Error, Handle, List};
 use crate::http::Connections;
@@ -40,6 +41,8 @@ pub struct Control {
     pub dataplane: Handle,
     /// Interfaces that are not filtered, each with the reason.
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
+    /// The bypass that is on.
+    pub bypass: Arc<ArcSwap<Option<Bypass>>>,
     pub draining: Cell<bool>,
     pub watchers: Rc<Watchers>,
 }
@@ -261,6 +264,8 @@ impl Facts for Control {
                 skipped: engine.skipped_count() as u64,
                 failures: engine.failures() as u64,
                 dropped_orders: engine.dropped_orders(),
+                drift_repaired: engine.repaired(),
+                bypass_left_s: engine.bypass().map_or(0, |bypass| bypass.left_ms.div_ceil(1_000)),
                 interfaces: engine
                     .interfaces()?
                     .into_iter()
@@ -280,13 +285,20 @@ impl Facts for Control {
         self.metrics.encode()
     }
 
-    fn ready(&self) -> Result<(), String> {
+    fn ready(&self) -> Result<Vec<String>, String> {
         if self.draining.get() {
             return Err("stopping".to_owned());
         }
         let unfiltered = self.unfiltered.load();
         if unfiltered.is_empty() {
-            Ok(())
+            let wall_ms = Now::read().wall_ms;
+            let bypass = self
+                .bypass
+                .load()
+                .as_ref()
+                .as_ref()
+                .and_then(|bypass| bypass.at(wall_ms));
+            Ok(bypass.iter().map(ToString::to_string).collect())
         } else {
             Err(format!("not filtered: {}", unfiltered.join("; ")))
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
-use crate::dataplane::engine::{Events, Refusal};
+use crate::dataplane::engine::{Bypass, Events, Refusal};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::{Handle, clock::Now};
 use crate::http::client::{Client, ClientAddr, ForwardedAddr, Watch};
@@ -71,6 +71,8 @@ pub struct Aftermath {
     pub connections: Arc<Connections>,
     /// Interfaces that are not filtered, each with the reason.
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
+    /// The bypass that is on.
+    pub bypass: Arc<ArcSwap<Option<Bypass>>>,
 }
 
 impl Events for Aftermath {
@@ -94,5 +96,9 @@ impl Events for Aftermath {
 
     fn unfiltered(&mut self, interfaces: Vec<String>) {
         self.unfiltered.store(Arc::new(interfaces));
+    }
+
+    fn bypass(&mut self, bypass: Option<Bypass>) {
+        self.bypass.store(Arc::new(bypass));
     }
 }

@@ -4,6 +4,7 @@
 //! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
 
 mod control;
+pub mod doctor;
 mod guard;
 mod host;
 pub mod offline;
@@ -143,11 +144,13 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     let strikes = Arc::new(Strikes::new(&config));
     let connections = Arc::new(Connections::default());
     let unfiltered = Arc::default();
+    let bypass = Arc::default();
     let Tables { backend, memory, log } = tables(&config)?;
     let events = Aftermath {
         strikes: Arc::clone(&strikes),
         connections: Arc::clone(&connections),
         unfiltered: Arc::clone(&unfiltered),
+        bypass: Arc::clone(&bypass),
     };
     let world = World {
         clock: Box::new(Now::read),
@@ -187,6 +190,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         packets,
         dataplane,
         unfiltered,
+        bypass,
         draining: false.into(),
         watchers: Rc::new(Watchers::default()),
     });

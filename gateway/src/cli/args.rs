@@ -10,11 +10,12 @@ use gateway_common::outcome::DropReason;
 use ipnet::IpNet;
 
 use crate::config::defaults;
+use crate::dataplane::engine::LONGEST_BYPASS;
 
 const EXITS: &str = "\
 Exit codes:
   0  done
-  1  failed, or only partly done
+  1  failed, or only partly done; `verify` found drift; `doctor` found what must be mended
   2  wrong usage, configuration or input; nothing was changed
   3  refused, since it would lock someone out (--force overrides); nothing was changed
   4  another XDP program holds the interface; nothing was changed
@@ -108,6 +109,8 @@ Signals: SIGTERM and SIGINT stop after the open requests have ended; SIGHUP relo
 Examples:
   gateway deny add 203.0.113.7 --ttl 10m --reason 'scanner'
   gateway deny add 198.51.100.0/24 2001:db8:bad::/48
+  gateway deny add 198.51.100.0/24 --confirm 60s     undoes itself unless ...
+  gateway deny confirm                               ... this comes within the time
   gateway deny del 203.0.113.7
   gateway deny import drop.txt        one network a line; `-` reads standard input
   gateway deny export > backup.txt    what `import` reads again")]
@@ -168,6 +171,40 @@ The true numbers are in `gateway status`: at most one drop in `xdp.events_every`
     /// Have the running gateway read its configuration again. A faulty one changes nothing.
     Reload,
 
+    /// Let every packet pass for a time, loudly: for when the filter itself is suspected.
+    #[command(after_help = "\
+Examples:
+  gateway bypass on --for 10m --reason 'is it the filter?'
+  gateway bypass status
+  gateway bypass off
+
+The end stands in the kernel: it holds if the gateway dies, and a bypass does not outlive a reboot. Requests are still
+routed and authenticated, and who misbehaves is still blocked, in force when the bypass ends.")]
+    Bypass {
+        #[command(subcommand)]
+        command: BypassCommand,
+    },
+
+    /// Compare the kernel's tables with what should be in them, and repair what differs.
+    #[command(after_help = "\
+Examples:
+  gateway verify
+  gateway verify --json
+
+Exit code 0: no difference; 1: drift was found, each difference says whether it is repaired; 5: nothing is attached.
+A running gateway does the same every 30 seconds, logs what it finds and counts it (gateway_drift_repaired_total).")]
+    Verify,
+
+    /// Look whether this host and its interfaces are fit for the packet filter, and say what to do.
+    #[command(after_help = "\
+Examples:
+  gateway doctor
+  gateway doctor --json --config /etc/gateway/gateway.yaml
+
+Each line is ok, warn (it works, but less well than it could) or FAIL (the filter does not work). Exit code 1 if one
+fails. Changes nothing, and needs no running gateway.")]
+    Doctor,
+
     /// Take the packet filter out of the kernel: program, tables and pins. Commanded rules stay remembered on disk.
     Detach,
 }
@@ -175,7 +212,12 @@ The true numbers are in `gateway status`: at most one drop in `xdp.events_every`
 #[derive(Clone, Debug, Subcommand)]
 pub enum RuleCommand {
     /// Add networks, in force at once and remembered across restarts.
-    Add(AddArgs),
+    Add(DenyArgs),
+    /// Let denies stay that were added with --confirm; without a network, all that wait.
+    Confirm {
+        #[arg(value_name = "CIDR", value_parser = network)]
+        nets: Vec<IpNet>,
+    },
     /// Remove networks that were added by command.
     #[command(alias = "delete", alias = "remove")]
     Del {
@@ -214,11 +256,38 @@ pub enum AllowCommand {
 impl From<AllowCommand> for RuleCommand {
     fn from(command: AllowCommand) -> Self {
         match command {
-            AllowCommand::Add(args) => Self::Add(args),
+            AllowCommand::Add(add) => Self::Add(DenyArgs { add, confirm: None }),
             AllowCommand::Del { nets } => Self::Del { nets },
             AllowCommand::List => Self::List,
         }
     }
+}
+
+/// What can be said of a deny.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DenyArgs {
+    #[command(flatten)]
+    pub add: AddArgs,
+    /// Undo it after this time, such as 60s, unless `gateway deny confirm` comes before. The kernel keeps the time.
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub confirm: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum BypassCommand {
+    /// Let every packet pass.
+    On {
+        /// For how long, at most 24h. There is no bypass without an end.
+        #[arg(long = "for", value_name = "TIME", value_parser = bypass_time)]
+        lasts: Duration,
+        /// Why, for those who see it.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Filter again.
+    Off,
+    /// Say whether a bypass is on, until when and why.
+    Status,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -237,7 +306,7 @@ pub struct HowArgs {
     /// Why, for those who ask later.
     #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
-    /// Deny even this host's own addresses, SSH clients and trusted proxies.
+    /// Deny even this host's own addresses, default gateways, resolvers, SSH clients and trusted proxies.
     #[arg(long)]
     pub force: bool,
 }
@@ -297,6 +366,15 @@ fn ttl(text: &str) -> Result<Duration, String> {
         );
     }
     Ok(ttl)
+}
+
+/// How long a bypass may last.
+fn bypass_time(text: &str) -> Result<Duration, String> {
+    let lasts = crate::config::units::duration(text).map_err(|fault| fault.to_string())?;
+    if lasts.is_zero() || lasts > LONGEST_BYPASS {
+        return Err("a bypass lasts more than nothing and at most 24h".to_owned());
+    }
+    Ok(lasts)
 }
 
 /// A network or single address, without host bits. IPv4-mapped addresses are taken as IPv4.

@@ -131,6 +131,7 @@ mod tests {
             enforced: true,
             skipped: None,
             observed: false,
+            unconfirmed: false,
         }
     }
 

@@ -5,13 +5,16 @@
 
 mod args;
 mod ask;
+mod bypass;
 mod check;
+mod doctor;
 mod explain;
 mod import;
 mod known;
 mod operator;
 mod render;
 mod rules;
+mod verify;
 mod watch;
 
 use std::io::Write as _;
@@ -102,6 +105,9 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Explain { what, method } => explain::run(args, what, method),
         Command::Watch(order) => watch::run(args, order),
         Command::Reload => rules::reload(args),
+        Command::Bypass { command } => bypass::run(args, command),
+        Command::Verify => verify::run(args),
+        Command::Doctor => doctor::run(args),
         Command::Detach => check::detach(args),
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::admin::api::{Added, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked};
+use crate::admin::api::{
+    Added, Bypass, Confirmed, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked,
+};
 use crate::config::units::plain;
 use crate::http::reject::Reject;
 
@@ -92,6 +94,29 @@ pub fn added(added: &Added) -> String {
     out
 }
 
+pub fn confirmed(confirmed: &Confirmed) -> String {
+    let mut out = String::new();
+    for net in &confirmed.confirmed {
+        let _ = writeln!(out, "deny {} is confirmed and stays", plain(*net));
+    }
+    if confirmed.confirmed.is_empty() && confirmed.missing.is_empty() {
+        out.push_str("nothing waits to be confirmed: perhaps its time is over\n");
+    }
+    lines(&mut out, "  not confirmed: ", &confirmed.missing);
+    lines(&mut out, "  failed: ", &confirmed.failures);
+    out
+}
+
+/// The bypass, so that nobody can miss it.
+pub fn bypass(bypass: &Bypass) -> String {
+    let reason = bypass.reason.as_deref().unwrap_or("no reason known");
+    format!(
+        "!! BYPASS: every packet passes for {} more: {}\n",
+        span(bypass.left_ms),
+        clean(reason)
+    )
+}
+
 pub fn removed(removed: &Removed) -> String {
     let mut out = String::new();
     let force = if removed.enforced {
@@ -148,7 +173,14 @@ fn why(row: &EntryRow) -> String {
     if let Some(skipped) = &row.skipped {
         return format!("SKIPPED, since {}", clean(skipped));
     }
+    let unconfirmed = if row.unconfirmed {
+        "UNCONFIRMED, `gateway deny confirm` lets it stay"
+    } else {
+        ""
+    };
     match (&row.reason, row.detail) {
+        (None, 0) if row.unconfirmed => unconfirmed.to_owned(),
+        (Some(reason), _) if row.unconfirmed => format!("{unconfirmed}: {}", clean(reason)),
         (Some(reason), _) => clean(reason),
         (None, 0) => String::new(),
         (None, detail) => Reject::from_number(detail).map_or_else(String::new, |reject| {
@@ -243,6 +275,7 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
         "clean" => "passes: no rule or block speaks against it",
         "denied" => "is dropped in the kernel: it is under a deny rule",
         "blocked" => "is dropped in the kernel: it is blocked for a time",
+        "bypass" if it.bypass.is_some() => "passes: everything does, as a BYPASS is on",
         "bypass" if it.unfiltered.is_empty() => "passes: nothing is enforced, as no gateway is attached",
         "bypass" => "passes: nothing is enforced, as no interface is filtered",
         _ if it.verdict == "drop" => "is dropped in the kernel",
@@ -260,6 +293,9 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
             "  it would be dropped as {}, were it not that {list} observed",
             clean(reason)
         );
+    }
+    if let Some(on) = &it.bypass {
+        out.push_str(&bypass(on));
     }
     lines(&mut out, NOT_FILTERED, &it.unfiltered);
     let mut section = |name: &str, rows: &[EntryRow]| {
@@ -353,6 +389,9 @@ pub fn status(status: &FullStatus) -> String {
         let names = clean(&packets.observing.join(", "));
         let _ = writeln!(out, "OBSERVING: {names} (counted, nothing dropped)");
     }
+    if let Some(on) = &packets.bypass {
+        out.push_str(&bypass(on));
+    }
     if !packets.enforced {
         out.push_str("packets: nothing is enforced\n");
         if packets.interfaces.is_empty() {
@@ -394,6 +433,13 @@ pub fn status(status: &FullStatus) -> String {
         );
     }
     lines(&mut out, "  failed: ", &packets.failures);
+    if packets.drift_repaired > 0 {
+        let _ = writeln!(
+            out,
+            "  {} differences between kernel and intent were found and repaired",
+            packets.drift_repaired
+        );
+    }
     if packets.dropped_orders > 0 {
         let _ = writeln!(
             out,
@@ -432,6 +478,7 @@ mod tests {
             enforced: true,
             skipped: None,
             observed: false,
+            unconfirmed: false,
         }
     }
 
@@ -448,6 +495,7 @@ mod tests {
                 deny: vec![row("192.0.2.0/24")],
                 block: Vec::new(),
                 protected: Some("192.0.2.1 is a trusted proxy".to_owned()),
+                bypass: None,
             },
             strikes: None,
             refused_when_forwarded: false,

@@ -7,19 +7,38 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::args::{AddArgs, Args, BlockCommand, HowArgs, RuleCommand};
+use super::args::{AddArgs, Args, BlockCommand, DenyArgs, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
 use super::import::{self, Imported};
 use super::{Exit, Failed, Result, operator, print, print_json, render};
 use crate::admin::api::{AddRules, Added, Answer, EntryRow, ForwardedBlock, Removed, Request, RuleList};
+use crate::config::units::show_duration;
 use crate::dataplane::clock::Now;
 
 pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
     match command {
-        RuleCommand::Add(AddArgs { nets, how }) => {
-            let added = add(args, order(list, nets.clone(), how))?;
+        RuleCommand::Add(DenyArgs {
+            add: AddArgs { nets, how },
+            confirm,
+        }) => {
+            let order = order(list, nets.clone(), how);
+            let request = match *confirm {
+                Some(within) => Request::AddUnconfirmed { order, within },
+                None => Request::AddRules(order),
+            };
+            let Answer::Added(mut added) = ask(args, request)? else {
+                return Err(unexpected());
+            };
+            if let Some(within) = confirm {
+                added.notes.push(format!(
+                    "undone in {} unless you say `gateway deny confirm{}`",
+                    show_duration(*within),
+                    args.same_gateway()
+                ));
+            }
             report_added(args, &added)
         }
+        RuleCommand::Confirm { nets } => confirm(args, nets),
         RuleCommand::Del { nets } => removed(
             args,
             Request::RemoveRules {
@@ -47,6 +66,26 @@ pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
         }
         RuleCommand::Import { file, how } => import_list(args, list, file, how),
     }
+}
+
+fn confirm(args: &Args, nets: &[IpNet]) -> Result<Exit> {
+    let Answer::Confirmed(confirmed) = ask(args, Request::Confirm { nets: nets.to_vec() })? else {
+        return Err(unexpected());
+    };
+    if args.json {
+        print_json(&confirmed)?
+    } else {
+        print(&render::confirmed(&confirmed))?
+    }
+    Ok(
+        if confirmed.confirmed.is_empty() || !confirmed.missing.is_empty() || !confirmed.failures.is_empty() {
+            Exit::Failed
+        } else if !confirmed.enforced {
+            Exit::NotEnforced
+        } else {
+            Exit::Done
+        },
+    )
 }
 
 fn order(list: RuleList, nets: Vec<IpNet>, how: &HowArgs) -> AddRules {

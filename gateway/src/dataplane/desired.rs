@@ -29,7 +29,9 @@ pub struct Entry {
 }
 
 impl Entry {
-    fn live(&self, boot_ns: u64) -> bool {
+    /// Whether it has not ended.
+    #[must_use]
+    pub fn live(&self, boot_ns: u64) -> bool {
         self.deadline_ns == NEVER || boot_ns < self.deadline_ns
     }
 
@@ -43,6 +45,14 @@ impl Entry {
     }
 }
 
+/// Until when everything passes, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BypassUntil {
+    /// `CLOCK_BOOTTIME` in nanoseconds.
+    pub until_ns: u64,
+    pub reason: Option<String>,
+}
+
 /// The desired state of the tables.
 #[derive(Clone, Debug, Default)]
 pub struct Desired {
@@ -50,6 +60,7 @@ pub struct Desired {
     settings: Settings,
     /// Whether somebody reads the ring of events: no choice of the configuration's, so it outlives a new one.
     listened: bool,
+    bypass: Option<BypassUntil>,
     /// Sorted, as is the next: a list has a million entries, and is searched.
     config_allow: Vec<IpNet>,
     config_deny: Vec<IpNet>,
@@ -77,16 +88,6 @@ impl Desired {
         self.listened = listened;
     }
 
-    /// The settings as they should be, without the keeper's own parts.
-    #[must_use]
-    pub fn settings(&self) -> Settings {
-        let events = if self.listened { feature::EVENTS } else { 0 };
-        Settings {
-            features: self.settings.features & !feature::EVENTS | events,
-            ..self.settings
-        }
-    }
-
     /// Keeps the settings, and each deny as `shown` has it, in force or not, until it is commanded anew: what the
     /// configuration limits, and whom it protects or allows, is not known.
     pub fn hold(&mut self, shown: &Image, boot_ns: u64) {
@@ -95,6 +96,35 @@ impl Desired {
         self.held = judged
             .map(|(net, _)| (net, shown.deny.contains_key(&net)))
             .collect();
+    }
+
+    /// Has everything pass until then, or ends that.
+    pub fn set_bypass(&mut self, bypass: Option<BypassUntil>) {
+        self.bypass = bypass;
+    }
+
+    /// The bypass that was asked for; it may be over.
+    #[must_use]
+    pub fn bypass(&self) -> Option<&BypassUntil> {
+        self.bypass.as_ref()
+    }
+
+    /// The settings as they should be at `boot_ns`.
+    #[must_use]
+    pub fn settings(&self, boot_ns: u64) -> Settings {
+        let bypass = self.bypass.as_ref().filter(|bypass| boot_ns < bypass.until_ns);
+        let mut features = self.settings.features & !(feature::BYPASS | feature::EVENTS);
+        if bypass.is_some() {
+            features |= feature::BYPASS;
+        }
+        if self.listened {
+            features |= feature::EVENTS;
+        }
+        Settings {
+            features,
+            bypass_until_ns: bypass.map_or(0, |bypass| bypass.until_ns),
+            ..self.settings
+        }
     }
 
     /// Decides again which denies are skipped: those that would cut off someone protected who is not allowed.
@@ -266,7 +296,7 @@ impl Desired {
                 }
             }
         }
-        image.settings = self.settings();
+        image.settings = self.settings(boot_ns);
         image
     }
 }

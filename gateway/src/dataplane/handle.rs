@@ -105,15 +105,7 @@ fn work(mut engine: Engine, queue: &Receiver<Order>, dropped: &AtomicU64) -> Eng
         }
         if engine.now().boot_ns >= reconcile_ns {
             reconcile_ns = engine.now().after(RECONCILE_EVERY);
-            match engine.reconcile() {
-                Ok(applied) if applied.changes > 0 => {
-                    tracing::info!(target: "gateway::dataplane", changes = applied.changes, "the tables were brought up to date");
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::error!(target: "gateway::dataplane", %error, "the tables could not be read")
-                }
-            }
+            engine.tend();
         }
     }
 }

@@ -10,8 +10,14 @@ use ipnet::IpNet;
 pub struct Host {
     /// Addresses of this host's interfaces, with the interface's name.
     pub own: Vec<(IpAddr, String)>,
-    /// Clients of established SSH connections.
+    /// Clients of SSH sessions.
     pub operators: Vec<IpAddr>,
+    /// Some of the operators are known by their connection to an SSH port alone.
+    pub by_connection: bool,
+    /// Next hops of default routes, with the interface they are behind.
+    pub gateways: Vec<(IpAddr, String)>,
+    /// Name servers that this host asks.
+    pub resolvers: Vec<IpAddr>,
 }
 
 /// Why a network is protected.
@@ -22,6 +28,17 @@ pub enum Why {
         interface: String,
     },
     Operator {
+        addr: IpAddr,
+    },
+    /// As before, but whether anyone logged in over the connection can not be told.
+    Connected {
+        addr: IpAddr,
+    },
+    Gateway {
+        addr: IpAddr,
+        interface: String,
+    },
+    Resolver {
         addr: IpAddr,
     },
     TrustedProxy {
@@ -38,6 +55,14 @@ impl fmt::Display for Why {
                 write!(f, "{addr} is this host's own address on {interface}")
             }
             Self::Operator { addr } => write!(f, "{addr} is the client of an SSH session on this host"),
+            Self::Connected { addr } => write!(
+                f,
+                "{addr} is connected to this host's SSH port (who is logged in can not be told here)"
+            ),
+            Self::Gateway { addr, interface } => {
+                write!(f, "{addr} is this host's default gateway on {interface}")
+            }
+            Self::Resolver { addr } => write!(f, "{addr} is a name server of this host"),
             Self::TrustedProxy { net } => write!(f, "{net} is a trusted proxy"),
             Self::Unread => f.write_str(
                 "it was not in force before, and what would tell why can not be read of the configuration",
@@ -72,17 +97,41 @@ impl Protected {
             },
             aside: addr.is_loopback() && !filters(interface),
         });
-        let operators = operators.iter().chain(&host.operators).map(|addr| Shield {
+        let single = |addr: &IpAddr, why| Shield {
             net: IpNet::from(addr.to_canonical()),
-            why: Why::Operator { addr: *addr },
+            why,
             aside: false,
+        };
+        let typing = operators
+            .iter()
+            .map(move |addr| single(addr, Why::Operator { addr: *addr }));
+        let logged_in = host.operators.iter().map(move |addr| {
+            let why = if host.by_connection {
+                Why::Connected { addr: *addr }
+            } else {
+                Why::Operator { addr: *addr }
+            };
+            single(addr, why)
         });
+        let gateways = host.gateways.iter().map(move |(addr, interface)| {
+            let why = Why::Gateway {
+                addr: *addr,
+                interface: interface.clone(),
+            };
+            single(addr, why)
+        });
+        let resolvers = host
+            .resolvers
+            .iter()
+            .map(move |addr| single(addr, Why::Resolver { addr: *addr }));
         let proxies = proxies.iter().map(|net| Shield {
             net: *net,
             why: Why::TrustedProxy { net: *net },
             aside: false,
         });
-        Self(own.chain(operators).chain(proxies).collect())
+        let people = typing.chain(logged_in);
+        let way_out = gateways.chain(resolvers);
+        Self(own.chain(people).chain(way_out).chain(proxies).collect())
     }
 
     /// Whom denying or blocking `net` would cut off; nobody if `allowed` is true of all that it shares with them.
@@ -121,6 +170,9 @@ mod tests {
         let host = Host {
             own: vec![("192.0.2.1".parse().expect("an address"), "eth0".to_owned())],
             operators: vec!["198.51.100.9".parse().expect("an address")],
+            gateways: vec![("192.0.2.254".parse().expect("an address"), "eth0".to_owned())],
+            resolvers: vec!["2001:db8:53::53".parse().expect("an address")],
+            ..Host::default()
         };
         let proxies = [net("203.0.113.0/24")];
         let operators = ["2001:db8::9".parse().expect("an address")];
@@ -132,6 +184,8 @@ mod tests {
         assert!(matches!(why("2001:db8::/32"), Some(Why::Operator { .. })));
         assert!(matches!(why("203.0.113.7/32"), Some(Why::TrustedProxy { .. })));
         assert!(matches!(why("203.0.0.0/8"), Some(Why::TrustedProxy { .. })));
+        assert!(matches!(why("192.0.2.254/32"), Some(Why::Gateway { .. })));
+        assert!(matches!(why("2001:db8:53::/48"), Some(Why::Resolver { .. })));
         assert_eq!(why("192.0.2.2/32"), None);
         assert_eq!(why("::/64"), None);
     }
@@ -142,7 +196,7 @@ mod tests {
                 ("127.0.0.1".parse().expect("an address"), "lo".to_owned()),
                 ("10.0.0.5".parse().expect("an address"), "eth0".to_owned()),
             ],
-            operators: Vec::new(),
+            ..Host::default()
         };
         let proxies = [net("172.16.0.0/12")];
         let protected = Protected::new(&host, &[], &proxies, |interface| interface == "eth0");

@@ -119,6 +119,12 @@ impl Store {
         })
     }
 
+    /// Where the state lies, for what is kept beside the rules.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What was saved last; empty if nothing ever was.
     pub fn load(&self) -> Result<Vec<Saved>, StoreError> {
         read(&self.file)

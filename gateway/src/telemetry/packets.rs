@@ -27,6 +27,10 @@ pub struct Snapshot {
     pub failures: u64,
     /// Block orders lost as the queue was full.
     pub dropped_orders: u64,
+    /// Differences between kernel and intent that were repaired.
+    pub drift_repaired: u64,
+    /// Seconds that everything passes for; 0 if it does not.
+    pub bypass_left_s: u64,
     pub interfaces: Vec<Interface>,
     /// What is counted and drops nothing, by the configuration's names.
     pub observing: Vec<&'static str>,
@@ -130,6 +134,13 @@ impl Collector for Packets {
             None,
             counter.metric_type(),
         )?)?;
+        let counter = ConstCounter::new(snapshot.drift_repaired);
+        let help =
+            "Differences between the kernel's tables and what should be in them that were found and repaired";
+        counter.encode(encoder.encode_descriptor("drift_repaired", help, None, counter.metric_type())?)?;
+        let gauge = ConstGauge::new(i64::try_from(snapshot.bypass_left_s).unwrap_or(i64::MAX));
+        let help = "Seconds for which every packet passes by command; 0 if none does";
+        gauge.encode(encoder.encode_descriptor("bypass_left_seconds", help, None, gauge.metric_type())?)?;
         let gauge = ConstGauge::new(1_i64);
         let help = "Whether the program filters the interface, and in which mode";
         let mut family = encoder.encode_descriptor("interface_attached", help, None, gauge.metric_type())?;

@@ -422,8 +422,35 @@ pub(super) fn observed() -> Vec<Case> {
             "bypass passes a denied source",
             &four().tcp(SYN),
             Setup {
-                bypass: true,
+                bypass: Some(u64::MAX),
                 ..deny_both()
+            },
+            BYPASS,
+        ),
+        case(
+            "a bypass whose time is over passes nothing",
+            &four().tcp(SYN),
+            Setup {
+                bypass: Some(1),
+                ..deny_both()
+            },
+            DENIED,
+        ),
+        case(
+            "a bypass without an end is none",
+            &four().tcp(SYN),
+            Setup {
+                bypass: Some(0),
+                ..deny_both()
+            },
+            DENIED,
+        ),
+        case(
+            "bypass passes a lie",
+            &four().patch(0, 0x95),
+            Setup {
+                bypass: Some(u64::MAX),
+                ..none()
             },
             BYPASS,
         ),

@@ -159,6 +159,95 @@ fn help_and_usage_errors_have_their_own_codes() -> Result<()> {
     Ok(())
 }
 
+/// The name servers of this host, each after a comma: the namespaces share its `resolv.conf`.
+fn resolvers() -> Result<String> {
+    let text = std::fs::read_to_string("/etc/resolv.conf")?;
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver "));
+    Ok(servers.map(|server| format!(", '{}'", server.trim())).collect())
+}
+
+#[test]
+fn the_default_gateway_and_the_name_servers_are_not_denied_without_force() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let wire = &stage.wire.gateway;
+    wire.run(&["ip", "route", "add", "default", "via", B])?;
+    wire.run(&["ip", "-6", "route", "add", "default", "via", B6])?;
+    let _gateway = stage.start()?;
+    for gateway in [B, B6, "10.77.0.2/31"] {
+        let text = stage.expect(3, &["deny", "add", gateway])?;
+        assert!(text.contains("default gateway on gw0"), "{text}");
+    }
+    let text = std::fs::read_to_string("/etc/resolv.conf")?;
+    let server = text.lines().find_map(|line| line.strip_prefix("nameserver "));
+    if let Some(server) = server.filter(|server| !server.starts_with("127.")) {
+        let text = stage.expect(3, &["deny", "add", server.trim()])?;
+        assert!(text.contains("name server of this host"), "{text}");
+    }
+    // Nor blocked, whatever it does.
+    for _ in 0..6 {
+        assert_eq!(stage.wire.status(B, URL, BAD)?, Ok(401));
+    }
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    assert!(stage.expect(0, &["explain", B])?.contains("default gateway"));
+    stage.expect(0, &["deny", "add", B, "--force"])?;
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Err(28));
+    Ok(())
+}
+
+/// A connection from `client` to port 22, held by a process that looks like an SSH server's.
+fn ssh(stage: &Stage, client: &str, title: &str) -> Result<(std::net::TcpStream, std::process::Child)> {
+    use std::os::unix::process::CommandExt as _;
+    let listener = stage
+        .wire
+        .gateway
+        .within(|| std::net::TcpListener::bind("10.77.0.1:22"))??;
+    let from: std::net::SocketAddr = format!("{client}:0").parse()?;
+    let stream = stage.wire.client.within(move || {
+        let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
+        let socket = rustix::net::socket(family, kind, None)?;
+        rustix::net::bind(&socket, &from)?;
+        rustix::net::connect(&socket, &"10.77.0.1:22".parse::<std::net::SocketAddr>()?)?;
+        anyhow::Ok(std::net::TcpStream::from(socket))
+    })??;
+    let (accepted, _) = listener.accept()?;
+    let server = stage.home.path().join("sshd");
+    if !server.exists() {
+        std::fs::copy("/bin/sleep", &server)?;
+    }
+    let mut server = std::process::Command::new(server);
+    server
+        .arg0(title)
+        .arg("120")
+        .stdin(std::os::fd::OwnedFd::from(accepted));
+    Ok((stream, server.spawn()?))
+}
+
+#[test]
+fn a_connection_to_the_ssh_port_protects_nobody_who_has_not_logged_in() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    let (_stranger, mut accepted) = ssh(&stage, A, "sshd: root [priv]")?;
+    let (_operator, mut session) = ssh(&stage, B, "sshd: root@pts/0")?;
+    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    let outcome = (|| {
+        for client in [A, B] {
+            for _ in 0..3 {
+                assert_eq!(stage.wire.status(client, URL, BAD)?, Ok(401), "{client}");
+            }
+        }
+        wait_until("block of the stranger", || Ok(stage.verdict(A)?.0 == "blocked"))?;
+        assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+        let text = stage.expect(3, &["deny", "add", B])?;
+        assert!(text.contains("SSH session"), "{text}");
+        anyhow::Ok(())
+    })();
+    for server in [&mut accepted, &mut session] {
+        server.kill()?;
+        server.wait()?;
+    }
+    outcome
+}
+
 #[test]
 fn configured_denies_that_would_cut_off_the_host_are_skipped_with_a_warning() -> Result<()> {
     let stage = Stage::new(&config("  deny: [10.77.0.1, 10.77.0.3]", "1m", ""))?;
@@ -191,7 +280,9 @@ fn configured_denies_that_would_cut_off_the_host_are_skipped_with_a_warning() ->
     assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
 
     // With the host itself allowed it is a default-deny firewall, and meant.
-    let meant = format!("{everybody}\n  allow: [10.77.0.0/31, 10.77.0.3]");
+    // Its name servers are part of that.
+    let resolvers = resolvers()?;
+    let meant = format!("{everybody}\n  allow: [10.77.0.0/31, 10.77.0.3{resolvers}]");
     stage.home.write(&config(&meant, "1m", ""))?;
     let text = stage.expect(0, &["reload"])?;
     assert!(!text.contains("NOT enforced"), "{text}");

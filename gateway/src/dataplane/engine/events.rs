@@ -12,7 +12,10 @@ impl Engine {
     /// keeps it so. Returns the time between two events on one processor, in nanoseconds.
     pub fn listen(&mut self, on: bool) -> Result<u64, Error> {
         self.desired.listen(on);
-        let event_interval_ns = self.desired.settings().event_interval_ns;
+        let event_interval_ns = self
+            .desired
+            .settings((self.world.clock)().boot_ns)
+            .event_interval_ns;
         let Some(tables) = &mut self.tables else {
             return Ok(event_interval_ns);
         };

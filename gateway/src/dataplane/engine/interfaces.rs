@@ -114,6 +114,8 @@ impl Engine {
     /// when one is no longer filtered, and filters it again if that is possible. Returns when to look again.
     pub fn watch(&mut self) -> Duration {
         self.follow_facts();
+        self.remind();
+        self.tell_unconfirmed();
         let Some(tables) = &mut self.tables else {
             return LOOK_EVERY;
         };

@@ -4,25 +4,32 @@
 //! tables when no daemon is there. Knows no socket, no request, no file format of the configuration.
 
 mod blocks;
+mod bypass;
+mod confirm;
 mod events;
 mod guard;
 mod interfaces;
 mod rules;
+mod verify;
 mod view;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use gateway_common::tables::{NEVER, Origin};
+use gateway_common::tables::{NEVER, Origin, feature};
 use ipnet::IpNet;
 
 pub use blocks::{BlockOrder, Unblocked};
+pub use bypass::{Bypass, Bypassed, LONGEST_BYPASS};
+pub use confirm::Confirmed;
 use interfaces::Interfaces;
 pub use rules::{AddRules, Added, Removed};
+pub use verify::{Difference, Verified};
 pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Status};
 
 use super::backend::{Backend, Change, Counters, Error, Image, List};
 use super::clock::Now;
-use super::desired::{Desired, Entry};
+use super::desired::{BypassUntil, Desired, Entry};
 use super::place::keep_own;
 use super::plan;
 use super::protected::{Host, Why};
@@ -41,6 +48,8 @@ pub trait Events: Send {
     fn refused(&mut self, addr: IpAddr, why: &Refusal);
     /// From now on these interfaces are not filtered, each with the reason; none when all are.
     fn unfiltered(&mut self, interfaces: Vec<String>);
+    /// From now on everything passes, for a time; `None` when it is filtered again.
+    fn bypass(&mut self, _bypass: Option<Bypass>) {}
 }
 
 /// Nobody listens: the command line without a daemon.
@@ -68,6 +77,12 @@ pub enum Refusal {
     ReadOnly,
     #[error(transparent)]
     Tables(#[from] Error),
+    #[error("{0}")]
+    Invalid(String),
+    #[error("no gateway is attached: nothing is filtered, and there is nothing to bypass")]
+    NothingFilters,
+    #[error("the tables did not take the change: {0}")]
+    NotTaken(String),
 }
 
 /// What the engine needs to know of the world.
@@ -106,6 +121,12 @@ pub struct Engine {
     world: World,
     failures: Vec<String>,
     dropped_orders: u64,
+    /// When to say again that a bypass is on.
+    remind_ns: u64,
+    /// Denies that end by themselves unless they are confirmed.
+    unconfirmed: BTreeMap<IpNet, confirm::Waiting>,
+    /// Differences between kernel and intent that were repaired.
+    repaired: u64,
 }
 
 impl std::fmt::Debug for Engine {
@@ -158,6 +179,13 @@ impl Engine {
                 desired.put(List::Block, *net, entry);
             }
         }
+        let settings = &enforced.settings;
+        if settings.features & feature::BYPASS != 0 && now.boot_ns < settings.bypass_until_ns {
+            desired.set_bypass(Some(BypassUntil {
+                until_ns: settings.bypass_until_ns,
+                reason: bypass::recall(&config.state_dir),
+            }));
+        }
         let proxies = config.trusted_proxies.clone();
         Ok(Self {
             tables,
@@ -169,6 +197,9 @@ impl Engine {
             world,
             failures: Vec::new(),
             dropped_orders: 0,
+            remind_ns: 0,
+            unconfirmed: confirm::recall(&config.state_dir, now),
+            repaired: 0,
         })
     }
 

@@ -197,7 +197,12 @@ impl Engine {
     }
 
     /// Looks the rules up again; names those that the tables do not show.
-    fn not_found(&mut self, list: List, nets: &[IpNet], boot_ns: u64) -> Result<Vec<String>, Refusal> {
+    pub(super) fn not_found(
+        &mut self,
+        list: List,
+        nets: &[IpNet],
+        boot_ns: u64,
+    ) -> Result<Vec<String>, Refusal> {
         let Some(tables) = &mut self.tables else {
             return Ok(Vec::new());
         };

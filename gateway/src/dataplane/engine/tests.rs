@@ -1,3 +1,5 @@
+mod ops;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +22,7 @@ impl Default for Stage {
         let host = Host {
             own: vec![("192.0.2.1".parse().expect("an address"), "eth0".to_owned())],
             operators: vec!["198.51.100.9".parse().expect("an address")],
+            ..Host::default()
         };
         Self {
             seconds: Arc::default(),

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::Coverage;
-use super::{Engine, List, Refusal};
+use super::{Bypass, Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
@@ -44,6 +44,9 @@ pub struct EntryRow {
     /// Whether its list is only observed: it counts and drops nothing.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub observed: bool,
+    /// Whether it ends by itself unless it is confirmed.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub unconfirmed: bool,
 }
 
 /// What happens to packets of one address, and why.
@@ -68,6 +71,9 @@ pub struct Explanation {
     /// Why the address can not be denied or blocked by accident.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub protected: Option<String>,
+    /// The bypass that is on, if one is: then everything passes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bypass: Option<Bypass>,
 }
 
 /// Desired and enforced length of a list.
@@ -127,6 +133,12 @@ pub struct Status {
     pub failures: Vec<String>,
     /// Block orders lost because the queue was full.
     pub dropped_orders: u64,
+    /// The bypass that is on, if one is: then everything passes.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bypass: Option<Bypass>,
+    /// Differences between kernel and intent that were found and repaired since the start.
+    #[serde(default)]
+    pub drift_repaired: u64,
 }
 
 impl From<Attachment> for InterfaceRow {
@@ -168,6 +180,7 @@ fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) 
         enforced,
         skipped: None,
         observed: false,
+        unconfirmed: false,
     }
 }
 
@@ -240,6 +253,7 @@ impl Engine {
             deny: self.rows_for(List::Deny, addr, &found, enforced, now),
             block: self.rows_for(List::Block, addr, &found, enforced, now),
             protected,
+            bypass: self.bypass(),
         })
     }
 
@@ -286,6 +300,7 @@ impl Engine {
         EntryRow {
             enforced: row.enforced && skipped.is_none(),
             skipped,
+            unconfirmed: self.waits(&row.net),
             ..row
         }
     }
@@ -343,6 +358,8 @@ impl Engine {
             counters,
             failures: self.failures.clone(),
             dropped_orders: self.dropped_orders,
+            bypass: self.bypass(),
+            drift_repaired: self.repaired,
         })
     }
 }

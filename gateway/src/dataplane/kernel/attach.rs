@@ -96,42 +96,13 @@ impl Kernel {
     /// By the program of this process, if it has one: a link that someone else pinned in the same place leads to
     /// tables that this process does not write.
     pub fn state(&mut self, name: &str) -> Result<Attachment, Error> {
-        let without = |why| Ok(Attachment::without(name, why));
-        let found = match interface(name) {
-            Ok(found) => found,
-            Err(Error::NoInterface { .. }) => return without(Unfiltered::Missing),
-            Err(error) => return Err(error),
-        };
-        let Some(attached) = found.xdp else {
-            return without(if self.dir.exists() {
-                Unfiltered::Bare
-            } else {
-                let dir = self.dir.display().to_string();
-                Unfiltered::PinsGone { dir }
-            });
-        };
-        let pin = self.dir.join(format!("{LINK}{name}"));
-        let (own, linked) = (self.own_program()?, ours(&pin, found.index, found.xdp)?.is_some());
-        if !linked && own == Some(attached.program) {
-            // Somebody removed the link, and the kernel takes its time to take the program off.
-            return without(Unfiltered::Bare);
-        }
-        if !linked || own.is_some_and(|own| own != attached.program) {
-            let (program, id) = (program_name(attached.program), attached.program);
-            return without(Unfiltered::Foreign { program, id });
-        }
-        Ok(Attachment {
-            interface: name.to_owned(),
-            mode: if attached.native {
-                XdpMode::Native
-            } else {
-                XdpMode::Generic
-            },
-            program: attached.program,
-            unfiltered: None,
-            adopted: false,
-            note: None,
-        })
+        let own = self.own_program()?;
+        look_at(&self.dir, name, own)
+    }
+
+    /// As [`Kernel::state`], by what is pinned under `pin_dir`, opening no table.
+    pub fn look(pin_dir: &Path, name: &str) -> Result<Attachment, Error> {
+        look_at(&versioned(pin_dir), name, None)
     }
 
     /// Waits for our own program to leave an interface, if its link was removed a moment ago. Another's is an error.
@@ -204,6 +175,46 @@ impl Kernel {
             .map(drop)
             .map_err(|e| load_failed("pinning the link", &e))
     }
+}
+
+/// How the interface `name` is filtered by the links in `dir`; by the program `own`, if that is known.
+fn look_at(dir: &Path, name: &str, own: Option<u32>) -> Result<Attachment, Error> {
+    let without = |why| Ok(Attachment::without(name, why));
+    let found = match interface(name) {
+        Ok(found) => found,
+        Err(Error::NoInterface { .. }) => return without(Unfiltered::Missing),
+        Err(error) => return Err(error),
+    };
+    let Some(attached) = found.xdp else {
+        return without(if dir.exists() {
+            Unfiltered::Bare
+        } else {
+            let dir = dir.display().to_string();
+            Unfiltered::PinsGone { dir }
+        });
+    };
+    let pin = dir.join(format!("{LINK}{name}"));
+    let linked = ours(&pin, found.index, found.xdp)?.is_some();
+    if !linked && own == Some(attached.program) {
+        // Somebody removed the link, and the kernel takes its time to take the program off.
+        return without(Unfiltered::Bare);
+    }
+    if !linked || own.is_some_and(|own| own != attached.program) {
+        let (program, id) = (program_name(attached.program), attached.program);
+        return without(Unfiltered::Foreign { program, id });
+    }
+    Ok(Attachment {
+        interface: name.to_owned(),
+        mode: if attached.native {
+            XdpMode::Native
+        } else {
+            XdpMode::Generic
+        },
+        program: attached.program,
+        unfiltered: None,
+        adopted: false,
+        note: None,
+    })
 }
 
 /// The program on the interface, if it hangs on the link at `pin`.
