@@ -23,8 +23,6 @@ use top::Top;
 
 /// How often a table is shown, and how often it is seen to that events still come.
 const SECOND: Duration = Duration::from_secs(1);
-/// Longest wait for a gateway that has just started to answer.
-const TAKE_OVER: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, order: &WatchArgs) -> Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -66,7 +64,7 @@ async fn follow(source: &mut Source, screen: &mut Screen, order: &WatchArgs) -> 
         let go_on = tokio::select! {
             answers = source.next() => screen.show(answers?)?,
             _ = second.tick() => {
-                source.check().await?;
+                source.check()?;
                 screen.second()?
             }
             () = &mut over => false,
@@ -164,11 +162,11 @@ impl Source {
     }
 
     /// Sees to it that events still come.
-    async fn check(&mut self) -> Result<()> {
+    fn check(&mut self) -> Result<()> {
         let Self::Ring(ring) = self else {
             return Ok(());
         };
-        if let Some(gateway) = ring.check().await? {
+        if let Some(gateway) = ring.check()? {
             *self = gateway;
         }
         Ok(())
@@ -202,7 +200,7 @@ impl Ring {
     }
 
     /// `Some` if a gateway has taken over: from here on it is asked.
-    async fn check(&mut self) -> Result<Option<Source>> {
+    fn check(&mut self) -> Result<Option<Source>> {
         let Some(direct) = &mut self.direct else {
             return Ok(None);
         };
@@ -218,26 +216,10 @@ impl Ring {
                     "the packet filter was taken out of the kernel: there is nothing to watch any more",
                 ))
             }
-            Standing::TakenOver => {
-                // The gateway wants to read the ring itself.
-                self.direct = None;
-                let until = Instant::now() + TAKE_OVER;
-                loop {
-                    match Source::gateway(&self.socket, &self.order) {
-                        Err(ClientError::NotRunning) if Instant::now() < until => {
-                            tokio::time::sleep(Duration::from_millis(100)).await;
-                        }
-                        Err(ClientError::NotRunning) => {
-                            let nobody = nobody_on(&self.socket);
-                            return Err(Failed::new(
-                                Exit::Failed,
-                                format!("a gateway has started, but {nobody}"),
-                            ));
-                        }
-                        source => return Ok(Some(source?)),
-                    }
-                }
-            }
+            Standing::Held => match Source::gateway(&self.socket, &self.order) {
+                Err(ClientError::NotRunning) => Ok(None),
+                source => Ok(Some(source?)),
+            },
         }
     }
 }

@@ -32,8 +32,8 @@ pub struct Direct {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     Watching,
-    /// A gateway runs now: it is the one to ask.
-    TakenOver,
+    /// Somebody else writes the tables now: a command that is done in a moment, or a gateway, which then is the one to ask.
+    Held,
     /// The tables were taken out of the kernel.
     Gone,
 }
@@ -91,7 +91,7 @@ impl Direct {
         }
         match self.listen(true) {
             Ok(_) => Ok(Standing::Watching),
-            Err(error) if error.is_held() => Ok(Standing::TakenOver),
+            Err(error) if error.is_held() => Ok(Standing::Held),
             Err(OfflineError::Tables(Error::NotPinned { .. })) => Ok(Standing::Gone),
             Err(error) => Err(error),
         }
