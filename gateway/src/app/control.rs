@@ -38,6 +38,8 @@ pub struct Control {
     /// Interfaces that are not filtered, each with the reason.
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     pub draining: Cell<bool>,
+    /// A part that can not be started again has ended.
+    pub dead: Cell<bool>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -258,7 +260,14 @@ impl Facts for Control {
         self.metrics.encode()
     }
 
+    fn alive(&self) -> bool {
+        !self.dead.get()
+    }
+
     fn ready(&self) -> Result<(), String> {
+        if self.dead.get() {
+            return Err("a worker has ended".to_owned());
+        }
         if self.draining.get() {
             return Err("stopping".to_owned());
         }

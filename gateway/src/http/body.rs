@@ -14,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::budget::{Charged, Share};
 use super::reject::Reject;
 use super::service::Finish;
 use crate::upstream::Lease;
@@ -179,6 +180,8 @@ fn fault_of(error: &hyper::Error) -> Fault {
 #[derive(Debug)]
 pub struct ResponseBody {
     source: Source,
+    /// Under HTTP/2, what its pieces are charged to.
+    share: Option<Rc<Share>>,
     finish: Finish,
 }
 
@@ -199,6 +202,7 @@ impl ResponseBody {
         finish.complete = true;
         Self {
             source: Source::Own(Some(bytes)),
+            share: None,
             finish,
         }
     }
@@ -207,6 +211,7 @@ impl ResponseBody {
     pub(super) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
         Self {
             source: Source::Own(Some(bytes)),
+            share: None,
             finish,
         }
     }
@@ -216,6 +221,7 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease<RequestBody>,
         pause: Duration,
+        share: Option<Rc<Share>>,
         finish: Finish,
     ) -> Self {
         let mut body = Self {
@@ -224,6 +230,7 @@ impl ResponseBody {
                 lease: Some(lease),
                 stall: Stall::new(pause),
             },
+            share,
             finish,
         };
         // An empty one is never polled.
@@ -252,25 +259,40 @@ impl ResponseBody {
     }
 }
 
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            share.leave();
+        }
+    }
+}
+
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Charged;
     type Error = BrokeOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
         let this = &mut *self;
         let (incoming, stall) = match &mut this.source {
-            Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Own(bytes) => {
+                let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
+                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            }
             Source::Upstream { incoming, stall, .. } => (incoming, stall),
         };
+        if let Some(share) = &this.share {
+            ready!(share.poll_room(cx));
+        }
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
                 this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.settle();
-                Poll::Ready(Some(Ok(frame)))
+                let share = this.share.clone();
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| Charged::new(bytes, share)))))
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "response broke off");

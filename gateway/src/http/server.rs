@@ -57,6 +57,8 @@ pub struct Server {
     phase: watch::Sender<Phase>,
     connections: Arc<Connections>,
     workers: Vec<(JoinHandle<()>, oneshot::Receiver<bool>)>,
+    /// The first worker that ended without being told to.
+    dead: watch::Receiver<Option<usize>>,
 }
 
 /// Addresses taken, and nobody served yet: clients wait in the kernel's queue.
@@ -107,11 +109,13 @@ impl Bound {
     ) -> Result<Server, Error> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let connections = Arc::clone(connections);
+        let (death, dead) = watch::channel(None);
         let mut server = Server {
             addresses: self.addresses,
             phase,
             connections,
             workers: Vec::new(),
+            dead,
         };
         for (index, sockets) in self.sockets.into_iter().enumerate() {
             let seed = [getrandom::u64(), getrandom::u64()].map(|word| word.unwrap_or(index as u64 + 1) | 1);
@@ -123,11 +127,17 @@ impl Bound {
                 Arc::clone(&server.connections),
                 phases.clone(),
             );
+            let alive = Alive {
+                index,
+                phase: phases.clone(),
+                death: death.clone(),
+            };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(Error::Worker)?;
             let run = move || {
+                let _alive = alive;
                 let (site, watch, metrics, connections, phase) = parts;
                 let local = tokio::task::LocalSet::new();
                 let worker = Rc::new(Worker::new(site, watch, metrics, connections, phase, seed));
@@ -167,6 +177,17 @@ impl Server {
         &self.connections
     }
 
+    /// Resolves with a worker's name when it ended, by a panic for example, without being told to.
+    pub async fn died(&self) -> String {
+        let mut dead = self.dead.clone();
+        let first = dead.wait_for(Option::is_some).await.map(|dead| *dead);
+        match first {
+            Ok(Some(index)) => format!("worker-{index}"),
+            // The last of them was dropped: none is left.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Stops accepting at once, lets what is under way finish, and cuts off what has not after `limit`. Returns whether
     /// everything finished.
     pub async fn shutdown(mut self, limit: Duration) -> bool {
@@ -178,6 +199,21 @@ impl Server {
             all &= thread.join().is_ok();
         }
         all
+    }
+}
+
+/// Tells of a worker's end, however it comes, unless the server is stopping.
+struct Alive {
+    index: usize,
+    phase: watch::Receiver<Phase>,
+    death: watch::Sender<Option<usize>>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if *self.phase.borrow() == Phase::Serving {
+            self.death.send_if_modified(|dead| dead.replace(self.index).is_none());
+        }
     }
 }
 
@@ -216,14 +252,14 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 /// The life of a worker. Returns whether all its connections finished.
 async fn work(worker: Rc<Worker>, sockets: Vec<std::net::TcpListener>) -> bool {
+    let mut accepting = tokio::task::JoinSet::new();
     for (index, socket) in sockets.into_iter().enumerate() {
         match TcpListener::from_std(socket) {
-            Ok(listener) => drop(tokio::task::spawn_local(accept(
-                Rc::clone(&worker),
-                listener,
-                index,
-            ))),
-            Err(error) => tracing::error!(%error, "a listening socket can not be used"),
+            Ok(listener) => drop(accepting.spawn_local(accept(Rc::clone(&worker), listener, index))),
+            Err(error) => {
+                tracing::error!(%error, "a listening socket can not be used");
+                return false;
+            }
         }
     }
     let pruner = tokio::task::spawn_local(prune(Rc::clone(&worker)));
@@ -233,8 +269,16 @@ async fn work(worker: Rc<Worker>, sockets: Vec<std::net::TcpListener>) -> bool {
             Phase::Draining(deadline) => break deadline,
             Phase::Serving => {}
         }
-        if phase.changed().await.is_err() {
-            break Instant::now();
+        tokio::select! {
+            biased;
+            changed = phase.changed() => if changed.is_err() {
+                break Instant::now();
+            },
+            // A listener that nobody accepts from ends the worker, which ends the gateway.
+            Some(Err(error)) = accepting.join_next() => {
+                tracing::error!(%error, "a worker accepts no more");
+                return false;
+            }
         }
     };
     pruner.abort();

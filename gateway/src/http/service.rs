@@ -13,6 +13,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::budget::Budget;
 use super::body::{Fault, Progress, RequestBody, ResponseBody};
 use super::client::{Client, ClientAddr};
 use super::filter::{Admitted, Exchange};
@@ -34,6 +35,8 @@ pub(super) struct Conn {
     pub(super) socket: HeaderValue,
     pub(super) tls: bool,
     pub(super) seen: Rc<Seen>,
+    /// What its answers may hold in memory; under HTTP/1 there is one at a time.
+    pub(super) budget: Option<Rc<Budget>>,
     /// Requests under way, and since when there is none.
     pub(super) active: Cell<u32>,
     pub(super) quiet_since: Cell<Instant>,
@@ -109,7 +112,8 @@ pub(super) async fn serve(
             headers::prepare_response(&mut head.headers, &facts.id);
             route.chain.respond(&mut head.headers);
             head.extensions.clear();
-            let body = ResponseBody::upstream(incoming, lease, limits.body_progress, finish);
+            let share = conn.budget.as_ref().map(Budget::share);
+            let body = ResponseBody::upstream(incoming, lease, limits.body_progress, share, finish);
             Ok(Response::from_parts(head, body))
         }
         Err(failure) => {

@@ -1,6 +1,7 @@
 //! What belongs to one worker thread: its connections to upstreams, its request ids, its view of the site.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::Guard;
@@ -9,6 +10,7 @@ use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 use super::body::RequestBody;
+use super::budget::Pool;
 use super::client::{Client, Watch};
 use super::connections::Connections;
 use super::reject::Reject;
@@ -33,6 +35,8 @@ pub(super) struct Worker {
     pub(super) upstreams: upstream::Client<RequestBody>,
     /// Counts what was refused before its route was known.
     pub(super) unrouted: RouteMetrics,
+    /// What the answers to HTTP/2 clients hold in memory.
+    pub(super) pool: Rc<Pool>,
     pub(super) phase: watch::Receiver<Phase>,
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
@@ -64,6 +68,7 @@ impl Worker {
             upstreams: upstream::Client::new(seed[0]),
             unrouted: metrics.route(NO_ROUTE),
             metrics,
+            pool: Rc::default(),
             phase,
             open: Cell::new(0),
             emptied: Notify::new(),
