@@ -231,7 +231,9 @@ pub enum Unfiltered {
     Missing,
     #[error("no XDP program is on it")]
     Bare,
-    #[error("another XDP program is on it, {program} (id {id}); remove that first (its gateway's `detach`, `ip link set dev … xdp off`, or `bpftool link detach id …`)")]
+    #[error(
+        "another XDP program is on it, {program} (id {id}); remove that first (its gateway's `detach`, `ip link set dev … xdp off`, or `bpftool link detach id …`)"
+    )]
     Foreign { program: String, id: u32 },
     #[error("the pins under {dir} were removed by hand; restart the gateway to filter again")]
     PinsGone { dir: String },

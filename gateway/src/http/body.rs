@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::{Charged, Share};
@@ -60,7 +62,9 @@ impl Progress {
 pub enum RequestBody {
     Empty,
     Stream {
-        incoming: Incoming,
+        /// Present until it is dropped.
+        incoming: Option<Incoming>,
+        unread: Option<Unread>,
         left: Option<u64>,
         stall: Stall,
         progress: Rc<Progress>,
@@ -74,13 +78,20 @@ pub struct BrokeOff;
 
 impl RequestBody {
     /// `cap` in bytes. The progress is there only if there is a body.
-    pub fn new(incoming: Incoming, cap: Option<u64>, pause: Duration) -> (Self, Option<Rc<Progress>>) {
+    /// Under HTTP/2, what is not read of it goes to `unread`.
+    pub fn new(
+        incoming: Incoming,
+        cap: Option<u64>,
+        pause: Duration,
+        unread: Option<Unread>,
+    ) -> (Self, Option<Rc<Progress>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let progress = Progress::new();
         let body = Self::Stream {
-            incoming,
+            incoming: Some(incoming),
+            unread,
             left: cap,
             stall: Stall::new(pause),
             progress: Rc::clone(&progress),
@@ -98,10 +109,11 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         let Self::Stream {
-            incoming,
+            incoming: Some(incoming),
             left,
             stall,
             progress,
+            ..
         } = self.get_mut()
         else {
             return Poll::Ready(None);
@@ -136,15 +148,67 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Stream { incoming, .. } => {
+                incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+            }
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Self::Stream {
+            incoming,
+            unread: Some(unread),
+            progress,
+            ..
+        } = self
+            && progress.fault() != Some(Fault::Gone)
+            && let Some(incoming) = incoming.take()
+        {
+            discard(incoming, unread);
+        }
+    }
+}
+
+/// Where HTTP/2 bodies go that nobody wants to read to their end, each worker's to its own [`discard_all`].
+pub type Unread = UnboundedSender<Incoming>;
+
+/// Most that is read of such a body, in bytes and in time.
+const DISCARD_BYTES: usize = 1 << 20;
+const DISCARD: Duration = Duration::from_secs(1);
+
+/// Lets the client finish what it is sending, within bounds. A stream that is reset while its client still sends is an
+/// error to many clients, though the answer was there before.
+pub(super) fn discard(incoming: Incoming, unread: &Unread) {
+    if !incoming.is_end_stream() {
+        // Without a receiver the worker is ending.
+        let _ = unread.send(incoming);
+    }
+}
+
+/// Reads bodies and throws them away.
+pub(super) async fn discard_all(mut unread: UnboundedReceiver<Incoming>) {
+    while let Some(mut incoming) = unread.recv().await {
+        tokio::task::spawn_local(async move {
+            let mut left = DISCARD_BYTES;
+            let read = async {
+                while let Some(Ok(frame)) = incoming.frame().await {
+                    match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                        Some(rest) => left = rest,
+                        None => return,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(DISCARD, read).await;
+        });
     }
 }
 

@@ -187,12 +187,19 @@ mod tests {
         let mut much = piece(&big, OF_CONNECTION);
         let little = piece(&small, 10);
         assert!(big.poll_room(&mut cx).is_pending());
-        assert!(big.poll_room(&mut cx).is_pending(), "once more is no second entry");
+        assert!(
+            big.poll_room(&mut cx).is_pending(),
+            "once more is no second entry"
+        );
         assert!(small.poll_room(&mut cx).is_pending());
         assert!(fresh.poll_room(&mut cx).is_ready(), "it owes nothing yet");
         assert_eq!(budget.waiting.borrow().len(), 2);
         drop(little);
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1, "the small one owes nothing now");
+        assert_eq!(
+            woken.0.load(Ordering::Relaxed),
+            1,
+            "the small one owes nothing now"
+        );
         much.advance(10);
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
         much.advance(OF_CONNECTION / 2);

@@ -109,10 +109,11 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         tls: tls.is_some(),
         seen: Rc::clone(&seen),
         budget: http2.then(|| Budget::new(&worker.pool)),
+        begun: Cell::new(0),
         active: Cell::new(0),
         quiet_since: Cell::new(Instant::now()),
     });
-    let wire = Wire::new(transport, ahead, seen, limits.body_progress, !http2);
+    let wire = Wire::new(transport, ahead, seen, &limits, http2);
     let outcome = if http2 {
         speak_http2(&conn, wire, &limits).await
     } else {
@@ -169,8 +170,8 @@ async fn sniff(stream: &mut TcpStream, ahead: &mut Ahead) -> std::io::Result<boo
 async fn speak_http1(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(), hyper::Error> {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_header)
+        // The wire keeps the deadline, as it can answer; hyper would only close.
+        .header_read_timeout(None)
         .max_buf_size((limits.header_bytes as usize).max(LEAST_BUFFER))
         .max_header_size(limits.header_bytes as usize);
     if limits.header_count as usize != INLINE_HEADERS {

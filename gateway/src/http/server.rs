@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval, sleep, timeout_at};
 
+use super::body;
 use super::client::{Client, ClientAddr, Watch};
 use super::connection;
 use super::connections::Connections;
@@ -140,8 +142,9 @@ impl Bound {
                 let _alive = alive;
                 let (site, watch, metrics, connections, phase) = parts;
                 let local = tokio::task::LocalSet::new();
-                let worker = Rc::new(Worker::new(site, watch, metrics, connections, phase, seed));
-                let all = local.block_on(&runtime, work(worker, sockets));
+                let (unread, bodies) = mpsc::unbounded_channel();
+                let worker = Worker::new(site, watch, metrics, connections, phase, unread, seed);
+                let all = local.block_on(&runtime, work(Rc::new(worker), sockets, bodies));
                 let _ = done.send(all);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -212,7 +215,8 @@ struct Alive {
 impl Drop for Alive {
     fn drop(&mut self) {
         if *self.phase.borrow() == Phase::Serving {
-            self.death.send_if_modified(|dead| dead.replace(self.index).is_none());
+            self.death
+                .send_if_modified(|dead| dead.replace(self.index).is_none());
         }
     }
 }
@@ -251,7 +255,12 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// The life of a worker. Returns whether all its connections finished.
-async fn work(worker: Rc<Worker>, sockets: Vec<std::net::TcpListener>) -> bool {
+async fn work(
+    worker: Rc<Worker>,
+    sockets: Vec<std::net::TcpListener>,
+    unread: mpsc::UnboundedReceiver<Incoming>,
+) -> bool {
+    tokio::task::spawn_local(body::discard_all(unread));
     let mut accepting = tokio::task::JoinSet::new();
     for (index, socket) in sockets.into_iter().enumerate() {
         match TcpListener::from_std(socket) {

@@ -9,7 +9,7 @@ use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
-use super::body::RequestBody;
+use super::body::{RequestBody, Unread};
 use super::budget::Pool;
 use super::client::{Client, Watch};
 use super::connections::Connections;
@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub(super) upstreams: upstream::Client<RequestBody>,
     /// Counts what was refused before its route was known.
     pub(super) unrouted: RouteMetrics,
+    /// Takes the HTTP/2 bodies that nobody wants to read to their end.
+    pub(super) unread: Unread,
     /// What the answers to HTTP/2 clients hold in memory.
     pub(super) pool: Rc<Pool>,
     pub(super) phase: watch::Receiver<Phase>,
@@ -59,6 +61,7 @@ impl Worker {
         metrics: Arc<Metrics>,
         connections: Arc<Connections>,
         phase: watch::Receiver<Phase>,
+        unread: Unread,
         seed: [u64; 2],
     ) -> Self {
         Self {
@@ -68,6 +71,7 @@ impl Worker {
             upstreams: upstream::Client::new(seed[0]),
             unrouted: metrics.route(NO_ROUTE),
             metrics,
+            unread,
             pool: Rc::default(),
             phase,
             open: Cell::new(0),

@@ -106,10 +106,8 @@ fn level(text: &str) -> Result<String, Wrong> {
         let word = word.rsplit_once('=').map_or(word, |(_, level)| level.trim());
         if !is_level(word) {
             return Err(match nearest(word, LEVELS) {
-                Some(level) => {
-                    Wrong::new(format!("{} is not a level", quote(word)))
-                        .hint(format!("did you mean {}?", quote(level)))
-                }
+                Some(level) => Wrong::new(format!("{} is not a level", quote(word)))
+                    .hint(format!("did you mean {}?", quote(level))),
                 None => refuse(),
             });
         }
