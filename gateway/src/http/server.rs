@@ -371,3 +371,36 @@ async fn prune(worker: Rc<Worker>) {
         worker.upstreams.prune(idle);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_told_and_one_that_is_stopped_is_not() {
+        let (death, dead) = watch::channel(None);
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let server = Server {
+            addresses: Vec::new(),
+            phase,
+            connections: Arc::default(),
+            workers: Vec::new(),
+            dead,
+        };
+        let alive = |index| Alive {
+            index,
+            phase: phases.clone(),
+            death: death.clone(),
+        };
+        let (one, stopped) = (alive(1), alive(2));
+        let thread = std::thread::spawn(move || {
+            let _one = one;
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(server.died().await, "worker-1");
+        server.phase.send_replace(Phase::Draining(Instant::now()));
+        drop(stopped);
+        assert_eq!(server.died().await, "worker-1");
+    }
+}

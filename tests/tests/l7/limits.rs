@@ -285,3 +285,21 @@ fn an_http2_client_that_does_not_read_is_not_bought_memory() {
     // The tests beside this one, and a hundred threads of the upstream, are in it; without a budget it is over 100.
     assert!(held < 60, "{held} MiB");
 }
+
+#[test]
+fn curl_sees_the_early_answer_to_an_http2_upload() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.body_bytes = Some(10)));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("upload");
+    std::fs::write(&file, vec![0; 500_000]).unwrap();
+    let output = std::process::Command::new("curl")
+        .args(["-s", "-m", "10", "--http2-prior-knowledge", "-w", "%{http_code}"])
+        .args(["-o", "/dev/null", "--data-binary"])
+        .arg(format!("@{}", file.display()))
+        .arg(format!("http://{}/", gateway.address()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "413");
+    assert!(output.status.success(), "{:?}", output.status);
+}

@@ -171,7 +171,7 @@ impl Signals {
     /// cut its orderly stop short.
     fn must_forward(&self) -> bool {
         let by_terminal = self.interrupted.load(Ordering::Relaxed) && std::io::stdin().is_terminal();
-        self.any() && !(by_terminal && !self.hung_up.load(Ordering::Relaxed))
+        self.any() && (!by_terminal || self.hung_up.load(Ordering::Relaxed))
     }
 }
 
