@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Write as _};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -169,11 +169,13 @@ fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArg
         bad,
         bad_count,
     } = read(file)?;
+    let mut told = std::io::stderr();
     for line in &bad {
-        eprintln!("gateway: {}: {line}", file.display());
+        let _ = writeln!(told, "gateway: {}: {line}", file.display());
     }
     if bad_count > bad.len() {
-        eprintln!(
+        let _ = writeln!(
+            told,
             "gateway: {}: and {} more bad lines",
             file.display(),
             bad_count - bad.len()
