@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::dataplane::cookies::CookieRow;
 pub use crate::dataplane::engine::{
     AddRules, Added, CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Removed, Status, Unblocked,
 };

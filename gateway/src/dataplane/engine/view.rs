@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Origin, Rule};
+use gateway_common::outcome::{AnswerReason, DropReason, PassReason, Verdict};
+use gateway_common::tables::{ANSWERING_NS, NEVER, Origin, Rule};
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use super::{Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
+use crate::dataplane::cookies::CookieRow;
 use crate::dataplane::desired::Entry;
 use crate::dataplane::protected::Why;
 use crate::dataplane::{Attachment, FoundAt};
@@ -99,7 +100,7 @@ pub struct InterfaceRow {
 /// Packets and bytes of one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterRow {
-    /// `pass` or `drop`.
+    /// `pass`, `drop` or `answer`.
     pub verdict: String,
     pub reason: String,
     pub packets: u64,
@@ -118,6 +119,9 @@ pub struct Status {
     pub failures: Vec<String>,
     /// Block orders lost because the queue was full.
     pub dropped_orders: u64,
+    /// SYN cookies; absent if nobody asked for them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cookies: Option<CookieRow>,
 }
 
 impl From<Attachment> for InterfaceRow {
@@ -218,6 +222,7 @@ impl Engine {
         let (verdict, outcome) = match verdict {
             Verdict::Pass(reason) => ("pass", reason.name()),
             Verdict::Drop(reason) => ("drop", reason.name()),
+            Verdict::Answer(reason) => ("answer", reason.name()),
         };
         let protected = self.protected(operators);
         let protected = protected
@@ -284,17 +289,23 @@ impl Engine {
     pub fn status(&mut self) -> Result<Status, Error> {
         let now = (self.world.clock)();
         let mut counters = Vec::new();
+        let mut answered_ns = 0;
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
             let counts = tables.counters()?;
+            answered_ns = tables.answered_ns()?;
             let passes = PassReason::ALL
                 .iter()
                 .map(|reason| ("pass", reason.name(), reason.slot()));
             let drops = DropReason::ALL
                 .iter()
                 .map(|reason| ("drop", reason.name(), reason.slot()));
+            let answers = AnswerReason::ALL
+                .iter()
+                .map(|reason| ("answer", reason.name(), reason.slot()));
             counters = passes
                 .chain(drops)
+                .chain(answers)
                 .map(|(verdict, reason, slot)| CounterRow {
                     verdict: verdict.to_owned(),
                     reason: reason.to_owned(),
@@ -328,6 +339,11 @@ impl Engine {
             counters,
             failures: self.failures.clone(),
             dropped_orders: self.dropped_orders,
+            cookies: CookieRow::of(
+                &self.cookies,
+                &self.enforced.settings,
+                answered_ns != 0 && now.boot_ns.saturating_sub(answered_ns) < ANSWERING_NS,
+            ),
         })
     }
 }
