@@ -11,6 +11,8 @@ use serde_json::Value;
 
 #[path = "e2e/clients.rs"]
 mod clients;
+#[path = "e2e/cookies.rs"]
+mod cookies;
 #[path = "e2e/interfaces.rs"]
 mod interfaces;
 #[path = "e2e/life.rs"]
