@@ -95,7 +95,7 @@ pub const fn home6(key: [u64; 2], mix: &[u64; 4], buckets: u32) -> u32 {
 /// The upper half of a hash, scaled to a number below `buckets`.
 #[inline(always)]
 const fn reduce(hash: u64, buckets: u32) -> u32 {
-    ((hash >> 32) * buckets as u64 >> 32) as u32
+    (((hash >> 32) * buckets as u64) >> 32) as u32
 }
 
 #[cfg(test)]

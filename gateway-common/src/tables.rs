@@ -390,7 +390,24 @@ mod tests {
 
     #[test]
     fn a_port_is_found_in_each_place_and_no_other_is() {
-        let ports = [443, 80, 8080, 1, u16::MAX, 0x8000, 0x7fff, 256, 0x0100, 22, 23, 24, 25, 26, 27, 2];
+        let ports = [
+            443,
+            80,
+            8080,
+            1,
+            u16::MAX,
+            0x8000,
+            0x7fff,
+            256,
+            0x0100,
+            22,
+            23,
+            24,
+            25,
+            26,
+            27,
+            2,
+        ];
         let mut cookies = Cookies::default();
         for (index, port) in ports.into_iter().enumerate() {
             cookies.listen(

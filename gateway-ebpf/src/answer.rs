@@ -77,14 +77,21 @@ fn judge(ctx: &XdpContext, kernel: Kernel, packet: &Packet) -> Option<Verdict> {
     let is_v6 = !packet.source.is_v4();
     let link = kernel.forget(link_length(ctx)?);
     let length = kernel.forget(load(ctx, link, scratch)?);
-    let listener = kernel.forget(listener(settings, &destination(&scratch.heads, is_v6), packet.port)?);
+    let listener = kernel.forget(listener(
+        settings,
+        &destination(&scratch.heads, is_v6),
+        packet.port,
+    )?);
     if kernel.forget(u32::from(is_own(ctx, scratch, is_v6))) == 0 {
         return None;
     }
     let (readable, tcp_length, flags, bare) = kernel.forget(match Heads::read(&scratch.heads, length) {
-        Some(heads) if heads.is_v6 == is_v6 => {
-            (1_u32, heads.tcp_length, u32::from(heads.flags), u32::from(heads.bare))
-        }
+        Some(heads) if heads.is_v6 == is_v6 => (
+            1_u32,
+            heads.tcp_length,
+            u32::from(heads.flags),
+            u32::from(heads.bare),
+        ),
         _ => (0, 0, 0, 0),
     });
     let unanswerable = Some(Verdict::Drop(DropReason::UnanswerableSyn));
@@ -144,13 +151,18 @@ fn frame_length(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn load(ctx: &XdpContext, link: u32, scratch: &mut Scratch) -> Option<u32> {
     let length = opaque(u64::from(frame_length(ctx).checked_sub(link)?)) as u32;
-    let length = if length > LONGEST as u32 { LONGEST as u32 } else { length };
+    let length = if length > LONGEST as u32 {
+        LONGEST as u32
+    } else {
+        length
+    };
     // IPv4 and TCP; the first program has seen that they are there.
     if length < 40 {
         return None;
     }
     // SAFETY: the buffer has room for `LONGEST` bytes.
-    let failed = unsafe { helper::bpf_xdp_load_bytes(ctx.ctx, link, scratch.heads.as_mut_ptr().cast(), length) };
+    let failed =
+        unsafe { helper::bpf_xdp_load_bytes(ctx.ctx, link, scratch.heads.as_mut_ptr().cast(), length) };
     (failed == 0).then_some(length)
 }
 
@@ -171,7 +183,11 @@ fn destination(heads: &[u8; ROOM], is_v6: bool) -> Addr {
 /// The number of the listener that has this address and port.
 #[inline(always)]
 fn listener(settings: &Settings, destination: &Addr, port: u16) -> Option<u32> {
-    let wildcard = if destination.is_v4() { Addr([0, 0, MAPPED, 0]) } else { Addr([0; 4]) };
+    let wildcard = if destination.is_v4() {
+        Addr([0, 0, MAPPED, 0])
+    } else {
+        Addr([0; 4])
+    };
     let [high, low] = destination.halves();
     let [any_high, any_low] = wildcard.halves();
     let mut found = LISTENERS as u64;
@@ -225,7 +241,11 @@ fn only_a_listener_has_it(ctx: &XdpContext, scratch: &mut Scratch, is_v6: bool) 
         // SAFETY: the structure of the family whose size is given: source, destination, ports.
         unsafe { helper::bpf_skc_lookup_tcp(ctx.as_ptr(), tuple, size, BPF_F_CURRENT_NETNS as i64 as u64, 0) }
     };
-    let socket = if is_v6 { look_up(9, 8, 40) } else { look_up(3, 12, 20) };
+    let socket = if is_v6 {
+        look_up(9, 8, 40)
+    } else {
+        look_up(3, 12, 20)
+    };
     if socket.is_null() {
         return false;
     }
@@ -289,7 +309,13 @@ fn refreshes(scratch: &Scratch, is_v6: bool, tcp_length: u32, listener: u32, now
 
 /// Makes the answer; returns its length.
 #[inline(always)]
-fn write(kernel: Kernel, settings: &Settings, scratch: &mut Scratch, is_v6: bool, tcp_length: u32) -> Option<u32> {
+fn write(
+    kernel: Kernel,
+    settings: &Settings,
+    scratch: &mut Scratch,
+    is_v6: bool,
+    tcp_length: u32,
+) -> Option<u32> {
     let tcp_length = tcp_length.clamp(20, 60);
     let heads = scratch.heads.as_mut_ptr();
     // SAFETY: both headers lie within the buffer, the second with its whole length.
@@ -319,7 +345,13 @@ fn write(kernel: Kernel, settings: &Settings, scratch: &mut Scratch, is_v6: bool
         now_ms: (now_ns / 1_000_000) as u32,
     };
     let offer = with_options.then_some(&scratch.offer);
-    Some(cookie::answer(&scratch.heads, is_v6, offer, &own, &mut scratch.answer))
+    Some(cookie::answer(
+        &scratch.heads,
+        is_v6,
+        offer,
+        &own,
+        &mut scratch.answer,
+    ))
 }
 
 /// Puts the answer in the place of the packet, and turns the frame round.

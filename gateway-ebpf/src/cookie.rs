@@ -129,7 +129,9 @@ impl Offer {
             let (kind, stated) = (byte(0), byte(1));
             let single = is_zero(kind ^ u64::from(kind::NOTHING));
             let size = choose(single, 1, stated);
-            let bad = is_zero(kind ^ u64::from(kind::END)) | is_less(size, 2) & (single ^ 1) | is_less(length, at + size);
+            let bad = is_zero(kind ^ u64::from(kind::END))
+                | is_less(size, 2) & (single ^ 1)
+                | is_less(length, at + size);
             let is = |wanted: u8, of: u64| is_zero(kind ^ u64::from(wanted) | size ^ of) & (bad ^ 1);
             scale = choose(is(kind::WINDOW_SCALE, 3), smaller(byte(2), SCALE_MAX), scale);
             sack |= is(kind::SACK_PERMITTED, 2);
@@ -184,13 +186,7 @@ pub struct Own {
 /// timestamps, only the segment size is answered.
 #[inline(always)]
 #[must_use]
-pub fn answer(
-    syn: &[u8; ROOM],
-    is_v6: bool,
-    offer: Option<&Offer>,
-    own: &Own,
-    out: &mut [u8; ROOM],
-) -> u32 {
+pub fn answer(syn: &[u8; ROOM], is_v6: bool, offer: Option<&Offer>, own: &Own, out: &mut [u8; ROOM]) -> u32 {
     let offer = offer.filter(|offer| offer.timestamps != 0);
     let tcp = if offer.is_some() { LONG } else { SHORT };
     *out = [0; ROOM];

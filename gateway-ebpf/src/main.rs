@@ -33,8 +33,8 @@ mod entry {
     use gateway_ebpf::packet::{self, Cursor};
     use gateway_ebpf::policy;
 
-    use crate::{answer, exit};
     use crate::maps::Kernel;
+    use crate::{answer, exit};
 
     /// Every frame of an interface arrives here. The name is `tables::names::PROGRAM`.
     #[xdp]

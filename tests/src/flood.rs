@@ -31,7 +31,11 @@ impl Flood {
     pub fn start(from: &Namespace, to: SocketAddr, flags: u8, sources: Sources) -> Result<Self> {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let socket = from.within(move || {
-            let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let family = if to.is_ipv4() {
+                AddressFamily::INET
+            } else {
+                AddressFamily::INET6
+            };
             socket(family, SocketType::RAW, Some(ipproto::RAW))
         })??;
         let thread = std::thread::spawn({

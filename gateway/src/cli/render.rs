@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use crate::admin::api::{Added, CookieRow, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked};
+use crate::admin::api::{
+    Added, CookieRow, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked,
+};
 use crate::config::units::plain;
 use crate::http::reject::Reject;
 

@@ -45,13 +45,7 @@ pub fn wanted(xdp: &Xdp) -> bool {
 
 /// Completes `settings` by what the configuration, the listeners and the host make of cookies; `kept` are the settings
 /// in force.
-pub fn complete(
-    settings: &mut Settings,
-    xdp: &Xdp,
-    listen: &[Listener],
-    ability: &Ability,
-    kept: &Settings,
-) {
+pub fn complete(settings: &mut Settings, xdp: &Xdp, listen: &[Listener], ability: &Ability, kept: &Settings) {
     let at = limit::SYN_COOKIES as usize;
     settings.features &= !BITS;
     match (ability, &xdp.syn_cookies) {
@@ -173,9 +167,19 @@ mod tests {
 
     #[test]
     fn listeners_with_a_port_are_answered_for() {
-        let listen = [listen("0.0.0.0:443"), listen("[::]:0"), listen("[2001:db8::1]:8443")];
+        let listen = [
+            listen("0.0.0.0:443"),
+            listen("[::]:0"),
+            listen("[2001:db8::1]:8443"),
+        ];
         let mut settings = Settings::default();
-        complete(&mut settings, &xdp(), &listen, &able(Some(7)), &Settings::default());
+        complete(
+            &mut settings,
+            &xdp(),
+            &listen,
+            &able(Some(7)),
+            &Settings::default(),
+        );
         assert_eq!(settings.features, BITS);
         assert!(settings.cookies.has_port(443) && settings.cookies.has_port(8443));
         assert_eq!(settings.cookies.listeners[0].addr, Addr::v4([0; 4]).0);
@@ -187,7 +191,13 @@ mod tests {
     #[test]
     fn what_is_not_known_stays_and_what_is_impossible_is_off() {
         let mut kept = Settings::default();
-        complete(&mut kept, &xdp(), &[listen("0.0.0.0:443")], &able(None), &Settings::default());
+        complete(
+            &mut kept,
+            &xdp(),
+            &[listen("0.0.0.0:443")],
+            &able(None),
+            &Settings::default(),
+        );
         assert_eq!(kept.features, feature::SYN_COOKIES);
         let mut settings = Settings::default();
         complete(&mut settings, &xdp(), &[], &Ability::Unknown, &kept);
@@ -196,7 +206,10 @@ mod tests {
         complete(&mut settings, &xdp(), &[], &unable, &kept);
         assert_eq!(settings.features, 0);
         let row = CookieRow::of(&unable, &settings, true).expect("asked for");
-        assert_eq!((row.enabled, row.answering, row.note.as_deref()), (false, false, Some("old")));
+        assert_eq!(
+            (row.enabled, row.answering, row.note.as_deref()),
+            (false, false, Some("old"))
+        );
     }
 
     #[test]
@@ -206,7 +219,13 @@ mod tests {
             ..xdp()
         };
         let mut settings = Settings::default();
-        complete(&mut settings, &observed, &[listen("0.0.0.0:443")], &able(None), &Settings::default());
+        complete(
+            &mut settings,
+            &observed,
+            &[listen("0.0.0.0:443")],
+            &able(None),
+            &Settings::default(),
+        );
         assert_eq!(settings, Settings::default());
     }
 }

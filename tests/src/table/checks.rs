@@ -393,7 +393,7 @@ pub(super) fn observed() -> Vec<Case> {
                     watching(observe::SYN_LIMIT, burst.clone()),
                     CLEAN,
                 ),
-                &[syn.clone()],
+                std::slice::from_ref(&syn),
             ),
             DropReason::SynLimit,
         ),

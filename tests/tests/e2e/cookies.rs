@@ -110,7 +110,10 @@ fn connections_come_about_through_cookies_with_all_that_the_client_offers() -> R
     let stage = stage(ALWAYS)?;
     let _gateway = stage.start()?;
     for (timestamps, options) in [("1", true), ("0", false)] {
-        sysctl(&stage.wire.client, &format!("net.ipv4.tcp_timestamps={timestamps}"))?;
+        sysctl(
+            &stage.wire.client,
+            &format!("net.ipv4.tcp_timestamps={timestamps}"),
+        )?;
         for to in ["10.77.0.1:8080", "[fd77::1]:8080"] {
             // The first few keep the listener fresh; at the latest then they are answered.
             let before = stage.packets("syn_cookie")?;
@@ -125,7 +128,10 @@ fn connections_come_about_through_cookies_with_all_that_the_client_offers() -> R
             let sockets = sockets(&stage)?;
             let with = |what: &str| sockets.lines().filter(|line| line.contains(what)).count();
             if options {
-                assert!(with("wscale:") >= 20 && with(" sack") >= 20 && with("ts ") >= 20, "{sockets}");
+                assert!(
+                    with("wscale:") >= 20 && with(" sack") >= 20 && with("ts ") >= 20,
+                    "{sockets}"
+                );
             } else {
                 assert_eq!((with("wscale:"), with("ts ")), (0, 0), "{sockets}");
             }
@@ -146,7 +152,15 @@ fn much_goes_through_a_connection_made_by_cookie() -> Result<()> {
     for url in [OPEN, OPEN6] {
         let from = if url == OPEN { A } else { A6 };
         for _ in 0..4 {
-            let args = ["-o", "/dev/null", "-w", "%{http_code}", "--data-binary", &body, url];
+            let args = [
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--data-binary",
+                &body,
+                url,
+            ];
             assert_eq!(stage.wire.curl(from, &args)?, (0, "200".to_owned()));
         }
     }
@@ -159,8 +173,18 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
     let stage = stage("  syn_cookies: {above: 500/s}\n")?;
     let _gateway = stage.start()?;
     let floods = [
-        Flood::start(&stage.wire.client, "10.77.0.1:8080".parse()?, SYN, Sources::MadeUp)?,
-        Flood::start(&stage.wire.client, "[fd77::1]:8080".parse()?, SYN, Sources::MadeUp)?,
+        Flood::start(
+            &stage.wire.client,
+            "10.77.0.1:8080".parse()?,
+            SYN,
+            Sources::MadeUp,
+        )?,
+        Flood::start(
+            &stage.wire.client,
+            "[fd77::1]:8080".parse()?,
+            SYN,
+            Sources::MadeUp,
+        )?,
     ];
     wait_until("flood", || Ok(stage.packets("syn_cookie")? > 50_000))?;
     let status = stage.json(&["status"])?;
@@ -172,7 +196,9 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
         let (from, url) = if number % 2 == 0 { (A, OPEN) } else { (A6, OPEN6) };
         let args = ["-o", "/dev/null", "-w", "%{http_code} %{time_connect}", url];
         let (code, text) = stage.wire.curl(from, &args)?;
-        let (status, time) = text.split_once(' ').with_context(|| format!("{number}: curl ended with {code}"))?;
+        let (status, time) = text
+            .split_once(' ')
+            .with_context(|| format!("{number}: curl ended with {code}"))?;
         assert_eq!((code, status), (0, "200"), "{number}");
         slowest = slowest.max(time.parse()?);
     }
@@ -182,7 +208,10 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
         sent += flood.stop()?;
     }
     let answered = stage.packets("syn_cookie")?;
-    println!("200 of 200 connected in {took:.1?}, the slowest in {:.1} ms; {sent} SYNs sent, {answered} answered", slowest * 1e3);
+    println!(
+        "200 of 200 connected in {took:.1?}, the slowest in {:.1} ms; {sent} SYNs sent, {answered} answered",
+        slowest * 1e3
+    );
     assert!(slowest < 0.1, "the slowest took {slowest} s");
     assert!(answered > sent / 2, "{answered} of {sent} were answered");
     Ok(())
@@ -192,9 +221,17 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
 fn acks_without_a_cookie_are_dropped_and_connections_live_on() -> Result<()> {
     let stage = stage(ALWAYS)?;
     let _gateway = stage.start()?;
-    let (mut old, mut old6) = (connect(&stage, "10.77.0.1:8080")?, connect(&stage, "[fd77::1]:8080")?);
+    let (mut old, mut old6) = (
+        connect(&stage, "10.77.0.1:8080")?,
+        connect(&stage, "[fd77::1]:8080")?,
+    );
     // While no SYN is answered, an ACK of nobody is the stack's.
-    let quiet = Flood::start(&stage.wire.client, "10.77.0.1:8080".parse()?, ACK, Sources::MadeUp)?;
+    let quiet = Flood::start(
+        &stage.wire.client,
+        "10.77.0.1:8080".parse()?,
+        ACK,
+        Sources::MadeUp,
+    )?;
     wait_until("ACKs", || Ok(quiet.sent() > 1000))?;
     quiet.stop()?;
     let before = stage.packets("invalid_cookie")?;
@@ -205,10 +242,25 @@ fn acks_without_a_cookie_are_dropped_and_connections_live_on() -> Result<()> {
     assert!(stage.packets("syn_cookie")? >= 6);
     assert_eq!(stage.packets("invalid_cookie")?, before);
     let floods = [
-        Flood::start(&stage.wire.client, "10.77.0.1:8080".parse()?, ACK, Sources::MadeUp)?,
-        Flood::start(&stage.wire.client, "[fd77::1]:8080".parse()?, ACK, Sources::MadeUp)?,
+        Flood::start(
+            &stage.wire.client,
+            "10.77.0.1:8080".parse()?,
+            ACK,
+            Sources::MadeUp,
+        )?,
+        Flood::start(
+            &stage.wire.client,
+            "[fd77::1]:8080".parse()?,
+            ACK,
+            Sources::MadeUp,
+        )?,
         // Another port of the same address as the connections that must live.
-        Flood::start(&stage.wire.client, "10.77.0.1:8080".parse()?, ACK, Sources::One(A.parse()?))?,
+        Flood::start(
+            &stage.wire.client,
+            "10.77.0.1:8080".parse()?,
+            ACK,
+            Sources::One(A.parse()?),
+        )?,
     ];
     let started = Instant::now();
     let mut asked = 0;
@@ -255,7 +307,10 @@ fn packets_for_hosts_behind_this_one_are_left_alone() -> Result<()> {
         namespace.run(&["ip", "link", "set", device, "up"])?;
     }
     behind.run(&["ip", "route", "add", "default", "via", "10.78.0.1"])?;
-    stage.wire.client.run(&["ip", "route", "add", "10.78.0.0/24", "via", GATEWAY])?;
+    stage
+        .wire
+        .client
+        .run(&["ip", "route", "add", "10.78.0.0/24", "via", GATEWAY])?;
     sysctl(gateway, "net.ipv4.ip_forward=1")?;
     let _origin = Origin::start(&behind, "0.0.0.0:8080")?;
     let _running = stage.start()?;
@@ -283,7 +338,10 @@ fn without_the_sysctl_there_are_no_cookies_and_everybody_is_told() -> Result<()>
     let status = stage.json(&["status"])?;
     assert_eq!(status["cookies"]["enabled"], false, "{status}");
     let text = stage.expect(0, &["status"])?;
-    assert!(text.contains("NOT available") && text.contains("sysctl -w net.ipv4.tcp_syncookies=2"), "{text}");
+    assert!(
+        text.contains("NOT available") && text.contains("sysctl -w net.ipv4.tcp_syncookies=2"),
+        "{text}"
+    );
 
     // Set by hand, and taken up by a reload; timestamps stay as they are, so there are no options.
     sysctl(&stage.wire.gateway, "net.ipv4.tcp_syncookies=2")?;

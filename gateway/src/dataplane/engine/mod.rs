@@ -132,7 +132,9 @@ impl Engine {
             None => Image::default(),
         };
         let mut desired = Desired::default();
-        let cookies = tables.as_mut().map_or(Ability::Unknown, |tables| tables.cookies(&config.xdp));
+        let cookies = tables
+            .as_mut()
+            .map_or(Ability::Unknown, |tables| tables.cookies(&config.xdp));
         desired.configure(config, &cookies, &enforced.settings);
         for rule in saved {
             let deadline_ns = rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until));
@@ -178,7 +180,8 @@ impl Engine {
         if let Some(tables) = &mut self.tables {
             self.cookies = tables.cookies(&config.xdp);
         }
-        self.desired.configure(config, &self.cookies, &self.enforced.settings);
+        self.desired
+            .configure(config, &self.cookies, &self.enforced.settings);
         self.proxies.clone_from(&config.trusted_proxies);
         self.reconcile()
     }

@@ -54,7 +54,10 @@ impl Kernel {
         });
         let (window_scale, note) = match scale {
             Ok(scale) => (Some(scale), None),
-            Err(why) => (None, Some(format!("cookies carry no window scale and no SACK: {why}"))),
+            Err(why) => (
+                None,
+                Some(format!("cookies carry no window scale and no SACK: {why}")),
+            ),
         };
         if let Some(note) = &note {
             tracing::warn!("{note}");
@@ -73,8 +76,12 @@ impl Kernel {
     /// Loads the second program and puts it where the first one looks for it.
     fn load_cookies(&mut self) -> Result<(), Error> {
         let slot = tables::pinned(&self.dir, names::COOKIES)?;
-        let failed = |e: &(dyn std::error::Error + 'static)| load_failed("loading the program that answers", e);
-        let program = self.program.as_mut().and_then(|all| all.program_mut(names::COOKIE_PROGRAM));
+        let failed =
+            |e: &(dyn std::error::Error + 'static)| load_failed("loading the program that answers", e);
+        let program = self
+            .program
+            .as_mut()
+            .and_then(|all| all.program_mut(names::COOKIE_PROGRAM));
         let program: &mut Xdp = match program.map(TryInto::try_into) {
             Some(Ok(program)) => program,
             _ => {
@@ -125,7 +132,11 @@ fn window_scale() -> io::Result<u8> {
     }
     // Two fields of four bits: ours is the second.
     let both = info.tcpi_snd_rcv_wscale;
-    Ok(if cfg!(target_endian = "little") { both >> 4 } else { both & 0xf })
+    Ok(if cfg!(target_endian = "little") {
+        both >> 4
+    } else {
+        both & 0xf
+    })
 }
 
 fn info(socket: &TcpStream) -> io::Result<libc::tcp_info> {
@@ -142,5 +153,9 @@ fn info(socket: &TcpStream) -> io::Result<libc::tcp_info> {
             &raw mut length,
         )
     };
-    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(info)
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

@@ -7,6 +7,8 @@
 //! * Anything more is made in the idle halves, and one write of the settings switches to them: lists and settings
 //!   of a batch become visible together.
 
+// Length: which half is live and how a batch becomes visible is one matter, and every part of it needs the same maps.
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
