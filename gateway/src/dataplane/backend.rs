@@ -60,7 +60,10 @@ impl Image {
 }
 
 /// One step from the enforced state to the desired one. Applying it twice is applying it once.
-#[expect(clippy::large_enum_variant, reason = "boxed on main, in the commit that gives settings a file of their own")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "boxed on main, in the commit that gives settings a file of their own"
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Insert or replace. `rule.hits` is what the entry starts from; an entry that is there keeps its own if larger.

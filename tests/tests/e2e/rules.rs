@@ -82,7 +82,7 @@ fn entries_deleted_behind_the_gateway_s_back_are_shown_as_drift() -> Result<()> 
     let stage = Stage::new(&config("", "1m", ""))?;
     let _gateway = stage.start()?;
     stage.expect(0, &["deny", "add", A])?;
-    let mut tables = Kernel::pinned(&stage.home.pins())?;
+    let mut tables = Kernel::pinned(stage.home.pins())?;
     let removal = Change::Remove {
         list: List::Deny,
         net: A.parse::<IpAddr>()?.into(),
