@@ -20,4 +20,4 @@ pub mod tables;
 ///
 /// Part of the pin path: a gateway never touches tables whose layout it does not know. Raise it with any change to
 /// a key, a value, a table's type or the meaning of a field.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

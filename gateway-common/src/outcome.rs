@@ -51,6 +51,14 @@ outcomes! {
 }
 
 outcomes! {
+    /// How a packet was answered by the program itself. The network stack never saw it.
+    AnswerReason {
+        /// A SYN over the rate of its listener: by a SYN-ACK that carries a SYN cookie.
+        SynCookie = 16 => "syn_cookie",
+    }
+}
+
+outcomes! {
     /// Why a packet was dropped.
     DropReason {
         /// The source is under an operator's deny rule.
@@ -67,6 +75,10 @@ outcomes! {
         IcmpLimit = 37 => "icmp_limit",
         /// The source sends UDP faster than it may.
         UdpLimit = 38 => "udp_limit",
+        /// While SYNs are answered by cookies: an ACK of no connection, whose number is no cookie of this host.
+        InvalidCookie = 39 => "invalid_cookie",
+        /// While SYNs are answered by cookies: one that can not be, for its IP options, extension headers or fragments.
+        UnanswerableSyn = 40 => "unanswerable_syn",
         /// The frame ends inside a header it announces.
         Truncated = 48 => "truncated",
         /// A header carries a version or length that can not be.
@@ -116,6 +128,8 @@ pub enum Verdict {
     Pass(PassReason),
     /// Discard it.
     Drop(DropReason),
+    /// Send an answer back to where it came from, made of the packet itself.
+    Answer(AnswerReason),
 }
 
 impl Verdict {
@@ -126,6 +140,7 @@ impl Verdict {
         match self {
             Self::Pass(reason) => reason.slot(),
             Self::Drop(reason) => reason.slot(),
+            Self::Answer(reason) => reason.slot(),
         }
     }
 }
@@ -140,6 +155,7 @@ mod tests {
         let slots = PassReason::ALL
             .iter()
             .map(|r| r.slot())
+            .chain(AnswerReason::ALL.iter().map(|r| r.slot()))
             .chain(DropReason::ALL.iter().map(|r| r.slot()))
             .chain(DropReason::ALL.iter().map(|r| r.observed_slot()));
         for slot in slots {

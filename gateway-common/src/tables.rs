@@ -17,8 +17,13 @@ pub mod names {
     pub const NETWORKS: &str = "NETWORKS";
     pub const LIMITER: &str = "LIMITER";
     pub const EVENTS: &str = "EVENTS";
+    /// Where the first program finds the second: an array of programs.
+    pub const COOKIES: &str = "COOKIES";
+    pub const ANSWERED: &str = "ANSWERED";
     /// The program itself, as the kernel lists it.
     pub const PROGRAM: &str = "gateway_xdp";
+    /// The second program, which answers SYNs and checks what comes back: see `gateway-ebpf/src/answer.rs`.
+    pub const COOKIE_PROGRAM: &str = "gateway_cookie";
 }
 
 /// Most entries a table can hold unless the configuration says otherwise.
@@ -115,12 +120,16 @@ pub mod feature {
     pub const SYN_GLOBAL_LIMIT: u32 = 1 << 6;
     pub const ICMP_LIMIT: u32 = 1 << 7;
     pub const UDP_LIMIT: u32 = 1 << 8;
+    /// SYNs over the rate of their listener are answered by cookies.
+    pub const SYN_COOKIES: u32 = 1 << 9;
     /// Write a log line for a drop now and then.
-    pub const LOG_DROPS: u32 = 1 << 9;
+    pub const LOG_DROPS: u32 = 1 << 10;
     /// Somebody reads the ring of events.
-    pub const EVENTS: u32 = 1 << 10;
+    pub const EVENTS: u32 = 1 << 11;
     /// Pass everything, whatever the lists say, until [`Settings::bypass_until_ns`].
-    pub const BYPASS: u32 = 1 << 11;
+    pub const BYPASS: u32 = 1 << 12;
+    /// Cookies carry window scale and SACK in their timestamp.
+    pub const COOKIE_OPTIONS: u32 = 1 << 13;
     /// The bits that say "this table has entries". Whoever keeps the tables sets them, since only it knows; the
     /// other bits are choices.
     pub const TABLES: u32 = ADDRESSES4 | ADDRESSES6 | NETWORKS4 | NETWORKS6;
@@ -204,6 +213,8 @@ pub mod limit {
     pub const SYN_GLOBAL: u32 = 2;
     pub const ICMP: u32 = 3;
     pub const UDP: u32 = 4;
+    /// SYNs to one listening port, whoever sends them: what is over this is answered by a cookie.
+    pub const SYN_COOKIES: u32 = 5;
     /// Room for more; a power of two, so that an index is masked into range.
     pub const COUNT: u32 = 8;
 }
@@ -232,6 +243,78 @@ pub struct Layout {
     pub _pad: u32,
 }
 
+/// A socket that the gateway listens on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// As [`crate::addr::Addr`]; zero, or the mapped zero, for every address of its family.
+    pub addr: [u32; 4],
+    /// In the processor's byte order; zero if there is no listener here.
+    pub port: u16,
+    pub _pad: [u16; 3],
+}
+
+/// Most listeners whose SYNs are answered by cookies.
+pub const LISTENERS: usize = 16;
+
+/// What the second program needs to know.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cookies {
+    /// Ports of the listeners, four to a word: see [`Cookies::has_port`].
+    pub ports: [u64; LISTENERS / 4],
+    pub listeners: [Listener; LISTENERS],
+    /// Largest segment that this host takes over IPv4.
+    pub mss4: u16,
+    /// The same over IPv6.
+    pub mss6: u16,
+    /// The window scale that this host's own sockets would answer.
+    pub window_scale: u16,
+    pub _pad: u16,
+}
+
+impl Cookies {
+    /// Puts listener `index`, below [`LISTENERS`], in its place.
+    pub const fn listen(&mut self, index: usize, listener: Listener) {
+        self.listeners[index] = listener;
+        self.ports[index / 4] |= (listener.port as u64) << (index % 4 * 16);
+    }
+
+    /// Whether a listener has this port, which is not zero. Four ports at a time, without a branch: a zero among the
+    /// differences borrows into the uppermost bit of its sixteen.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_port(&self, port: u16) -> bool {
+        const ONES: u64 = 0x0001_0001_0001_0001;
+        let all = port as u64 * ONES;
+        let mut found = 0;
+        let mut index = 0;
+        while index < self.ports.len() {
+            let differs = self.ports[index] ^ all;
+            found |= differs.wrapping_sub(ONES) & !differs;
+            index += 1;
+        }
+        found & ONES << 15 != 0
+    }
+}
+
+/// When a listener's SYNs were last answered, and when one was last let through so that the listener goes on to accept
+/// cookies. `CLOCK_BOOTTIME` in nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    pub answered_ns: u64,
+    /// For SYNs with a whole checksum, and for those whose sender left it to a device that is none, as on veth.
+    pub refreshed_ns: [u64; 2],
+    pub _pad: u64,
+}
+
+/// Entry of `ANSWERED` for all listeners together; those of the listeners lie below it.
+pub const ALL_LISTENERS: u32 = LISTENERS as u32;
+
+/// So long after the last answer, ACKs are still checked: a client's may take its time, and a flood comes in waves.
+pub const ANSWERING_NS: u64 = 5_000_000_000;
+
 /// What the program reads once for each packet.
 ///
 /// Two copies stand in `SETTINGS`; `SELECTOR` holds the index of the live one. User space fills the idle copy and
@@ -258,6 +341,7 @@ pub struct Settings {
     /// `CLOCK_BOOTTIME` in nanoseconds at which [`feature::BYPASS`] ends. The kernel itself compares it, so that a
     /// bypass ends whether or not a gateway is there to end it; there is none without an end.
     pub bypass_until_ns: u64,
+    pub cookies: Cookies,
 }
 
 /// A dropped packet, as the ring of events tells of it: a sample, the counters have the true numbers.
@@ -285,7 +369,9 @@ pub const EVENTS_BYTES: u32 = 1 << 18;
 
 const _: () = {
     assert!(size_of::<Counter>() == 16 && align_of::<Counter>() == 8);
-    assert!(size_of::<Settings>() == 512 && align_of::<Settings>() == 8);
+    assert!(size_of::<Cookies>() == 424 && align_of::<Cookies>() == 8);
+    assert!(size_of::<Settings>() == 936 && align_of::<Settings>() == 8);
+    assert!(size_of::<Answered>() == 32 && align_of::<Answered>() == 8);
     assert!(size_of::<Event>() == 40 && align_of::<Event>() == 8);
     assert!(size_of::<crate::addr::Addr>() == 16 && align_of::<crate::addr::Addr>() == 8);
 };
@@ -297,4 +383,47 @@ mod user {
     unsafe impl aya::Pod for super::Counter {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Settings {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Answered {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_found_in_each_place_and_no_other_is() {
+        let ports = [
+            443,
+            80,
+            8080,
+            1,
+            u16::MAX,
+            0x8000,
+            0x7fff,
+            256,
+            0x0100,
+            22,
+            23,
+            24,
+            25,
+            26,
+            27,
+            2,
+        ];
+        let mut cookies = Cookies::default();
+        for (index, port) in ports.into_iter().enumerate() {
+            cookies.listen(
+                index,
+                Listener {
+                    port,
+                    ..Listener::default()
+                },
+            );
+        }
+        for port in 1..=u16::MAX {
+            assert_eq!(cookies.has_port(port), ports.contains(&port), "{port}");
+        }
+        assert!((1..=u16::MAX).all(|port| !Cookies::default().has_port(port)));
+    }
 }

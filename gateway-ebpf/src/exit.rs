@@ -1,6 +1,7 @@
-//! The one way out: count, sample, act. Every frame leaves through [`leave`] and is counted there once.
+//! The one way out: count, sample, act. Every frame leaves through [`leave`] and is counted there once; one that is the
+//! second program's leaves through that program's.
 
-use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS};
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::info;
 use gateway_common::outcome::{DropReason, Verdict};
@@ -8,7 +9,7 @@ use gateway_common::tables::{Event, feature};
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::{Decision, Tables as _};
 
-use crate::maps::{COUNTERS, EVENTS, Entry, Kernel};
+use crate::maps::{COOKIES, COUNTERS, EVENTS, Entry, Kernel};
 
 /// Carries out a decision and returns the XDP action.
 #[inline(always)]
@@ -16,15 +17,32 @@ pub fn leave(ctx: &XdpContext, kernel: Kernel, packet: &Packet, decision: Decisi
     if let Some(entry) = decision.entry {
         entry.hit();
     }
-    let (verdict, observed) = kernel.forget((decision.verdict, decision.observed));
-    let length = (ctx.data_end() - ctx.data()) as u64;
-    count(verdict.slot(), length);
+    let (verdict, observed, cookie) =
+        kernel.forget((decision.verdict, decision.observed, u32::from(decision.cookie)));
     if let Some(reason) = observed {
-        count(reason.observed_slot(), length);
+        count(reason.observed_slot(), (ctx.data_end() - ctx.data()) as u64);
     }
+    if cookie != 0 {
+        // SAFETY: nothing here is left to be dropped. It comes back if there is no second program.
+        unsafe { COOKIES.tail_call(ctx, 0) };
+    }
+    leave_for_good(ctx, kernel, packet, verdict, observed)
+}
+
+/// Counts a verdict, tells of it, and returns its XDP action. What was observed is counted already.
+#[inline(always)]
+pub fn leave_for_good(
+    ctx: &XdpContext,
+    kernel: Kernel,
+    packet: &Packet,
+    verdict: Verdict,
+    observed: Option<DropReason>,
+) -> u32 {
+    count(verdict.slot(), (ctx.data_end() - ctx.data()) as u64);
     let (action, told) = match verdict {
         Verdict::Pass(_) => (XDP_PASS, observed.map(DropReason::observed_slot)),
         Verdict::Drop(reason) => (XDP_DROP, Some(reason.slot())),
+        Verdict::Answer(_) => (XDP_TX, None),
     };
     if let Some(slot) = told {
         sample(ctx, kernel, packet, slot);

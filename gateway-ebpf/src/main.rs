@@ -17,6 +17,8 @@
 )]
 
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod atomic;
 #[cfg(target_arch = "bpf")]
 mod exit;
@@ -31,8 +33,8 @@ mod entry {
     use gateway_ebpf::packet::{self, Cursor};
     use gateway_ebpf::policy;
 
-    use crate::exit;
     use crate::maps::Kernel;
+    use crate::{answer, exit};
 
     /// Every frame of an interface arrives here. The name is `tables::names::PROGRAM`.
     #[xdp]
@@ -46,6 +48,22 @@ mod entry {
         packet.content = kernel.forget(packet.content);
         let decision = policy::decide(&packet, &kernel);
         exit::leave(&ctx, kernel, &packet, decision)
+    }
+
+    /// What [`gateway_xdp`] hands over arrives here. The name is `tables::names::COOKIE_PROGRAM`.
+    #[xdp]
+    pub fn gateway_cookie(ctx: XdpContext) -> u32 {
+        // SAFETY: as above.
+        let frame = unsafe { Cursor::from_raw(ctx.data() as *const u8, ctx.data_end() as *const u8) };
+        let mut packet = packet::parse(frame);
+        let Some(kernel) = Kernel::new() else {
+            return xdp_action::XDP_PASS;
+        };
+        packet.content = kernel.forget(packet.content);
+        packet.source = kernel.forget(packet.source);
+        packet.port = kernel.forget(packet.port);
+        let verdict = answer::decide(&ctx, kernel, &packet);
+        exit::leave_for_good(&ctx, kernel, &packet, verdict, None)
     }
 
     /// The compiler asks for one; the verifier would refuse a program that can reach it.

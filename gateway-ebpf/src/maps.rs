@@ -9,7 +9,7 @@ use core::num::NonZeroU64;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::generated::bpf_jiffies64;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
 use gateway_common::addr::Addr;
 use gateway_common::addresses::{Bucket4, Bucket6, EMPTY6, PROBES, WAYS4, WAYS6, home4, home6};
 use gateway_common::branchless::{is_zero, opaque, smaller};
@@ -17,7 +17,9 @@ use gateway_common::entry::{Kind, Stamp};
 use gateway_common::limiter::{self, BUCKETS, Bucket, Place, WAYS};
 use gateway_common::networks::{Network, Range4, Range6, SPANS, Span, number4, number6, search};
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, EVENTS_BYTES, Layout, Limit, Settings};
+use gateway_common::tables::{
+    ALL_LISTENERS, ANSWERING_NS, Answered, Counter, EVENTS_BYTES, Layout, Limit, Settings,
+};
 use gateway_ebpf::policy::{Found, Tables, rank};
 
 use crate::atomic;
@@ -47,6 +49,12 @@ static NETWORKS: Array<Network> = Array::pinned(2, MAPPED);
 static LIMITER: Array<Bucket> = Array::pinned(BUCKETS, 0);
 #[map]
 pub static EVENTS: RingBuf = RingBuf::pinned(EVENTS_BYTES, 0);
+/// The second program, if the kernel has what it needs. Pinned, since the kernel empties such an array once user space holds
+/// it no more.
+#[map]
+pub static COOKIES: ProgramArray = ProgramArray::pinned(1, 0);
+#[map]
+pub static ANSWERED: Array<Answered> = Array::pinned(ALL_LISTENERS + 1, 0);
 /// What this processor remembers between packets. Private to this program, so it is neither named nor pinned.
 #[map]
 static PROCESSOR: PerCpuArray<Processor> = PerCpuArray::with_max_entries(1, 0);
@@ -220,6 +228,17 @@ impl Tables for Kernel {
             processor.now_ns = unsafe { bpf_ktime_get_boot_ns() };
         }
         processor.now_ns
+    }
+
+    #[inline(always)]
+    fn answering(&self, now_ns: u64) -> bool {
+        let Some(answered) = ANSWERED.get_ptr(ALL_LISTENERS) else {
+            return false;
+        };
+        // SAFETY: an aligned word of a map value.
+        let last = unsafe { (&raw const (*answered).answered_ns).read_volatile() };
+        // Another processor's clock may be a tick ahead of this one's.
+        last != 0 && now_ns.saturating_sub(last) < ANSWERING_NS
     }
 
     /// A word is replaced only if it is still what the step was computed from. If another processor was faster, this

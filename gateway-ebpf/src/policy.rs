@@ -9,6 +9,10 @@
 //! 4. *Denied*, then *blocked*, drops: the operator's word is the more lasting reason, so it is the one counted.
 //! 5. *Malformed* drops. After the lists, so that a denied source is counted as denied.
 //! 6. *Limits* drop. Last, so that nothing dropped above spends a source's budget or touches its state.
+//! 7. *Cookies* come between the limits by source and the one of all sources: what one source or network may not send is
+//!    worth no answer; but of a flood from made-up sources each SYN is within those, and the limit of all sources would
+//!    refuse the few that are meant along with it. What is answered by a cookie costs the host nothing and is not
+//!    charged to it. An ACK is checked only while cookies are sent.
 //!
 //! A single address is asked for before the networks around it: an allowed one needs no second look-up. Whatever has
 //! ended says nothing, neither for nor against; that a network which ends does not hide a longer-lived one around it
@@ -18,7 +22,7 @@
 //! checks behind it, and an entry of a list that is enforced is preferred to one that is only observed.
 
 use gateway_common::addr::Addr;
-use gateway_common::branchless::opaque;
+use gateway_common::branchless::{is_zero, opaque};
 use gateway_common::entry::Kind;
 use gateway_common::limiter::{self, Place};
 use gateway_common::outcome::{DropReason, PassReason, Verdict};
@@ -85,7 +89,11 @@ pub trait Tables {
         value
     }
 
-    /// Charges a packet to the source at `place`, or only looks whether it could be charged, and returns whether the packet is within the limit. A bucket that can not be
+    /// Whether a SYN was answered by a cookie lately.
+    fn answering(&self, now_ns: u64) -> bool;
+
+    /// Charges a packet to the source at `place`, or only looks whether it could be charged, and returns whether the packet
+    /// is within the limit. A bucket that can not be
     /// reached is within: the limiter fails open.
     fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool;
 }
@@ -97,6 +105,9 @@ pub struct Decision<E> {
     /// Why the packet would have been dropped, were that reason enforced; the first one if there are several.
     pub observed: Option<DropReason>,
     pub entry: Option<E>,
+    /// Whether the packet is the second program's: a SYN to be answered by a cookie, or a packet whose ACK may be one.
+    /// The verdict is what becomes of it if nothing listens there, or if there is no second program.
+    pub cookie: bool,
 }
 
 impl<E> Decision<E> {
@@ -106,6 +117,7 @@ impl<E> Decision<E> {
             verdict: Verdict::Pass(reason),
             observed: None,
             entry: None,
+            cookie: false,
         }
     }
 }
@@ -133,7 +145,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         _ => {}
     }
     let features = settings.features;
-    if features & (feature::TABLES | feature::LIMITS) == 0 {
+    if features & (feature::TABLES | feature::LIMITS | feature::SYN_COOKIES) == 0 {
         if let Content::Malformed(reason) = content {
             lies(reason, settings, &mut decision);
         }
@@ -162,7 +174,7 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         }
         decision.observed = Some(reason);
     }
-    let (limits, count) = match content {
+    let (order, count) = match content {
         Content::Malformed(reason) => {
             lies(reason, settings, &mut decision);
             return decision;
@@ -170,24 +182,39 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
         Content::Syn => (SYN_LIMITS, 4),
         Content::Icmp => (limit::ICMP, 1),
         Content::Udp => (limit::UDP, 1),
-        Content::Tcp | Content::Other | Content::NotIp | Content::Unreadable(_) => return decision,
+        Content::Tcp => {
+            decision.cookie = features & feature::SYN_COOKIES != 0
+                && settings.cookies.has_port(packet.port)
+                && tables.answering(now_ns);
+            return decision;
+        }
+        Content::Other | Content::NotIp | Content::Unreadable(_) => return decision,
     };
-    if features & feature::LIMITS == 0 {
+    if features & (feature::LIMITS | feature::SYN_COOKIES) == 0 {
         return decision;
     }
-    let (limits, count) = tables.settle((limits, count));
-    for step in 0..4 {
-        if step >= count {
+    let answers = features & feature::SYN_COOKIES != 0 && settings.cookies.has_port(packet.port);
+    let limited = features & feature::LIMITS | if answers { feature::SYN_COOKIES } else { 0 };
+    // What is answered by a cookie costs the host nothing, so its limit is not looked at beforehand.
+    let order = if answers { SYN_LIMITS_AND_COOKIES } else { order };
+    let (order, count, limited) = tables.settle((order, count, limited));
+    decision.observed = tables.settle(decision.observed);
+    decision.entry = tables.settle(decision.entry);
+    for more in 0..4 {
+        if more >= count {
             break;
         }
         // A number whose range the verifier can see, however the compiler counts.
-        let limit = opaque(u64::from(limits >> (4 * step))) as u32 % limit::COUNT;
-        if features & feature::SYN_LIMIT << limit == 0 {
-            continue;
-        }
-        let charge = step > 0 || count == 1;
-        if !within(source, limit, charge, settings, now_ns, tables) {
-            refuse(over(limit), observe::SYN_LIMIT << limit, settings, &mut decision);
+        let limit = opaque(u64::from(order >> (more * 4))) as u32 % limit::COUNT;
+        let charge = more > 0 || limit != limit::SYN_GLOBAL;
+        if limited & feature::SYN_LIMIT << limit != 0
+            && !within(&charged(packet, limit), limit, charge, settings, now_ns, tables)
+        {
+            if limit == limit::SYN_COOKIES {
+                decision.cookie = true;
+            } else {
+                refuse(over(limit), observe::SYN_LIMIT << limit, settings, &mut decision);
+            }
             break;
         }
     }
@@ -201,6 +228,23 @@ pub fn decide<T: Tables>(packet: &Packet, tables: &T) -> Decision<T::Entry> {
 /// anyway should be charged to nobody. It is charged last, so that what one source may not send costs the host nothing.
 const SYN_LIMITS: u32 =
     limit::SYN_GLOBAL << 12 | limit::SYN_AGGREGATE << 8 | limit::SYN << 4 | limit::SYN_GLOBAL;
+/// The limits that a SYN meets where cookies may answer it.
+const SYN_LIMITS_AND_COOKIES: u32 =
+    limit::SYN | limit::SYN_AGGREGATE << 4 | limit::SYN_COOKIES << 8 | limit::SYN_GLOBAL << 12;
+
+/// Whom a packet is charged to: its source, or the port that it is for, as an address that no packet has. By arithmetic,
+/// which costs the kernel's verifier nothing.
+#[inline(always)]
+fn charged(packet: &Packet, limit: u32) -> Addr {
+    let by_port = (is_zero(u64::from(limit ^ limit::SYN_COOKIES)) as u32).wrapping_neg();
+    let source = &packet.source.0;
+    Addr([
+        source[0] & !by_port | u32::from(packet.port) & by_port,
+        source[1] & !by_port,
+        source[2] & !by_port,
+        source[3] & !by_port,
+    ])
+}
 
 /// What the lists say about a source.
 #[inline(always)]

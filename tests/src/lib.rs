@@ -1,5 +1,6 @@
 //! What the tests share.
 
+pub mod flood;
 pub mod gateway;
 pub mod l7;
 pub mod net;

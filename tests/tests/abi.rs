@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::{offset_of, size_of};
 
 use anyhow::{Context as _, Result};
-use aya_obj::generated::bpf_map_type::{BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_RINGBUF};
+use aya_obj::generated::bpf_map_type::{
+    BPF_MAP_TYPE_ARRAY, BPF_MAP_TYPE_PERCPU_ARRAY, BPF_MAP_TYPE_PROG_ARRAY, BPF_MAP_TYPE_RINGBUF,
+};
 use aya_obj::maps::PinningType;
 use aya_obj::{Object, ProgramSection};
 use gateway::dataplane::kernel::OBJECT;
@@ -15,7 +17,9 @@ use gateway_common::addresses::{Bucket4, Bucket6, PROBES};
 use gateway_common::limiter::{BUCKETS, Bucket};
 use gateway_common::networks::{Network, Range4, Range6, SPANS, Span};
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, EVENTS_BYTES, Event, Limit, Settings, names};
+use gateway_common::tables::{
+    ALL_LISTENERS, Answered, Cookies, Counter, EVENTS_BYTES, Event, Limit, Listener, Settings, names,
+};
 
 #[path = "abi/debug_info.rs"]
 mod debug_info;
@@ -132,6 +136,21 @@ fn expected() -> BTreeMap<&'static str, Table> {
             ),
         ),
         (
+            names::ANSWERED,
+            array(
+                bytes_of::<Answered>(),
+                ALL_LISTENERS + 1,
+                "Array<gateway_common::tables::Answered>",
+            ),
+        ),
+        (
+            names::COOKIES,
+            Table {
+                kind: BPF_MAP_TYPE_PROG_ARRAY as u32,
+                ..array(bytes_of::<u32>(), 1, "ProgramArray")
+            },
+        ),
+        (
             names::EVENTS,
             Table {
                 kind: BPF_MAP_TYPE_RINGBUF as u32,
@@ -184,20 +203,47 @@ fn nothing_else_outlives_the_program() -> Result<()> {
 }
 
 #[test]
-fn there_is_one_program_and_the_kernel_may_have_it() -> Result<()> {
+fn there_are_two_programs_and_the_kernel_may_have_them() -> Result<()> {
     let object = Object::parse(OBJECT)?;
-    let programs: Vec<_> = object.programs.iter().collect();
-    let [(name, program)] = programs[..] else {
-        anyhow::bail!("{} programs", programs.len());
-    };
-    assert_eq!(name, names::PROGRAM);
-    assert!(
-        matches!(program.section, ProgramSection::Xdp { frags: false, .. }),
-        "{:?}",
-        program.section
-    );
+    let names: BTreeSet<_> = object.programs.keys().map(String::as_str).collect();
+    assert_eq!(names, BTreeSet::from([names::PROGRAM, names::COOKIE_PROGRAM]));
+    for program in object.programs.values() {
+        assert!(
+            matches!(program.section, ProgramSection::Xdp { frags: false, .. }),
+            "{:?}",
+            program.section
+        );
+    }
     assert_eq!(object.license.to_str()?, "Dual MIT/GPL");
     assert!(object.btf.is_some(), "the kernel's tools show names by it");
+    Ok(())
+}
+
+/// The helpers of Linux 6.0, `bpf_tcp_raw_gen_syncookie_ipv4` and the three after it, and the two of 5.18 that copy packets.
+/// An older kernel refuses a program that calls one, and must be able to take the first.
+#[test]
+fn the_first_program_needs_nothing_that_only_the_second_does() -> Result<()> {
+    /// `BPF_JMP | BPF_CALL`.
+    const CALL: u8 = 0x85;
+    let object = Object::parse(OBJECT)?;
+    let recent = |name: &str| -> Result<BTreeSet<i32>> {
+        let program = object.programs.get(name).context("a program")?;
+        let function = object
+            .functions
+            .get(&program.function_key())
+            .context("its function")?;
+        let calls = function
+            .instructions
+            .iter()
+            .filter(|insn| insn.code == CALL && insn.src_reg() == 0);
+        let recent = |helper: &i32| (204..=207).contains(helper) || (188..=190).contains(helper);
+        Ok(calls.map(|insn| insn.imm).filter(recent).collect())
+    };
+    assert_eq!(recent(names::PROGRAM)?, BTreeSet::new());
+    assert_eq!(
+        recent(names::COOKIE_PROGRAM)?,
+        BTreeSet::from([189, 190, 204, 205, 206, 207])
+    );
     Ok(())
 }
 
@@ -230,7 +276,31 @@ fn layouts() -> Vec<(&'static str, Layout)> {
                 limits,
                 log_interval_ns,
                 event_interval_ns,
-                bypass_until_ns
+                bypass_until_ns,
+                cookies
+            }),
+        ),
+        (
+            "gateway_common::tables::Cookies",
+            layout!(Cookies {
+                ports,
+                listeners,
+                mss4,
+                mss6,
+                window_scale,
+                _pad
+            }),
+        ),
+        (
+            "gateway_common::tables::Listener",
+            layout!(Listener { addr, port, _pad }),
+        ),
+        (
+            "gateway_common::tables::Answered",
+            layout!(Answered {
+                answered_ns,
+                refreshed_ns,
+                _pad
             }),
         ),
         (

@@ -13,6 +13,8 @@ use serde_json::Value;
 mod clients;
 #[path = "e2e/conformance.rs"]
 mod conformance;
+#[path = "e2e/cookies.rs"]
+mod cookies;
 #[path = "e2e/flood.rs"]
 mod flood;
 #[path = "e2e/interfaces.rs"]

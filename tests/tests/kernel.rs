@@ -3,15 +3,19 @@
 //! Needs the privileges to load programs and fails without them; a skip would pass for a result. Frames go through
 //! `BPF_PROG_TEST_RUN`, which refuses frames under 14 bytes, so those are run on the host only (`packets.rs`).
 
+// Length: the tests share one way to load, apply and compare, and each is short.
+
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use gateway::config::model::Capacity;
+use gateway::config::defaults;
+use gateway::config::model::{Capacity, Rate, SynCookies, Xdp};
+use gateway::dataplane::cookies::Ability;
 use gateway::dataplane::kernel::Options;
 use gateway::dataplane::{Backend, Change, Counters, Error, Kernel, List, Memory};
 use gateway_common::outcome::{DropReason, PassReason, SLOTS, Verdict};
-use gateway_common::tables::{Layout, Limit, Rule, Settings, feature, limit, observe};
+use gateway_common::tables::{Layout, Limit, Listener, Rule, Settings, feature, limit, names, observe};
 use gateway_ebpf::packet::{Cursor, parse};
 use gateway_ebpf::policy::decide;
 use gateway_tests::packet::{ACK, Frame, SYN};
@@ -25,6 +29,7 @@ mod crowd;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
 const HOUR_NS: u64 = 3600 * 1_000_000_000;
 /// The shortest frame a test run takes.
 const SHORTEST: usize = 14;
@@ -67,6 +72,22 @@ fn small() -> Capacity {
         allow_addresses: 64,
         allow_prefixes: 64,
         blocks: 64,
+    }
+}
+
+/// A configuration that asks for cookies, and changes no sysctl of the machine that the test runs on.
+fn with_cookies() -> Xdp {
+    let one = std::num::NonZeroU32::MIN;
+    Xdp {
+        syn_cookies: Some(SynCookies {
+            above: Rate {
+                count: one,
+                per: Duration::from_secs(1),
+            },
+            burst: one,
+            set_sysctls: false,
+        }),
+        ..defaults::xdp()
     }
 }
 
@@ -151,6 +172,7 @@ fn action_of(verdict: Verdict) -> u32 {
     match verdict {
         Verdict::Pass(_) => XDP_PASS,
         Verdict::Drop(_) => XDP_DROP,
+        Verdict::Answer(_) => XDP_TX,
     }
 }
 
@@ -329,13 +351,23 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
         clear(&mut kernel);
         clear(&mut memory);
         let mut settings = Settings {
-            features: random.next() as u32 & feature::LIMITS | [0, 0, 0, feature::BYPASS][random.below(4)],
+            features: random.next() as u32 & (feature::LIMITS | feature::SYN_COOKIES)
+                | [0, 0, 0, feature::BYPASS][random.below(4)],
             ready: u32::from(random.below(20) > 0),
             malformed: [0, u32::MAX, u32::MAX, random.next() as u32][random.below(4)],
             observe: [0, 0, random.next() as u32 & observe::ALL][random.below(3)],
             bypass_until_ns: [0, 1, u64::MAX][random.below(3)],
             ..Settings::default()
         };
+        // Nothing listens there, so nothing is answered; but the limit is charged, and ends the limits behind it.
+        let port = 443;
+        settings.cookies.listen(
+            0,
+            Listener {
+                port,
+                ..Listener::default()
+            },
+        );
         for limit in &mut settings.limits {
             let cost = hourly(1 + random.below(3) as u32);
             *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
@@ -376,6 +408,12 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
         .iter()
         .map(|r| r.slot())
         .chain(DropReason::ALL.iter().map(|r| r.slot()));
+    // These need sockets to ask about: `e2e/cookies.rs`.
+    let asked = [
+        DropReason::InvalidCookie.slot(),
+        DropReason::UnanswerableSyn.slot(),
+    ];
+    let all = all.filter(|slot| !asked.contains(slot));
     let unseen: Vec<u32> = all.filter(|slot| seen.get(*slot).packets < 100).collect();
     assert!(
         unseen.is_empty(),
@@ -525,10 +563,22 @@ const VERIFIER_BUDGET: u32 = 350_000;
 fn the_verifier_s_work_is_within_its_budget() {
     let pins = Pins::new("verifier");
     let mut kernel = pins.load();
-    let count = kernel.verified_instructions().expect("a loaded program");
-    let count = count.expect("kernel 5.16 or later tells");
-    println!("the verifier looked at {count} instructions");
-    assert!(count <= VERIFIER_BUDGET, "{count} instructions");
+    let ability = kernel.cookies(&with_cookies());
+    // The machine's own sysctls may be in the way, which is found out after loading.
+    let loaded = match &ability {
+        Ability::Able(_) => true,
+        Ability::Unable { why } => why.contains("net.ipv4.tcp_syncookies is"),
+        _ => false,
+    };
+    assert!(loaded, "{ability:?}");
+    let mut counts = Vec::new();
+    for program in [names::PROGRAM, names::COOKIE_PROGRAM] {
+        let count = kernel.verified_instructions(program).expect("a loaded program");
+        let count = count.expect("kernel 5.16 or later tells");
+        println!("the verifier looked at {count} instructions of {program}");
+        counts.push(count);
+    }
+    assert!(counts.iter().all(|count| *count <= VERIFIER_BUDGET), "{counts:?}");
 }
 
 #[test]

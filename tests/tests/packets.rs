@@ -60,7 +60,12 @@ fn every_outcome_is_in_the_table() {
         .iter()
         .map(|r| r.slot())
         .chain(DropReason::ALL.iter().map(|r| r.slot()));
-    assert_eq!(seen, all.collect());
+    // These need sockets to ask about: `e2e/cookies.rs`.
+    let asked = [
+        DropReason::InvalidCookie.slot(),
+        DropReason::UnanswerableSyn.slot(),
+    ];
+    assert_eq!(seen, all.filter(|slot| !asked.contains(slot)).collect());
 }
 
 /// A frame cut short is truncated, or what its part alone is: not IP, or (cut within padding) what it was. It never

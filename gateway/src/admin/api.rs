@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::dataplane::cookies::CookieRow;
 pub use crate::dataplane::engine::{
     AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
     InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::admin::api::{
-    Added, Bypass, Confirmed, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked,
+    Added, Bypass, Confirmed, CookieRow, EntryRow, Explained, ForwardedBlock, FullStatus, Removed, Unblocked,
 };
 use crate::config::units::plain;
 use crate::http::reject::Reject;
@@ -364,6 +364,19 @@ pub fn explained(explained: &Explained, same_gateway: &str) -> String {
     out
 }
 
+/// One line on SYN cookies.
+fn cookies(row: &CookieRow) -> String {
+    let mut line = String::from(match (row.enabled, row.answering) {
+        (false, _) => "SYN cookies are NOT available",
+        (true, false) => "SYN cookies are enabled, and none was needed lately",
+        (true, true) => "SYN cookies are ON: a listener gets more SYNs than its rate",
+    });
+    if let Some(note) = &row.note {
+        let _ = write!(line, "; {}", clean(note));
+    }
+    line
+}
+
 pub fn status(status: &FullStatus) -> String {
     let mut out = format!("gateway {}\n", status.version);
     match &status.proxy {
@@ -415,6 +428,9 @@ pub fn status(status: &FullStatus) -> String {
             "packets: {} filtered in {} mode by program {}{note}",
             row.interface, row.mode, row.program_id
         );
+    }
+    if let Some(row) = &packets.cookies {
+        let _ = writeln!(out, "packets: {}", cookies(row));
     }
     for row in &packets.lists {
         let drift = if row.desired == row.enforced {

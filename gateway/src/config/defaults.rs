@@ -91,6 +91,7 @@ pub fn xdp() -> Xdp {
         syn_limit: None,
         syn_aggregate: None,
         syn_total: None,
+        syn_cookies: None,
         icmp_limit: None,
         udp_limit: None,
         observe: 0,

@@ -90,6 +90,8 @@ pub struct Xdp {
     pub syn_aggregate: Option<PacketLimit>,
     /// New TCP connections of all sources together, whose prefixes do not matter; only with `syn_limit`.
     pub syn_total: Option<PacketLimit>,
+    /// SYNs answered without the network stack once there are too many.
+    pub syn_cookies: Option<SynCookies>,
     pub icmp_limit: Option<PacketLimit>,
     pub udp_limit: Option<PacketLimit>,
     /// Bits of `gateway_common::tables::observe`: what is counted and told of, but drops nothing.
@@ -137,6 +139,16 @@ pub struct PacketLimit {
     pub ipv4_prefix: u8,
     /// Bits of an IPv6 address that make one source, 16 to 128.
     pub ipv6_prefix: u8,
+}
+
+/// When SYNs to the gateway's listeners are answered by cookies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SynCookies {
+    /// SYNs to one port, of all sources together, that still go to the network stack.
+    pub above: Rate,
+    pub burst: NonZeroU32,
+    /// Whether the gateway sets the sysctls that cookies need, or only asks for them.
+    pub set_sysctls: bool,
 }
 
 /// So many in so long.

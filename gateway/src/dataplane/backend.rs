@@ -7,8 +7,9 @@ use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
 
+use super::cookies::Ability;
 use super::lock::of_process;
-use crate::config::model::XdpMode;
+use crate::config::model::{Xdp, XdpMode};
 
 /// One of the three lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -167,6 +168,16 @@ pub trait Backend: Send {
 
     /// Counters since the tables were made.
     fn counters(&mut self) -> Result<Counters, Error>;
+
+    /// Makes ready for SYN cookies if the configuration wants them, and says whether it can have them.
+    fn cookies(&mut self, _xdp: &Xdp) -> Ability {
+        Ability::Unknown
+    }
+
+    /// `CLOCK_BOOTTIME` in nanoseconds of the last SYN that was answered by a cookie; zero if none was.
+    fn answered_ns(&mut self) -> Result<u64, Error> {
+        Ok(0)
+    }
 
     /// Puts the program on an interface, or takes over the one that an earlier process left there.
     fn attach(&mut self, interface: &str, _mode: XdpMode) -> Result<Attachment, Error> {

@@ -10,9 +10,10 @@ use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
 use ipnet::IpNet;
 
 use super::backend::{Image, List};
+use super::cookies::{self, Ability};
 use super::limits;
 use super::protected::{Protected, Why};
-use crate::config::model::Xdp;
+use crate::config::model::Config;
 
 /// Why an entry is there and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +75,12 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// Takes over the configuration's lists and limits; commands and blocks stay.
-    pub fn configure(&mut self, xdp: &Xdp) {
+    /// Takes over the configuration's lists and limits; commands and blocks stay. `ability` is that of the tables' keeper,
+    /// and `kept` are the settings in force.
+    pub fn configure(&mut self, config: &Config, ability: &Ability, kept: &Settings) {
+        let xdp = &config.xdp;
         self.settings = limits::settings(xdp);
+        cookies::complete(&mut self.settings, xdp, &config.listen, ability, kept);
         self.config_allow.clone_from(&xdp.allow);
         self.config_deny.clone_from(&xdp.deny);
         self.config_allow.sort_unstable();

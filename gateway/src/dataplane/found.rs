@@ -59,6 +59,11 @@ impl<'a> Tables for FoundAt<'a> {
         self.now_ns
     }
 
+    /// Asking about an address is no packet that could be an answer to a cookie.
+    fn answering(&self, _: u64) -> bool {
+        false
+    }
+
     /// Within: asking must not spend the budget of the address asked about.
     fn limit(&self, _: Place, _: &Limit, _: bool, _: u64) -> bool {
         true

@@ -10,7 +10,7 @@ use crate::config::model::{PacketLimit, Xdp};
 /// The program's clock moves in ticks of the kernel's timer, 10 ms at the slowest (`CONFIG_HZ=100`), on each processor on
 /// its own: on one it may be a tick behind another. A source must be able to use within one tick what its rate gives it
 /// in one, and to have the last packet of a burst looked at by another processor than the first.
-const TICK_NS: u64 = 10_000_000;
+pub(super) const TICK_NS: u64 = 10_000_000;
 /// The part of the settings that the configuration decides; the keeper's own parts are left empty.
 #[must_use]
 pub fn settings(xdp: &Xdp) -> Settings {

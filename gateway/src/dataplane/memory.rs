@@ -155,6 +155,11 @@ impl Tables for Memory {
         self.now_ns
     }
 
+    /// Nothing listens here, so nothing is answered.
+    fn answering(&self, _: u64) -> bool {
+        false
+    }
+
     fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool {
         let mut buckets = self.buckets.borrow_mut();
         let words = buckets.entry(place.bucket).or_default();

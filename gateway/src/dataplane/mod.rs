@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod clock;
+pub mod cookies;
 mod desired;
 pub mod engine;
 pub mod events;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use gateway_common::outcome::{DropReason, PassReason};
+use gateway_common::outcome::{AnswerReason, DropReason, PassReason};
 use gateway_common::tables::observe;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
@@ -70,6 +70,11 @@ impl Collector for Packets {
                 DropReason::ALL
                     .iter()
                     .map(|reason| ("observed", reason.name(), reason.observed_slot())),
+            )
+            .chain(
+                AnswerReason::ALL
+                    .iter()
+                    .map(|reason| ("answer", reason.name(), reason.slot())),
             )
             .collect::<Vec<_>>();
         type Pick = fn(Pair) -> u64;

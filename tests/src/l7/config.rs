@@ -65,6 +65,7 @@ impl Site {
             syn_limit: None,
             syn_aggregate: None,
             syn_total: None,
+            syn_cookies: None,
             icmp_limit: None,
             udp_limit: None,
             observe: 0,

@@ -61,6 +61,7 @@ const RESERVED: &[Reserved] = &[
             "gateway-ebpf/src/main",
             "gateway-ebpf/src/maps",
             "gateway-ebpf/src/exit",
+            "gateway-ebpf/src/answer",
             "gateway-common/src/",
         ],
         why: "the kernel is reached through `Backend`; common needs the marker for types that cross",

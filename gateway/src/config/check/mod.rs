@@ -41,6 +41,7 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
         let admin = listen::admin(walk, top, &listen);
         let trusted_proxies = lists::networks(walk, top, "trusted_proxies");
         let xdp = xdp::xdp(walk, top);
+        packets::cookies_fit(walk, &top.field, &xdp, &listen);
         let strikes = strikes::strikes(walk, top);
         let limits = limits::limits(walk, top);
         let mut upstreams = upstreams::named(walk, top);

@@ -4,11 +4,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use gateway_common::outcome::DropReason;
+use gateway_common::tables::{LISTENERS, observe as observed};
 
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{OBSERVABLE, PacketLimit};
+use crate::config::model::{Listener, OBSERVABLE, PacketLimit, Rate, SynCookies, Xdp, XdpMode};
 use crate::config::scalar::{choice, number, truth};
 use crate::config::units;
 
@@ -54,6 +55,57 @@ fn inner(
     walk.table(&field, |walk, table| read(walk, table, prefixes))?
 }
 
+/// The key `syn_cookies` of `table`.
+pub(super) fn syn_cookies(walk: &mut Walk, table: &mut Table<'_>) -> Option<SynCookies> {
+    let field = table.get(walk, "syn_cookies")?;
+    walk.table(&field, |walk, table| {
+        let above = table.require(walk, "above", "SYNs to one port, such as above: 1000/s");
+        let above = above.and_then(|field| walk.value(&field, units::rate));
+        let burst = table
+            .value(walk, "burst", number(1..=1_000_000))
+            .and_then(NonZeroU32::new);
+        let set_sysctls = table.value_or(walk, "set_sysctls", true, truth);
+        let above = above?;
+        let burst = burst.unwrap_or(above.count);
+        comes_back(walk, table, above, burst);
+        Some(SynCookies {
+            above,
+            burst,
+            set_sysctls,
+        })
+    })?
+}
+
+/// What is configured together with cookies and keeps them from working.
+pub(super) fn cookies_fit(walk: &mut Walk, top: &Field<'_>, xdp: &Xdp, listen: &[Listener]) {
+    if xdp.syn_cookies.is_none() {
+        return;
+    }
+    let mut warn = |text: &str| walk.warn(top, Wrong::new(format!("xdp.syn_cookies: {text}")));
+    if listen.is_empty() {
+        warn("there are no listeners whose SYNs could be answered");
+    }
+    if listen.len() > LISTENERS {
+        warn(&format!("only the first {LISTENERS} listeners are answered for"));
+    }
+    if xdp.observe == observed::ALL {
+        warn("everything is observed, so nothing is answered");
+    }
+    if xdp.mode == XdpMode::None {
+        warn("mode is none: there is no program that could answer");
+    }
+}
+
+/// A burst must come back in reasonable time.
+fn comes_back(walk: &mut Walk, table: &Table<'_>, rate: Rate, burst: NonZeroU32) {
+    if rate.per.saturating_mul(burst.get()) / rate.count.get() > MOST_REFILL {
+        let wrong = Wrong::new(format!(
+            "a burst of {burst} comes back only after more than an hour"
+        ));
+        walk.fault(&table.field, wrong.hint("raise the rate or lower the burst"));
+    }
+}
+
 /// Which prefixes a limit may name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Prefixes {
@@ -88,12 +140,7 @@ fn read(walk: &mut Walk, table: &mut Table<'_>, prefixes: Prefixes) -> Option<Pa
     };
     let rate = rate?;
     let burst = burst.unwrap_or(rate.count);
-    if rate.per.saturating_mul(burst.get()) / rate.count.get() > MOST_REFILL {
-        let wrong = Wrong::new(format!(
-            "a burst of {burst} comes back only after more than an hour"
-        ));
-        walk.fault(&table.field, wrong.hint("raise the rate or lower the burst"));
-    }
+    comes_back(walk, table, rate, burst);
     Some(PacketLimit {
         rate,
         burst,

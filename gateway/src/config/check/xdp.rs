@@ -80,6 +80,7 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
             syn_limit: syn.source,
             syn_aggregate: syn.aggregate,
             syn_total: syn.total,
+            syn_cookies: packets::syn_cookies(walk, table),
             icmp_limit: packets::limit(walk, table, "icmp_limit"),
             udp_limit: packets::limit(walk, table, "udp_limit"),
             observe: packets::observe(walk, table),

@@ -187,6 +187,28 @@ fn the_documented_file_loads_and_names_every_key() {
 }
 
 #[test]
+fn cookies_that_can_not_work_are_told() {
+    let of = |xdp: &str, listen: &str| {
+        let text = format!("{listen}xdp: {{{xdp}, syn_cookies: {{above: 200/s}}}}\n");
+        let (config, warnings) = load(&text).unwrap_or_else(|faults| panic!("{faults}"));
+        let cookies = config.xdp.syn_cookies.expect("configured");
+        assert_eq!((cookies.burst.get(), cookies.set_sysctls), (200, true));
+        warnings.iter().map(ToString::to_string).collect::<String>()
+    };
+    let listen = "listen: [{address: 127.0.0.1:8080}]\nroutes: []\n";
+    let on = "interfaces: [eth0]";
+    assert!(!of(on, listen).contains("cookies"));
+    assert!(of(on, "").contains("no listeners"));
+    assert!(of("mode: none", listen).contains("mode is none"));
+    assert!(of("interfaces: [eth0], observe: [all]", listen).contains("nothing is answered"));
+    let many: Vec<_> = (1..=17)
+        .map(|port| format!("{{address: 127.0.0.1:{port}}}"))
+        .collect();
+    let many = format!("listen: [{}]\nroutes: []\n", many.join(", "));
+    assert!(of(on, &many).contains("only the first 16"));
+}
+
+#[test]
 fn what_is_left_out_has_its_default() {
     let (config, warnings) = load(SMALL).unwrap_or_else(|faults| panic!("{faults}"));
     assert_eq!(warnings, []);

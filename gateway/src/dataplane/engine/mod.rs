@@ -29,6 +29,7 @@ pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Status}
 
 use super::backend::{Backend, Change, Counters, Error, Image, List};
 use super::clock::Now;
+use super::cookies::Ability;
 use super::desired::{BypassUntil, Desired, Entry};
 use super::place::keep_own;
 use super::plan;
@@ -118,6 +119,8 @@ pub struct Engine {
     store: Option<Store>,
     proxies: Vec<IpNet>,
     interfaces: Interfaces,
+    /// Whether SYNs can be answered by cookies, as of the last configuration.
+    cookies: Ability,
     world: World,
     failures: Vec<String>,
     dropped_orders: u64,
@@ -154,7 +157,10 @@ impl Engine {
             None => Image::default(),
         };
         let mut desired = Desired::default();
-        desired.configure(&config.xdp);
+        let cookies = tables
+            .as_mut()
+            .map_or(Ability::Unknown, |tables| tables.cookies(&config.xdp));
+        desired.configure(config, &cookies, &enforced.settings);
         for rule in saved {
             let deadline_ns = rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until));
             let entry = Entry {
@@ -194,6 +200,7 @@ impl Engine {
             store,
             proxies,
             interfaces: Interfaces::of(&config.xdp),
+            cookies,
             world,
             failures: Vec::new(),
             dropped_orders: 0,
@@ -205,7 +212,11 @@ impl Engine {
 
     /// Takes over a new configuration and enforces it.
     pub fn reconfigure(&mut self, config: &Config) -> Result<Applied, Error> {
-        self.desired.configure(&config.xdp);
+        if let Some(tables) = &mut self.tables {
+            self.cookies = tables.cookies(&config.xdp);
+        }
+        self.desired
+            .configure(config, &self.cookies, &self.enforced.settings);
         self.proxies.clone_from(&config.trusted_proxies);
         self.reconcile()
     }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use gateway_common::outcome::{DropReason, PassReason, Verdict};
-use gateway_common::tables::{NEVER, Origin, Rule};
+use gateway_common::outcome::{AnswerReason, DropReason, PassReason, Verdict};
+use gateway_common::tables::{ANSWERING_NS, NEVER, Origin, Rule};
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use super::{Bypass, Engine, List, Refusal};
 use crate::config::model::XdpMode;
 use crate::dataplane::backend::{Error, Found};
 use crate::dataplane::clock::Now;
+use crate::dataplane::cookies::CookieRow;
 use crate::dataplane::desired::Entry;
 use crate::dataplane::protected::Why;
 use crate::dataplane::{Attachment, FoundAt};
@@ -111,7 +112,7 @@ pub struct InterfaceRow {
 /// Packets and bytes of one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CounterRow {
-    /// `pass`, `drop`, or `observed`: counted under a reason to drop, and as passed besides.
+    /// `pass`, `drop`, `answer`, or `observed`: counted under a reason to drop, and as passed besides.
     pub verdict: String,
     pub reason: String,
     pub packets: u64,
@@ -139,6 +140,9 @@ pub struct Status {
     /// Differences between kernel and intent that were found and repaired since the start.
     #[serde(default)]
     pub drift_repaired: u64,
+    /// SYN cookies; absent if nobody asked for them.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cookies: Option<CookieRow>,
 }
 
 impl From<Attachment> for InterfaceRow {
@@ -236,6 +240,7 @@ impl Engine {
         let (verdict, outcome, observed) = match verdict {
             Verdict::Pass(reason) => ("pass", reason.name(), observed),
             Verdict::Drop(reason) => ("drop", reason.name(), None),
+            Verdict::Answer(reason) => ("answer", reason.name(), None),
         };
         let protected = self.protected(operators);
         let protected = protected
@@ -309,9 +314,11 @@ impl Engine {
     pub fn status(&mut self) -> Result<Status, Error> {
         let now = (self.world.clock)();
         let mut counters = Vec::new();
+        let mut answered_ns = 0;
         if let Some(tables) = &mut self.tables {
             self.enforced = tables.enforced()?;
             let counts = tables.counters()?;
+            answered_ns = tables.answered_ns()?;
             let passes = PassReason::ALL
                 .iter()
                 .map(|reason| ("pass", reason.name(), reason.slot()));
@@ -321,9 +328,13 @@ impl Engine {
             let observed = DropReason::ALL
                 .iter()
                 .map(|reason| ("observed", reason.name(), reason.observed_slot()));
+            let answers = AnswerReason::ALL
+                .iter()
+                .map(|reason| ("answer", reason.name(), reason.slot()));
             counters = passes
                 .chain(drops)
                 .chain(observed)
+                .chain(answers)
                 .map(|(verdict, reason, slot)| CounterRow {
                     verdict: verdict.to_owned(),
                     reason: reason.to_owned(),
@@ -360,6 +371,11 @@ impl Engine {
             dropped_orders: self.dropped_orders,
             bypass: self.bypass(),
             drift_repaired: self.repaired,
+            cookies: CookieRow::of(
+                &self.cookies,
+                &self.enforced.settings,
+                answered_ns != 0 && now.boot_ns.saturating_sub(answered_ns) < ANSWERING_NS,
+            ),
         })
     }
 }

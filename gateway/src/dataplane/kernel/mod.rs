@@ -9,6 +9,7 @@
 
 mod addresses;
 mod attach;
+mod cookies;
 mod error;
 mod log;
 mod netlink;
@@ -35,7 +36,8 @@ use self::error::{at, load_failed};
 use self::tables::Maps;
 use super::lock::{LockError, PinLock};
 use super::{Attachment, Backend, Change, Counters, Error, Found, Image};
-use crate::config::model::{Capacity, XdpMode};
+use crate::config::model::{self, Capacity, XdpMode};
+use crate::dataplane::cookies::Ability;
 
 /// The kernel program, as the build script made it. Public so that a test can compare it with `gateway_common`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("GATEWAY_BPF_OBJECT_FILE"));
@@ -168,9 +170,15 @@ impl Kernel {
         Ok((result.return_value, result.duration))
     }
 
-    /// Instructions that the verifier looked at, of the million it looks at most; `None` before kernel 5.16.
-    pub fn verified_instructions(&mut self) -> Result<Option<u32>, Error> {
-        let info = self.loaded()?.info();
+    /// Instructions of a loaded program that the verifier looked at, of the million it looks at most; `None` before kernel
+    /// 5.16.
+    pub fn verified_instructions(&mut self, program: &str) -> Result<Option<u32>, Error> {
+        let missing = || Error::Load {
+            operation: format!("asking for {program}"),
+            detail: "there is no such program".into(),
+        };
+        let found = self.program.as_mut().and_then(|all| all.program_mut(program));
+        let info = found.ok_or_else(missing)?.info();
         let info = info.map_err(|e| load_failed("reading what the kernel knows of the program", &e))?;
         Ok(info.verified_instruction_count())
     }
@@ -205,6 +213,14 @@ impl Backend for Kernel {
 
     fn counters(&mut self) -> Result<Counters, Error> {
         self.maps.counters()
+    }
+
+    fn cookies(&mut self, xdp: &model::Xdp) -> Ability {
+        self.prepare_cookies(xdp)
+    }
+
+    fn answered_ns(&mut self) -> Result<u64, Error> {
+        self.maps.answered_ns()
     }
 
     fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attachment, Error> {

@@ -12,6 +12,8 @@ use crate::dataplane::Error;
 pub struct Interface {
     pub index: u32,
     pub xdp: Option<Attached>,
+    /// Longest packet it takes; `None` if the kernel does not say.
+    pub mtu: Option<u32>,
 }
 
 /// An XDP program on an interface.
@@ -28,6 +30,7 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const NLM_F_REQUEST: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 const IFLA_XDP_PROG_ID: u16 = 4;
@@ -127,7 +130,8 @@ fn read(answer: &[u8]) -> Result<Interface, Refused> {
             native: mode != XDP_ATTACHED_SKB,
         })
     });
-    Ok(Interface { index, xdp })
+    let mtu = attribute(attributes, IFLA_MTU).and_then(|mtu| mtu.try_into().ok().map(u32::from_ne_bytes));
+    Ok(Interface { index, xdp, mtu })
 }
 
 /// The payload of the first attribute of a kind.
@@ -151,6 +155,7 @@ mod tests {
     fn the_loopback_device_answers_without_privileges() {
         let interface = interface("lo").expect("every namespace has one");
         assert!(interface.index > 0);
+        assert!(interface.mtu.is_some_and(|mtu| mtu >= 1280));
     }
 
     #[test]

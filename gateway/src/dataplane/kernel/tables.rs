@@ -19,7 +19,7 @@ use gateway_common::addresses::{PROBES, holds};
 use gateway_common::entry::Kind;
 use gateway_common::networks::SPANS;
 use gateway_common::outcome::SLOTS;
-use gateway_common::tables::{Counter, Layout, Rule, Settings, feature, names};
+use gateway_common::tables::{ALL_LISTENERS, Answered, Counter, Layout, Rule, Settings, feature, names};
 use ipnet::IpNet;
 
 use super::addresses::{Addresses, Crowded, V4, V6};
@@ -82,6 +82,7 @@ fn family(addr: IpAddr) -> Family {
 pub struct Maps {
     settings: Copies,
     counters: PerCpuArray<MapData, Counter>,
+    answered: Array<MapData, Answered>,
     addresses4: Addresses<V4>,
     addresses6: Addresses<V6>,
     networks: Networks,
@@ -144,6 +145,7 @@ impl Maps {
         let mut maps = Self {
             settings,
             counters: percpu(dir, names::COUNTERS)?,
+            answered: array(dir, names::ANSWERED)?,
             addresses4: Addresses::new(addresses4, entries4, mix),
             addresses6: Addresses::new(addresses6, entries6, mix),
             networks: Networks {
@@ -162,6 +164,13 @@ impl Maps {
         maps.limit(capacity);
         maps.count()?;
         Ok(maps)
+    }
+
+    /// See [`crate::dataplane::Backend::answered_ns`].
+    pub fn answered_ns(&self) -> Result<u64, Error> {
+        let answered = self.answered.get(&ALL_LISTENERS, 0);
+        let answered = answered.map_err(|e| map_failed("reading", names::ANSWERED, e))?;
+        Ok(answered.answered_ns)
     }
 
     /// Entries of a sized map; 0 for another name.
@@ -564,7 +573,7 @@ fn opening(name: &str, error: MapError) -> Error {
     load_failed(&format!("opening the pinned table {name}"), &error)
 }
 
-fn pinned(dir: &Path, name: &str) -> Result<MapData, Error> {
+pub(super) fn pinned(dir: &Path, name: &str) -> Result<MapData, Error> {
     MapData::from_pin(dir.join(name)).map_err(|e| opening(name, e))
 }
 
