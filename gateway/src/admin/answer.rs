@@ -8,6 +8,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
             Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
+            Refusal::Unreadable { .. } => FailureKind::BadInput,
             Refusal::Store(_) | Refusal::ReadOnly | Refusal::Tables(_) => FailureKind::Failed,
         };
         Self {
@@ -30,6 +31,12 @@ impl From<crate::dataplane::Error> for Failure {
 pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
     Ok(match request {
         Request::AddRules(order) => Answer::Added(engine.add_rules(order)?),
+        Request::ImportRules(order) => Answer::Added(engine.import_rules(order)?),
+        Request::ExportRules { list } => {
+            let (rules, text) = engine.export_rules(list);
+            let bytes = text.len() as u64;
+            Answer::Exported { rules, bytes, text }
+        }
         Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
         Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
         Request::ListRules { list } => entries(engine, list.into())?,
@@ -69,7 +76,7 @@ impl Request {
     pub fn writes(&self) -> bool {
         !matches!(
             self,
-            Self::ListRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
+            Self::ListRules { .. } | Self::ExportRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
         )
     }
 }

@@ -57,20 +57,30 @@ fn connect(socket: &Path) -> Result<UnixStream, ClientError> {
 }
 
 /// Asks the running gateway.
-pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
+pub fn ask(socket: &Path, request: &mut Request) -> Result<Outcome, ClientError> {
     let io = |cause| ClientError::Io {
         path: socket.display().to_string(),
         cause,
     };
     let mut stream = connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
-    let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
+    let mut line = serde_json::to_vec(&*request).map_err(ClientError::Garbled)?;
     line.push(b'\n');
     stream.write_all(&line).map_err(io)?;
+    if let Some((text, _)) = request.text() {
+        stream.write_all(text).map_err(io)?;
+    }
     let mut answer = String::new();
-    BufReader::new(stream)
-        .take(LONGEST as u64)
-        .read_line(&mut answer)
-        .map_err(io)?;
-    serde_json::from_str(&answer).map_err(ClientError::Garbled)
+    let mut reader = BufReader::new(stream);
+    (&mut reader).take(LONGEST as u64).read_line(&mut answer).map_err(io)?;
+    let mut outcome: Outcome = serde_json::from_str(&answer).map_err(ClientError::Garbled)?;
+    if let Ok(answer) = &mut outcome
+        && let Some((text, bytes)) = answer.text()
+    {
+        reader.take(bytes).read_to_end(text).map_err(io)?;
+        if text.len() as u64 != bytes {
+            return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    Ok(outcome)
 }

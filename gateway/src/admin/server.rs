@@ -91,8 +91,20 @@ async fn converse<A: Future<Output = Outcome>>(
         {
             return Ok(());
         }
-        let outcome = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request).await,
+        let mut outcome = match serde_json::from_slice::<Request>(&line) {
+            Ok(mut request) => {
+                drop(line);
+                if let Some((text, bytes)) = request.text() {
+                    if bytes > LONGEST as u64 {
+                        return Err(std::io::Error::other("too long a list"));
+                    }
+                    (&mut read).take(bytes).read_to_end(text).await?;
+                    if text.len() as u64 != bytes {
+                        return Err(std::io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                answer(request).await
+            }
             Err(error) => Err(Failure {
                 kind: FailureKind::BadInput,
                 message: format!("the request can not be read: {error}"),
@@ -101,5 +113,10 @@ async fn converse<A: Future<Output = Outcome>>(
         let mut text = serde_json::to_vec(&outcome)?;
         text.push(b'\n');
         write.write_all(&text).await?;
+        if let Ok(answer) = &mut outcome
+            && let Some((text, _)) = answer.text()
+        {
+            write.write_all(text).await?;
+        }
     }
 }

@@ -11,6 +11,7 @@ mod found;
 pub mod handle;
 pub mod kernel;
 mod limits;
+pub mod lines;
 pub mod lock;
 pub mod memory;
 mod place;
