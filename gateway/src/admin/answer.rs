@@ -76,7 +76,11 @@ impl Request {
     pub fn writes(&self) -> bool {
         !matches!(
             self,
-            Self::ListRules { .. } | Self::ExportRules { .. } | Self::ListBlocks | Self::Explain { .. } | Self::Status
+            Self::ListRules { .. }
+                | Self::ExportRules { .. }
+                | Self::ListBlocks
+                | Self::Explain { .. }
+                | Self::Status
         )
     }
 }

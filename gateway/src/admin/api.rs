@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::engine::{
-    AddRules, Added, CounterRow, EntryRow, Explanation, ImportRules, InterfaceRow, ListRow, Removed, Status, Unblocked,
+    AddRules, Added, CounterRow, EntryRow, Explanation, ImportRules, InterfaceRow, ListRow, Removed, Status,
+    Unblocked,
 };
 pub use crate::dataplane::store::RuleList;
 
@@ -24,13 +25,27 @@ pub enum Request {
     /// With text behind it.
     ImportRules(ImportRules),
     /// Answered with text behind the answer.
-    ExportRules { list: RuleList },
-    RemoveRules { list: RuleList, nets: Vec<IpNet> },
-    FlushRules { list: RuleList },
-    ListRules { list: RuleList },
+    ExportRules {
+        list: RuleList,
+    },
+    RemoveRules {
+        list: RuleList,
+        nets: Vec<IpNet>,
+    },
+    FlushRules {
+        list: RuleList,
+    },
+    ListRules {
+        list: RuleList,
+    },
     ListBlocks,
-    Unblock { addrs: Vec<IpAddr> },
-    Explain { addr: IpAddr, operators: Vec<IpAddr> },
+    Unblock {
+        addrs: Vec<IpAddr>,
+    },
+    Explain {
+        addr: IpAddr,
+        operators: Vec<IpAddr>,
+    },
     Status,
     Reload,
 }

@@ -72,7 +72,10 @@ pub fn ask(socket: &Path, request: &mut Request) -> Result<Outcome, ClientError>
     }
     let mut answer = String::new();
     let mut reader = BufReader::new(stream);
-    (&mut reader).take(LONGEST as u64).read_line(&mut answer).map_err(io)?;
+    (&mut reader)
+        .take(LONGEST as u64)
+        .read_line(&mut answer)
+        .map_err(io)?;
     let mut outcome: Outcome = serde_json::from_str(&answer).map_err(ClientError::Garbled)?;
     if let Ok(answer) = &mut outcome
         && let Some((text, bytes)) = answer.text()

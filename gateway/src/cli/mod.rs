@@ -7,7 +7,7 @@ mod args;
 mod ask;
 mod check;
 mod explain;
-mod import;
+pub mod import;
 mod known;
 mod operator;
 mod render;
@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command, RuleCommand};
+use args::{Args, Command};
 
 /// How a command ended. The numbers are part of the interface and listed in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,10 +92,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Run { ephemeral } => check::run(args, *ephemeral),
         Command::Check => check::check(args),
         Command::Deny { command } => rules::run(args, crate::admin::api::RuleList::Deny, command),
-        Command::Allow { command } => {
-            let command = RuleCommand::from(command.clone());
-            rules::run(args, crate::admin::api::RuleList::Allow, &command)
-        }
+        Command::Allow { command } => rules::run(args, crate::admin::api::RuleList::Allow, command),
         Command::Block { command } => rules::blocks(args, command),
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),

@@ -84,7 +84,11 @@ pub fn added(added: &Added) -> String {
     } else if added.failures.is_empty() {
         let _ = writeln!(out, "{what}, and in force");
     } else {
-        let _ = writeln!(out, "{what}, but {} not in force:", added.failed.max(added.failures.len()));
+        let _ = writeln!(
+            out,
+            "{what}, but {} not in force:",
+            added.failed.max(added.failures.len())
+        );
     }
     lines(&mut out, "  failed: ", &added.failures);
     lines(&mut out, NOT_FILTERED, &added.unfiltered);

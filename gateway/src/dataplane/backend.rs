@@ -152,7 +152,13 @@ pub trait Backend: Send {
     /// How many entries of each list (allow, deny, block) are there and have not ended.
     fn live(&mut self, boot_ns: u64) -> Result<[usize; 3], Error> {
         let image = self.enforced()?;
-        let live = |list: List| image.list(list).values().filter(|rule| rule.live(boot_ns)).count();
+        let live = |list: List| {
+            image
+                .list(list)
+                .values()
+                .filter(|rule| rule.live(boot_ns))
+                .count()
+        };
         Ok([List::Allow, List::Deny, List::Block].map(live))
     }
 

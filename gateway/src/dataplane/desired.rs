@@ -396,8 +396,14 @@ mod tests {
             assert_eq!(desired.rule(List::Deny, net, 20).as_ref(), Some(rule));
         }
         assert_eq!(desired.rule(List::Deny, &net("203.0.113.0/24"), 20), None);
-        assert_eq!(desired.around(List::Deny, &net("192.0.2.7/32"), 20), Some(net("192.0.2.0/24")));
-        assert_eq!(desired.inside(List::Deny, &net("172.0.0.0/8"), 20), Some(net("172.16.0.0/12")));
+        assert_eq!(
+            desired.around(List::Deny, &net("192.0.2.7/32"), 20),
+            Some(net("192.0.2.0/24"))
+        );
+        assert_eq!(
+            desired.inside(List::Deny, &net("172.0.0.0/8"), 20),
+            Some(net("172.16.0.0/12"))
+        );
         assert_eq!(desired.inside(List::Deny, &net("203.0.113.0/24"), 20), None);
     }
 
@@ -407,8 +413,15 @@ mod tests {
         for text in ["10.0.0.0/8", "192.0.2.0/24"] {
             desired.put(List::Deny, net(text), entry(50));
         }
-        desired.put_all(List::Deny, vec![(net("1.0.0.0/8"), entry(60)), (net("10.0.0.0/8"), entry(70))]);
-        let all: Vec<_> = desired.entries(List::Deny).iter().map(|(net, e)| (net.to_string(), e.deadline_ns)).collect();
+        desired.put_all(
+            List::Deny,
+            vec![(net("1.0.0.0/8"), entry(60)), (net("10.0.0.0/8"), entry(70))],
+        );
+        let all: Vec<_> = desired
+            .entries(List::Deny)
+            .iter()
+            .map(|(net, e)| (net.to_string(), e.deadline_ns))
+            .collect();
         let expected = [("1.0.0.0/8", 60), ("10.0.0.0/8", 70), ("192.0.2.0/24", 50)];
         assert_eq!(all, expected.map(|(net, end)| (net.to_owned(), end)));
         assert_eq!(desired.clear(List::Deny).len(), 3);

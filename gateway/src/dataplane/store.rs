@@ -138,9 +138,9 @@ impl Store {
     #[must_use]
     pub fn takes_more(&self, live: usize) -> bool {
         let size = || fs::metadata(&self.file).map(|data| data.len());
-        self.left
-            .get()
-            .is_some_and(|left| left.lines <= 2 * live + HISTORY && size().is_ok_and(|size| size == left.bytes))
+        self.left.get().is_some_and(|left| {
+            left.lines <= 2 * live + HISTORY && size().is_ok_and(|size| size == left.bytes)
+        })
     }
 
     /// Has the file written whole before the next change: it does not hold what its owner knows.
@@ -211,7 +211,9 @@ fn read(directory: &Path) -> Result<(Vec<Saved>, Option<Left>), StoreError> {
     let file = file_in(directory);
     let bytes = match fs::read(&file) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok((old::read(directory)?, None)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((old::read(directory)?, None));
+        }
         Err(error) => return Err(io("read", &file)(error)),
     };
     match log::read(&bytes) {

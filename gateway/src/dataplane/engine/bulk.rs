@@ -181,7 +181,9 @@ impl Engine {
                 ));
             }
             let allow = self.desired.inside(List::Allow, net, boot_ns)?;
-            Some(format!("{allow} inside {net} is under an allow rule and stays allowed"))
+            Some(format!(
+                "{allow} inside {net} is under an allow rule and stays allowed"
+            ))
         };
         let notes: Vec<String> = nets.iter().filter_map(note).collect();
         told(notes.len(), notes.into_iter())

@@ -261,9 +261,12 @@ impl Engine {
             }
         }
         self.failed = failed.len();
-        self.failures = told(failed.len(), failed.iter().map(|(index, error)| {
-            format!("{}: {error}", describe(&changes[*index]))
-        }));
+        self.failures = told(
+            failed.len(),
+            failed
+                .iter()
+                .map(|(index, error)| format!("{}: {error}", describe(&changes[*index]))),
+        );
         for failure in self.failures.iter().take(5) {
             tracing::error!(target: "gateway::dataplane", %failure, total = self.failed, "a change was not enforced");
         }

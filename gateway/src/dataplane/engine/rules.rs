@@ -129,7 +129,9 @@ impl Engine {
                     "{net} comes from the configuration: take it out there and reload"
                 ));
             } else {
-                outcome.missing.push(self.missing_hint(list.into(), net, now.boot_ns));
+                outcome
+                    .missing
+                    .push(self.missing_hint(list.into(), net, now.boot_ns));
             }
         }
         if outcome.removed > 0 {
@@ -177,7 +179,12 @@ impl Engine {
     }
 
     /// Looks the rules up again; names those that the tables do not show.
-    pub(super) fn not_found(&mut self, list: List, nets: &[IpNet], boot_ns: u64) -> Result<Vec<String>, Refusal> {
+    pub(super) fn not_found(
+        &mut self,
+        list: List,
+        nets: &[IpNet],
+        boot_ns: u64,
+    ) -> Result<Vec<String>, Refusal> {
         let Some(tables) = &mut self.tables else {
             return Ok(Vec::new());
         };

@@ -71,9 +71,17 @@ fn a_transaction_is_there_whole_or_not_at_all_wherever_it_is_cut() {
     let whole = fs::read(&file).expect("the file");
     for cut in before..whole.len() {
         fs::write(&file, &whole[..cut]).expect("written");
-        assert_eq!(peek(dir.path()).expect("loaded"), std::slice::from_ref(&a), "{cut}");
+        assert_eq!(
+            peek(dir.path()).expect("loaded"),
+            std::slice::from_ref(&a),
+            "{cut}"
+        );
         assert_eq!(store.load().expect("loaded").len(), 1);
-        assert_eq!(store.takes_more(1), cut == before, "what is torn off is not appended to");
+        assert_eq!(
+            store.takes_more(1),
+            cut == before,
+            "what is torn off is not appended to"
+        );
     }
     fs::write(&file, &whole).expect("written");
     assert_eq!(peek(dir.path()).expect("loaded"), [a, b]);
@@ -83,7 +91,9 @@ fn a_transaction_is_there_whole_or_not_at_all_wherever_it_is_cut() {
 fn a_byte_that_has_changed_is_found() {
     let dir = tempfile::tempdir().expect("a directory");
     let store = started(dir.path(), &[rule("10.0.0.0/8"), rule("11.0.0.0/8")]);
-    store.append([put(&rule("12.0.0.0/8"))].into_iter()).expect("saved");
+    store
+        .append([put(&rule("12.0.0.0/8"))].into_iter())
+        .expect("saved");
     let file = file_in(dir.path());
     let whole = fs::read(&file).expect("the file");
     for at in 0..whole.len() {
@@ -145,12 +155,29 @@ fn the_old_form_is_read_and_replaced() {
 #[test]
 fn a_damaged_file_is_an_error_and_not_an_empty_list() {
     let dir = tempfile::tempdir().expect("a directory");
-    for text in ["", "{", r#"{"version":9,"rules":[]}"#, r#"{"version":1,"rules":[{"net":"x"}]}"#] {
+    for text in [
+        "",
+        "{",
+        r#"{"version":9,"rules":[]}"#,
+        r#"{"version":1,"rules":[{"net":"x"}]}"#,
+    ] {
         fs::write(dir.path().join("rules.json"), text).expect("written");
-        assert!(matches!(peek(dir.path()), Err(StoreError::Damaged { .. })), "{text:?}");
+        assert!(
+            matches!(peek(dir.path()), Err(StoreError::Damaged { .. })),
+            "{text:?}"
+        );
     }
-    for text in ["", "x\n", "gateway rules 3\n", "gateway rules 2\n= 1 0\n", "gateway rules 2\nX y\n= 1 0\n"] {
+    for text in [
+        "",
+        "x\n",
+        "gateway rules 3\n",
+        "gateway rules 2\n= 1 0\n",
+        "gateway rules 2\nX y\n= 1 0\n",
+    ] {
         fs::write(file_in(dir.path()), text).expect("written");
-        assert!(matches!(peek(dir.path()), Err(StoreError::Damaged { .. })), "{text:?}");
+        assert!(
+            matches!(peek(dir.path()), Err(StoreError::Damaged { .. })),
+            "{text:?}"
+        );
     }
 }
