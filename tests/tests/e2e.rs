@@ -15,6 +15,8 @@ mod clients;
 mod interfaces;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/lists.rs"]
+mod lists;
 #[path = "e2e/rules.rs"]
 mod rules;
 #[path = "e2e/story.rs"]

@@ -469,6 +469,50 @@ fn a_full_table_says_which_and_the_rest_is_applied() {
 }
 
 #[test]
+fn a_full_list_is_replaced_by_another_one_as_long_and_no_trace_is_left() {
+    let pins = Pins::new("replace");
+    let mut kernel = pins.load();
+    let capacity = small().deny_addresses;
+    let list = |round: u32| {
+        (0..capacity)
+            .map(move |n| IpNet::from(IpAddr::from((0x0b00_0000 + round * capacity + n).to_be_bytes())))
+    };
+    let empty = image(&mut kernel);
+    let mut old: Vec<IpNet> = Vec::new();
+    for round in 0..4 {
+        let new: Vec<IpNet> = list(round).collect();
+        let puts = new.iter().map(|net| Change::Put {
+            list: List::Deny,
+            net: *net,
+            rule: Rule::default(),
+        });
+        let removals = old.iter().map(|net| Change::Remove {
+            list: List::Deny,
+            net: *net,
+        });
+        let changes: Vec<Change> = puts.chain(removals).collect();
+        let failures = kernel.apply_at_once(&changes);
+        assert!(failures.is_empty(), "round {round}: {:?}", failures.first());
+        assert_eq!(kernel.live(1).expect("reading"), [0, capacity as usize, 0]);
+        for net in new.iter().step_by(97) {
+            assert!(
+                kernel.lookup(net.addr()).expect("reading").deny_addr.is_some(),
+                "{net}"
+            );
+        }
+        for net in old.iter().step_by(97) {
+            assert!(
+                kernel.lookup(net.addr()).expect("reading").deny_addr.is_none(),
+                "{net}"
+            );
+        }
+        old = new;
+    }
+    clear(&mut kernel);
+    assert_eq!(image(&mut kernel), empty);
+}
+
+#[test]
 fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     let pins = Pins::new("adopt");
     assert!(matches!(Kernel::pinned(&pins.0), Err(Error::NotPinned { .. })));

@@ -98,6 +98,8 @@ async fn converse<A: Future<Output = Outcome>>(
                     if bytes > LONGEST as u64 {
                         return Err(std::io::Error::other("too long a list"));
                     }
+                    // At once, not by doubling; whoever may connect may deny the whole world anyway.
+                    text.reserve_exact(usize::try_from(bytes).unwrap_or(LONGEST));
                     (&mut read).take(bytes).read_to_end(text).await?;
                     if text.len() as u64 != bytes {
                         return Err(std::io::ErrorKind::UnexpectedEof.into());

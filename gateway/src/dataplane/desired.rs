@@ -280,6 +280,12 @@ impl Desired {
         configured.or_else(|| commanded.find_map(|(other, entry)| entry.live(boot_ns).then_some(*other)))
     }
 
+    /// Entries of `list`, those that have ended and those that are there twice included.
+    #[must_use]
+    pub fn len(&self, list: List) -> usize {
+        self.config_list(list).len() + self.entries(list).len()
+    }
+
     /// Whether `list` has no entry at all.
     #[must_use]
     pub fn is_empty(&self, list: List) -> bool {

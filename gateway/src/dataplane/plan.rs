@@ -17,7 +17,15 @@ const SAME_DEADLINE_NS: u64 = 2_000_000_000;
 /// and none shuts out an operator.
 #[must_use]
 pub fn diff(desired: &Desired, boot_ns: u64, enforced: &Image) -> Vec<Change> {
-    compare(desired.settings(), |list| desired.rules(list, boot_ns), enforced)
+    let lists = [List::Allow, List::Deny, List::Block];
+    let differ = |list: &List| desired.len(*list).abs_diff(enforced.list(*list).len());
+    let at_least = lists.iter().map(differ).sum();
+    compare(
+        at_least,
+        desired.settings(),
+        |list| desired.rules(list, boot_ns),
+        enforced,
+    )
 }
 
 /// What must be done so that exactly these networks of one list are as desired.
@@ -39,11 +47,13 @@ pub fn diff_of<'a>(
 
 /// Walks both sides of each list once, in the order of networks.
 fn compare<I: Iterator<Item = (IpNet, Rule)>>(
+    at_least: usize,
     settings: &Settings,
     wanted: impl Fn(List) -> I,
     enforced: &Image,
 ) -> Vec<Change> {
-    let mut changes = Vec::new();
+    // A long list's changes are made room for at once.
+    let mut changes = Vec::with_capacity(at_least);
     let [no_allow, no_deny, no_block] = [List::Allow, List::Deny, List::Block].map(|list| {
         if list == List::Deny && keep_own(*settings, &enforced.settings) != enforced.settings {
             changes.push(Change::Settings(*settings));

@@ -49,7 +49,7 @@ impl Engine {
     /// All or nothing as far as refusals go. With `replace`, each packet meets the old list or the new one.
     pub fn import_rules(&mut self, order: ImportRules) -> Result<Added, Refusal> {
         let now = (self.world.clock)();
-        let entries = entries(&order.text, order.force, now)?;
+        let entries = entries(order.text, order.force, now)?;
         self.put_rules(
             Puts {
                 list: order.list,
@@ -191,7 +191,7 @@ impl Engine {
 }
 
 /// In the order of networks, each once: its last mention holds.
-fn sort(entries: &mut Vec<(IpNet, Entry)>) {
+pub(super) fn sort(entries: &mut Vec<(IpNet, Entry)>) {
     if !entries.is_sorted_by(|a, b| a.0 < b.0) {
         entries.sort_by_key(|(net, _)| *net);
         entries.dedup_by(|later, kept| {
@@ -204,13 +204,14 @@ fn sort(entries: &mut Vec<(IpNet, Entry)>) {
     }
 }
 
-fn entries(text: &[u8], force: bool, now: Now) -> Result<Vec<(IpNet, Entry)>, Refusal> {
-    let text = std::str::from_utf8(text).map_err(|error| Refusal::Unreadable {
+/// Takes the text, which is as long as the list: it is gone when the entries go on.
+fn entries(text: Vec<u8>, force: bool, now: Now) -> Result<Vec<(IpNet, Entry)>, Refusal> {
+    let text = String::from_utf8(text).map_err(|error| Refusal::Unreadable {
         line: 0,
         why: error.to_string(),
     })?;
     let mut reasons = Reasons::default();
-    let mut entries = Vec::with_capacity(text.len() / 20);
+    let mut entries = Vec::with_capacity(text.bytes().filter(|byte| *byte == b'\n').count());
     for (number, line) in text.lines().enumerate() {
         let line = lines::read(line, &mut reasons).map_err(|why| Refusal::Unreadable {
             line: number + 1,

@@ -10,10 +10,11 @@ mod interfaces;
 mod rules;
 mod view;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use gateway_common::tables::{NEVER, Origin};
+use gateway_common::tables::{NEVER, Origin, Rule};
 use ipnet::IpNet;
 
 pub use blocks::{BlockOrder, Unblocked};
@@ -144,17 +145,14 @@ impl Engine {
         };
         let mut desired = Desired::default();
         desired.configure(&config.xdp);
-        for rule in saved {
-            let deadline_ns = rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until));
-            let entry = Entry {
-                origin: Origin::Command,
-                deadline_ns,
-                reason: rule.reason,
-                detail: 0,
-                forced: rule.forced,
-            };
-            desired.put(rule.list.into(), rule.net, entry);
+        for rules in [RuleList::Allow, RuleList::Deny] {
+            let of_list = saved.iter().filter(|rule| rule.list == rules);
+            let mut entries: Vec<(IpNet, Entry)> = Vec::with_capacity(of_list.clone().count());
+            entries.extend(of_list.map(|rule| (rule.net, commanded(rule, now))));
+            bulk::sort(&mut entries);
+            desired.put_all(rules.into(), entries);
         }
+        drop(saved);
         for (net, rule) in &enforced.block {
             if rule.deadline_ns != NEVER && rule.live(now.boot_ns) {
                 let origin = Origin::from_number(rule.origin).unwrap_or(Origin::Strike);
@@ -195,6 +193,8 @@ impl Engine {
         let now = (self.world.clock)();
         self.desired.expire(now.boot_ns);
         if let Some(tables) = &mut self.tables {
+            // A million entries are not held twice.
+            self.enforced = Image::default();
             self.enforced = tables.enforced()?;
         }
         Ok(self.enforce(now))
@@ -255,11 +255,12 @@ impl Engine {
             tracing::info!(target: "gateway::dataplane", changes, took_ms, "written to the tables");
         }
         let mut failures = failed.iter().peekable();
-        for (index, change) in changes.iter().enumerate() {
-            if failures.next_if(|(failed, _)| *failed == index).is_none() {
-                remember(&mut self.enforced, change);
-            }
-        }
+        let done = changes
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| failures.next_if(|(failed, _)| failed == index).is_none())
+            .map(|(_, change)| change);
+        remember(&mut self.enforced, done);
         self.failed = failed.len();
         self.failures = told(
             failed.len(),
@@ -328,6 +329,16 @@ impl Engine {
     }
 }
 
+fn commanded(rule: &Saved, now: Now) -> Entry {
+    Entry {
+        origin: Origin::Command,
+        deadline_ns: rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until)),
+        reason: rule.reason.clone(),
+        detail: 0,
+        forced: rule.forced,
+    }
+}
+
 fn record(list: RuleList, net: IpNet, entry: &Entry, now: Now) -> Record<'_> {
     Record::Put {
         list,
@@ -347,16 +358,34 @@ fn told(count: usize, all: impl Iterator<Item = String>) -> Vec<String> {
     told
 }
 
-fn remember(enforced: &mut Image, change: &Change) {
-    match *change {
-        Change::Put { list, net, rule } => {
-            enforced.list_mut(list).insert(net, rule);
+fn remember<'a>(enforced: &mut Image, changes: impl Iterator<Item = &'a Change>) {
+    let mut changes = changes.peekable();
+    while let Some(change) = changes.next() {
+        match *change {
+            Change::Put { list, net, rule } => {
+                // A run of puts into one list is in the order of networks: joined at once, and packed.
+                let run = std::iter::from_fn(|| match changes.next_if(|next| is_put(next, list))? {
+                    Change::Put { net, rule, .. } => Some((*net, *rule)),
+                    Change::Remove { .. } | Change::Settings(_) => None,
+                });
+                let mut run: BTreeMap<IpNet, Rule> = std::iter::once((net, rule)).chain(run).collect();
+                let known = enforced.list_mut(list);
+                if run.len() < known.len() / 8 {
+                    known.extend(run);
+                } else {
+                    known.append(&mut run);
+                }
+            }
+            Change::Remove { list, net } => {
+                enforced.list_mut(list).remove(&net);
+            }
+            Change::Settings(settings) => enforced.settings = keep_own(settings, &enforced.settings),
         }
-        Change::Remove { list, net } => {
-            enforced.list_mut(list).remove(&net);
-        }
-        Change::Settings(settings) => enforced.settings = keep_own(settings, &enforced.settings),
     }
+}
+
+fn is_put(change: &Change, of: List) -> bool {
+    matches!(change, Change::Put { list, .. } if *list == of)
 }
 
 fn describe(change: &Change) -> String {

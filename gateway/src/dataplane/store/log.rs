@@ -115,7 +115,10 @@ pub fn read(bytes: &[u8]) -> Result<(Vec<Saved>, u64, usize), String> {
     let Some(mut rest) = bytes.strip_prefix(HEAD.as_bytes()) else {
         return Err(format!("it does not begin with {:?}", HEAD.trim_end()));
     };
-    let mut state = State::default();
+    let mut state = State {
+        changes: Vec::with_capacity(rest.iter().filter(|byte| **byte == b'\n').count()),
+        reasons: Reasons::default(),
+    };
     let (mut good, mut lines) = (HEAD.len(), 0);
     while let Some((size, count)) = next(rest, lines)? {
         let body = &rest[..size.body];
@@ -155,11 +158,10 @@ fn next(rest: &[u8], before: usize) -> Result<Option<(Size, usize)>, String> {
     Ok(None)
 }
 
-/// The rules as they stand, each with the number of the change that made it so.
-#[derive(Default)]
+/// The rules as they were put and removed.
 struct State {
-    /// Puts, and removals as `None`; the last of a network holds.
-    changes: Vec<(RuleList, IpNet, Option<Saved>)>,
+    /// Puts, and removals marked `false`; the last of a network holds.
+    changes: Vec<(Saved, bool)>,
     reasons: Reasons,
 }
 
@@ -183,35 +185,37 @@ impl State {
             "d" => (RuleList::Deny, false),
             _ => return Err(unknown()),
         };
-        if put {
-            let line = lines::read(rest, &mut self.reasons)?;
-            let saved = Saved {
-                list,
-                net: line.net,
-                until_ms: line.until_ms,
-                reason: line.reason,
-                forced: line.forced,
-            };
-            self.changes.push((list, line.net, Some(saved)));
-        } else if rest == "*" {
-            self.changes.retain(|(of, ..)| *of != list);
-        } else {
-            let net = lines::net(rest).ok_or_else(unknown)?;
-            self.changes.push((list, net, None));
+        if !put && rest == "*" {
+            self.changes.retain(|(rule, _)| rule.list != list);
+            return Ok(());
         }
+        let line = lines::read(rest, &mut self.reasons)?;
+        let saved = Saved {
+            list,
+            net: line.net,
+            until_ms: line.until_ms,
+            reason: line.reason,
+            forced: line.forced,
+        };
+        self.changes.push((saved, put));
         Ok(())
     }
 
     fn rules(self) -> Vec<Saved> {
         let mut changes = self.changes;
-        // Stable: what came later stays later.
-        changes.sort_by_key(|(list, net, _)| (*list, *net));
-        let mut rules: Vec<Saved> = Vec::with_capacity(changes.len());
-        let mut changes = changes.into_iter().peekable();
-        while let Some((list, net, saved)) = changes.next() {
-            let again = changes.peek().is_some_and(|next| (next.0, next.1) == (list, net));
-            rules.extend(saved.filter(|_| !again));
+        let key = |rule: &Saved| (rule.list, rule.net);
+        if !changes.is_sorted_by(|a, b| key(&a.0) < key(&b.0)) {
+            // Stable: what came later stays later.
+            changes.sort_by_key(|(rule, _)| key(rule));
+            changes.dedup_by(|later, kept| {
+                let same = key(&later.0) == key(&kept.0);
+                if same {
+                    std::mem::swap(later, kept);
+                }
+                same
+            });
         }
-        rules
+        changes.retain(|(_, there)| *there);
+        changes.into_iter().map(|(rule, _)| rule).collect()
     }
 }
