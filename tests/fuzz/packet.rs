@@ -21,7 +21,7 @@ fn tables(lists: &[(List, IpNet)], limited: bool) -> Memory {
         syn_v6_prefix: 64,
         ..Settings::default()
     };
-    let mut changes = vec![Change::Settings(settings)];
+    let mut changes = vec![Change::settings(settings)];
     let rule = Rule::default();
     changes.extend(lists.iter().map(|&(list, net)| Change::Put { list, net, rule }));
     assert!(memory.apply(&changes).is_empty());

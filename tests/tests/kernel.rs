@@ -191,7 +191,7 @@ fn every_cut_of_every_frame_is_decided_as_on_the_host() {
     let mut kernel = pins.load();
     let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
     let changes = [
-        Change::Settings(Settings {
+        Change::settings(Settings {
             ready: 1,
             ..Settings::default()
         }),
@@ -331,7 +331,7 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
             *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
         }
         let mut changes = random.rules(&sources);
-        changes.push(Change::Settings(settings));
+        changes.push(Change::settings(settings));
         apply(&mut kernel, &changes);
         apply(&mut memory, &changes);
         assert_eq!(image(&mut kernel), image(&mut memory), "round {round}");
@@ -395,7 +395,7 @@ fn hits_are_counted_and_survive_a_replacement() {
     apply(
         &mut kernel,
         &[
-            Change::Settings(Settings {
+            Change::settings(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -520,7 +520,7 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     apply(
         &mut first,
         &[
-            Change::Settings(Settings {
+            Change::settings(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -594,30 +594,30 @@ fn nanoseconds_per_packet() {
     );
     let ack6 = Frame::v6("2001:db8::1").tcp(ACK).bytes();
     let rows: [(&str, &[u8], Vec<Change>); 8] = [
-        ("not ready", &ack, vec![Change::Settings(Settings::default())]),
-        ("empty lists, ipv4 passes", &ack, vec![Change::Settings(ready)]),
-        ("empty lists, ipv6 passes", &ack6, vec![Change::Settings(ready)]),
+        ("not ready", &ack, vec![Change::settings(Settings::default())]),
+        ("empty lists, ipv4 passes", &ack, vec![Change::settings(ready)]),
+        ("empty lists, ipv6 passes", &ack6, vec![Change::settings(ready)]),
         (
             "one unrelated address denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.2/32")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.2/32")],
         ),
         (
             "address denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.1/32")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.1/32")],
         ),
         (
             "prefix denied",
             &ack,
-            vec![Change::Settings(ready), put(List::Deny, "192.0.2.0/24")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.0/24")],
         ),
         (
             "ipv6 address denied",
             &ack6,
-            vec![Change::Settings(ready), put(List::Deny, "2001:db8::1/128")],
+            vec![Change::settings(ready), put(List::Deny, "2001:db8::1/128")],
         ),
-        ("syn over its limit", &syn, vec![Change::Settings(limited)]),
+        ("syn over its limit", &syn, vec![Change::settings(limited)]),
     ];
     for (name, frame, changes) in rows {
         clear(&mut kernel);

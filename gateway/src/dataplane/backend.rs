@@ -59,7 +59,7 @@ impl Image {
 }
 
 /// One step from the enforced state to the desired one. Applying it twice is applying it once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Insert or replace. `rule.hits` is what the entry starts from; an entry that is there keeps its own if larger.
     Put { list: List, net: IpNet, rule: Rule },
@@ -67,7 +67,16 @@ pub enum Change {
     Remove { list: List, net: IpNet },
     /// Switch to these settings at once. Two parts of them are the keeper's own and ignored here: `hash_key`, drawn
     /// once when the tables are made, and the bits of `feature::TABLES`, which follow what the tables hold.
-    Settings(Settings),
+    /// Boxed: there is one of these to a million of the others.
+    Settings(Box<Settings>),
+}
+
+impl Change {
+    /// Switch to these settings.
+    #[must_use]
+    pub fn settings(settings: Settings) -> Self {
+        Self::Settings(Box::new(settings))
+    }
 }
 
 /// Entries that speak of one address: in each list its own, and the network that speaks for it.

@@ -176,9 +176,9 @@ impl Backend for Memory {
     fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
         let mut failures = Vec::new();
         for (index, change) in changes.iter().enumerate() {
-            match *change {
+            match change {
                 Change::Put { list, net, rule } => {
-                    let net = canonical(net);
+                    let (list, net, rule) = (*list, canonical(*net), *rule);
                     if list == List::Block && net.prefix_len() != net.max_prefix_len() {
                         failures.push((index, Error::NotAnAddress { net }));
                         continue;
@@ -196,9 +196,9 @@ impl Backend for Memory {
                     );
                 }
                 Change::Remove { list, net } => {
-                    self.image.list_mut(list).remove(&canonical(net));
+                    self.image.list_mut(*list).remove(&canonical(*net));
                 }
-                Change::Settings(wanted) => self.image.settings = keep_own(wanted, &self.image.settings),
+                Change::Settings(wanted) => self.image.settings = keep_own(**wanted, &self.image.settings),
             }
         }
         if changes
@@ -258,7 +258,7 @@ mod tests {
             list: List::Deny,
             net: net("192.0.2.1/32"),
         };
-        assert!(memory.apply(&[remove, remove]).is_empty());
+        assert!(memory.apply(&[remove.clone(), remove]).is_empty());
         assert_eq!(memory.settings().expect("memory").features, 0);
     }
 
@@ -275,7 +275,7 @@ mod tests {
             features: feature::SYN_LIMIT | feature::ADDRESSES4,
             ..Settings::default()
         };
-        memory.apply(&[deny, Change::Settings(wanted)]);
+        memory.apply(&[deny, Change::settings(wanted)]);
         let settings = memory.settings().expect("memory");
         assert_eq!(settings.hash_key, [1, 2]);
         assert_eq!(settings.features, feature::SYN_LIMIT | feature::NETWORKS6);

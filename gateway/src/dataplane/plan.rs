@@ -56,7 +56,7 @@ fn compare<I: Iterator<Item = (IpNet, Rule)>>(
     let mut changes = Vec::with_capacity(at_least);
     let [no_allow, no_deny, no_block] = [List::Allow, List::Deny, List::Block].map(|list| {
         if list == List::Deny && keep_own(*settings, &enforced.settings) != enforced.settings {
-            changes.push(Change::Settings(*settings));
+            changes.push(Change::settings(*settings));
         }
         let mut gone = Vec::new();
         let mut there = enforced.list(list).iter().peekable();

@@ -361,15 +361,15 @@ fn told(count: usize, all: impl Iterator<Item = String>) -> Vec<String> {
 fn remember<'a>(enforced: &mut Image, changes: impl Iterator<Item = &'a Change>) {
     let mut changes = changes.peekable();
     while let Some(change) = changes.next() {
-        match *change {
+        match change {
             Change::Put { list, net, rule } => {
                 // A run of puts into one list is in the order of networks: joined at once, and packed.
-                let run = std::iter::from_fn(|| match changes.next_if(|next| is_put(next, list))? {
+                let run = std::iter::from_fn(|| match changes.next_if(|next| is_put(next, *list))? {
                     Change::Put { net, rule, .. } => Some((*net, *rule)),
                     Change::Remove { .. } | Change::Settings(_) => None,
                 });
-                let mut run: BTreeMap<IpNet, Rule> = std::iter::once((net, rule)).chain(run).collect();
-                let known = enforced.list_mut(list);
+                let mut run: BTreeMap<IpNet, Rule> = std::iter::once((*net, *rule)).chain(run).collect();
+                let known = enforced.list_mut(*list);
                 if run.len() < known.len() / 8 {
                     known.extend(run);
                 } else {
@@ -377,9 +377,9 @@ fn remember<'a>(enforced: &mut Image, changes: impl Iterator<Item = &'a Change>)
                 }
             }
             Change::Remove { list, net } => {
-                enforced.list_mut(list).remove(&net);
+                enforced.list_mut(*list).remove(net);
             }
-            Change::Settings(settings) => enforced.settings = keep_own(settings, &enforced.settings),
+            Change::Settings(settings) => enforced.settings = keep_own(**settings, &enforced.settings),
         }
     }
 }

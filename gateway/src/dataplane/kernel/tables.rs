@@ -325,7 +325,7 @@ impl Maps {
             let result = match change {
                 Change::Settings(wanted) => {
                     let kept = self.settings()?;
-                    self.write_settings(keep_own(*wanted, &kept))
+                    self.write_settings(keep_own(**wanted, &kept))
                 }
                 _ => self.write_address(halves.addresses, change),
             };
@@ -393,7 +393,7 @@ impl Maps {
         let mut wanted = kept;
         for change in changes {
             match change {
-                Change::Settings(settings) => wanted = keep_own(*settings, &kept),
+                Change::Settings(settings) => wanted = keep_own(**settings, &kept),
                 Change::Put { net, .. } | Change::Remove { net, .. } => match single(canonical(*net)) {
                     Some(addr) => {
                         next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize]

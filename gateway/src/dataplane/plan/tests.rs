@@ -143,7 +143,7 @@ proptest! {
         let (before, after) = (world(&memory), world(&filled(&new)));
         let there = memory.enforced().expect("memory");
         for change in diff(&new, &there) {
-            memory.apply(&[change]);
+            memory.apply(std::slice::from_ref(&change));
             for (at, passes) in world(&memory).into_iter().enumerate() {
                 prop_assert!(
                     passes == before[at] || passes == after[at],
