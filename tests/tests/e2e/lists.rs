@@ -97,7 +97,7 @@ fn what_does_not_fit_is_named_and_remembered_and_the_rest_is_in_force() -> Resul
         text.contains("deny_addresses table is full: 1024 entries; raise xdp.capacity"),
         "{text}"
     );
-    assert!(text.contains("and 456 more"), "{text}");
+    assert!(text.contains("and 467 more"), "{text}");
     let told = |stage: &Stage| -> Result<(Value, Value)> {
         let status = stage.json(&["status"])?;
         let rows = status["lists"].as_array().context("lists")?;

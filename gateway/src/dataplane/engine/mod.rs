@@ -39,8 +39,8 @@ use super::protected::{Host, Why};
 use super::store::{Record, RuleList, Saved, Store, StoreError};
 use crate::config::model::Config;
 
-/// Failures and notes told one by one.
-const TOLD: usize = 20;
+/// Failures and notes told one by one: with the line that counts the rest, as many as the command line shows.
+const TOLD: usize = 9;
 /// So many changes are worth a line in the log.
 const MANY: usize = 10_000;
 
