@@ -21,7 +21,7 @@ fn tables(lists: &[(List, IpNet)], limited: bool) -> Memory {
         limits: [Limit::new((1 << 20, 0), 32, 64); limit::COUNT as usize],
         ..Settings::default()
     };
-    let mut changes = vec![Change::Settings(Box::new(settings))];
+    let mut changes = vec![Change::settings(settings)];
     let rule = Rule::default();
     changes.extend(lists.iter().map(|&(list, net)| Change::Put { list, net, rule }));
     assert!(memory.apply(&changes).is_empty());

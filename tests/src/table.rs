@@ -70,7 +70,7 @@ impl Setup {
     /// What brings empty tables here.
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
-        let mut changes = vec![Change::Settings(Box::new(self.settings()))];
+        let mut changes = vec![Change::settings(self.settings())];
         changes.extend(self.rules.iter().map(|(list, net, life)| {
             let deadline_ns = match life {
                 Life::Forever => NEVER,

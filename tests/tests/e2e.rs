@@ -21,6 +21,8 @@ mod flood;
 mod interfaces;
 #[path = "e2e/life.rs"]
 mod life;
+#[path = "e2e/lists.rs"]
+mod lists;
 #[path = "e2e/ops.rs"]
 mod ops;
 #[path = "e2e/rules.rs"]

@@ -95,10 +95,6 @@ fn net(text: &str) -> IpNet {
     text.parse().expect("a network literal")
 }
 
-fn switch_to(settings: Settings) -> Change {
-    Change::Settings(Box::new(settings))
-}
-
 fn put(list: List, text: &str) -> Change {
     Change::Put {
         list,
@@ -222,7 +218,7 @@ fn every_cut_of_every_frame_is_decided_as_on_the_host() {
     let mut kernel = pins.load();
     let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
     let changes = [
-        switch_to(Settings {
+        Change::settings(Settings {
             ready: 1,
             ..Settings::default()
         }),
@@ -373,7 +369,7 @@ fn a_million_random_frames_are_decided_as_on_the_host() {
             *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
         }
         let mut changes = random.rules(&sources);
-        changes.push(switch_to(settings));
+        changes.push(Change::settings(settings));
         apply(&mut kernel, &changes);
         apply(&mut memory, &changes);
         assert_eq!(image(&mut kernel), image(&mut memory), "round {round}");
@@ -443,7 +439,7 @@ fn hits_are_counted_and_survive_a_replacement() {
     apply(
         &mut kernel,
         &[
-            switch_to(Settings {
+            Change::settings(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -517,6 +513,50 @@ fn a_full_table_says_which_and_the_rest_is_applied() {
 }
 
 #[test]
+fn a_full_list_is_replaced_by_another_one_as_long_and_no_trace_is_left() {
+    let pins = Pins::new("replace");
+    let mut kernel = pins.load();
+    let capacity = small().deny_addresses;
+    let list = |round: u32| {
+        (0..capacity)
+            .map(move |n| IpNet::from(IpAddr::from((0x0b00_0000 + round * capacity + n).to_be_bytes())))
+    };
+    let empty = image(&mut kernel);
+    let mut old: Vec<IpNet> = Vec::new();
+    for round in 0..4 {
+        let new: Vec<IpNet> = list(round).collect();
+        let puts = new.iter().map(|net| Change::Put {
+            list: List::Deny,
+            net: *net,
+            rule: Rule::default(),
+        });
+        let removals = old.iter().map(|net| Change::Remove {
+            list: List::Deny,
+            net: *net,
+        });
+        let changes: Vec<Change> = puts.chain(removals).collect();
+        let failures = kernel.apply_at_once(&changes);
+        assert!(failures.is_empty(), "round {round}: {:?}", failures.first());
+        assert_eq!(kernel.live(1).expect("reading"), [0, capacity as usize, 0]);
+        for net in new.iter().step_by(97) {
+            assert!(
+                kernel.lookup(net.addr()).expect("reading").deny_addr.is_some(),
+                "{net}"
+            );
+        }
+        for net in old.iter().step_by(97) {
+            assert!(
+                kernel.lookup(net.addr()).expect("reading").deny_addr.is_none(),
+                "{net}"
+            );
+        }
+        old = new;
+    }
+    clear(&mut kernel);
+    assert_eq!(image(&mut kernel), empty);
+}
+
+#[test]
 fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     let pins = Pins::new("adopt");
     assert!(matches!(Kernel::pinned(&pins.0), Err(Error::NotPinned { .. })));
@@ -524,7 +564,7 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     apply(
         &mut first,
         &[
-            switch_to(Settings {
+            Change::settings(Settings {
                 ready: 1,
                 ..Settings::default()
             }),
@@ -610,30 +650,30 @@ fn nanoseconds_per_packet() {
     );
     let ack6 = Frame::v6("2001:db8::1").tcp(ACK).bytes();
     let rows: [(&str, &[u8], Vec<Change>); 8] = [
-        ("not ready", &ack, vec![switch_to(Settings::default())]),
-        ("empty lists, ipv4 passes", &ack, vec![switch_to(ready)]),
-        ("empty lists, ipv6 passes", &ack6, vec![switch_to(ready)]),
+        ("not ready", &ack, vec![Change::settings(Settings::default())]),
+        ("empty lists, ipv4 passes", &ack, vec![Change::settings(ready)]),
+        ("empty lists, ipv6 passes", &ack6, vec![Change::settings(ready)]),
         (
             "one unrelated address denied",
             &ack,
-            vec![switch_to(ready), put(List::Deny, "192.0.2.2/32")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.2/32")],
         ),
         (
             "address denied",
             &ack,
-            vec![switch_to(ready), put(List::Deny, "192.0.2.1/32")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.1/32")],
         ),
         (
             "prefix denied",
             &ack,
-            vec![switch_to(ready), put(List::Deny, "192.0.2.0/24")],
+            vec![Change::settings(ready), put(List::Deny, "192.0.2.0/24")],
         ),
         (
             "ipv6 address denied",
             &ack6,
-            vec![switch_to(ready), put(List::Deny, "2001:db8::1/128")],
+            vec![Change::settings(ready), put(List::Deny, "2001:db8::1/128")],
         ),
-        ("syn over its limit", &syn, vec![switch_to(limited)]),
+        ("syn over its limit", &syn, vec![Change::settings(limited)]),
     ];
     for (name, frame, changes) in rows {
         clear(&mut kernel);

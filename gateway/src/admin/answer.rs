@@ -8,7 +8,7 @@ impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
             Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
-            Refusal::Invalid(_) => FailureKind::BadInput,
+            Refusal::Invalid(_) | Refusal::Unreadable { .. } => FailureKind::BadInput,
             Refusal::Store(_)
             | Refusal::ReadOnly
             | Refusal::Tables(_)
@@ -38,6 +38,16 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             let list = order.list;
             let added = engine.add_rules(order)?;
             Answer::Added(engine.noted(list, added))
+        }
+        Request::ImportRules(order) => {
+            let list = order.list;
+            let added = engine.import_rules(order)?;
+            Answer::Added(engine.noted(list, added))
+        }
+        Request::ExportRules { list } => {
+            let (rules, text) = engine.export_rules(list);
+            let bytes = text.len() as u64;
+            Answer::Exported { rules, bytes, text }
         }
         Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
         Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
@@ -91,6 +101,7 @@ impl Request {
         !matches!(
             self,
             Self::ListRules { .. }
+                | Self::ExportRules { .. }
                 | Self::ListBlocks
                 | Self::Explain { .. }
                 | Self::Status

@@ -1,6 +1,7 @@
 //! The contract of server and command line. Owns the wire types; knows nothing of how they are answered.
 //!
-//! One JSON document a line in each direction, one answer to each request. Fields are only ever added.
+//! One JSON document a line in each direction, one answer to each request. Fields are only ever added. A document that
+//! tells of a list's `bytes` is followed by these: a million lines are no JSON string.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::cookies::CookieRow;
 pub use crate::dataplane::engine::{
-    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
+    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation, ImportRules,
     InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
 };
 pub use crate::dataplane::events::Sighting;
@@ -24,6 +25,12 @@ pub const LONGEST: usize = 256 << 20;
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Request {
     AddRules(AddRules),
+    /// With text behind it.
+    ImportRules(ImportRules),
+    /// Answered with text behind the answer.
+    ExportRules {
+        list: RuleList,
+    },
     RemoveRules {
         list: RuleList,
         nets: Vec<IpNet>,
@@ -94,12 +101,40 @@ pub struct Watching {
     pub every_ns: u64,
 }
 
+impl Request {
+    /// Where the text goes that follows this request, and its length.
+    pub fn text(&mut self) -> Option<(&mut Vec<u8>, u64)> {
+        match self {
+            Self::ImportRules(order) => Some((&mut order.text, order.bytes)),
+            _ => None,
+        }
+    }
+}
+
+impl Answer {
+    /// Where the text goes that follows this answer, and its length.
+    pub fn text(&mut self) -> Option<(&mut Vec<u8>, u64)> {
+        match self {
+            Self::Exported { text, bytes, .. } => Some((text, *bytes)),
+            _ => None,
+        }
+    }
+}
+
 /// What comes back when it could be answered.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     Added(Added),
     Removed(Removed),
+    /// Commanded rules as lines: see `dataplane::lines`.
+    Exported {
+        rules: usize,
+        /// Length of the text, which follows this answer on the wire.
+        bytes: u64,
+        #[serde(skip)]
+        text: Vec<u8>,
+    },
     Entries {
         entries: Vec<EntryRow>,
         forwarded: Vec<ForwardedBlock>,

@@ -69,17 +69,30 @@ pub fn send(socket: &Path, request: &Request) -> Result<UnixStream, ClientError>
 }
 
 /// Asks the running gateway.
-pub fn ask(socket: &Path, request: &Request) -> Result<Outcome, ClientError> {
+pub fn ask(socket: &Path, request: &mut Request) -> Result<Outcome, ClientError> {
     let io = |cause| ClientError::Io {
         path: socket.display().to_string(),
         cause,
     };
-    let stream = send(socket, request)?;
+    let mut stream = send(socket, request)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(io)?;
+    if let Some((text, _)) = request.text() {
+        stream.write_all(text).map_err(io)?;
+    }
     let mut answer = String::new();
-    BufReader::new(stream)
+    let mut reader = BufReader::new(stream);
+    (&mut reader)
         .take(LONGEST as u64)
         .read_line(&mut answer)
         .map_err(io)?;
-    serde_json::from_str(&answer).map_err(ClientError::Garbled)
+    let mut outcome: Outcome = serde_json::from_str(&answer).map_err(ClientError::Garbled)?;
+    if let Ok(answer) = &mut outcome
+        && let Some((text, bytes)) = answer.text()
+    {
+        reader.take(bytes).read_to_end(text).map_err(io)?;
+        if text.len() as u64 != bytes {
+            return Err(io(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+    Ok(outcome)
 }

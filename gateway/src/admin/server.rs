@@ -112,15 +112,36 @@ async fn converse<A: Future<Output = Reply<M>>, M: Feed>(
         {
             return Ok(());
         }
-        let reply = match serde_json::from_slice(&line) {
-            Ok(request) => answer(request).await,
+        let reply = match serde_json::from_slice::<Request>(&line) {
+            Ok(mut request) => {
+                drop(line);
+                if let Some((text, bytes)) = request.text() {
+                    if bytes > LONGEST as u64 {
+                        return Err(std::io::Error::other("too long a list"));
+                    }
+                    // At once, not by doubling; whoever may connect may deny the whole world anyway.
+                    text.reserve_exact(usize::try_from(bytes).unwrap_or(LONGEST));
+                    (&mut read).take(bytes).read_to_end(text).await?;
+                    if text.len() as u64 != bytes {
+                        return Err(std::io::ErrorKind::UnexpectedEof.into());
+                    }
+                }
+                answer(request).await
+            }
             Err(error) => Reply::One(Err(Failure {
                 kind: FailureKind::BadInput,
                 message: format!("the request can not be read: {error}"),
             })),
         };
         match reply {
-            Reply::One(outcome) => write.write_all(&lines(&[outcome])?).await?,
+            Reply::One(mut outcome) => {
+                write.write_all(&lines(std::slice::from_ref(&outcome))?).await?;
+                if let Ok(answer) = &mut outcome
+                    && let Some((text, _)) = answer.text()
+                {
+                    write.write_all(text).await?;
+                }
+            }
             Reply::Many(feed) => return stream_out(feed, read, write).await,
         }
     }

@@ -67,7 +67,9 @@ pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Offline, Of
     if let (true, Some(tables)) = (held, &mut tables) {
         let image = tables.enforced()?;
         held::configure(&mut config.xdp, &image, &tables.interfaces()?);
-        held::remember(&mut saved, &image, (world.clock)());
+        if held::remember(&mut saved, &image, (world.clock)()) {
+            store.iter().for_each(Store::distrust);
+        }
     }
     let mut engine = Engine::open(tables, &config, saved, store, world)?;
     if held {

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use gateway_common::outcome::DropReason;
 use ipnet::IpNet;
 
+use super::import::ImportArgs;
 use crate::config::defaults;
 use crate::dataplane::engine::LONGEST_BYPASS;
 
@@ -22,6 +23,18 @@ Exit codes:
   5  remembered, but not enforced: no gateway is attached, or no interface filtered
 
 Every command works with and without a running gateway; with none, it works on what is pinned in the kernel.";
+
+const IMPORT: &str = "\
+Examples:
+  gateway deny import drop.txt --reason 'our list' --ttl 7d
+  curl -s https://feed.example/list.csv | gateway deny import --format csv -
+  gateway deny import --replace --strict feed.json      all of it in one moment, or nothing
+
+Plain text is one network a line; `#` and `;` start a comment, which becomes the reason; `until=SECONDS` (since 1970)
+ends an entry. CSV takes the column named address, cidr, ip or network, or the first, and columns named reason, ttl and
+expires. JSON is an array of texts, or of objects with cidr, ip, address or value, and reason, ttl or expires.
+
+Bad lines are named, the first 20 of them, and left out (exit code 1); --strict takes all or nothing (exit code 2).";
 
 /// An edge gateway: packets filtered in the kernel, requests proxied above, one memory of who misbehaves.
 #[derive(Debug, Parser)]
@@ -112,17 +125,19 @@ Examples:
   gateway deny add 198.51.100.0/24 --confirm 60s     undoes itself unless ...
   gateway deny confirm                               ... this comes within the time
   gateway deny del 203.0.113.7
-  gateway deny import drop.txt        one network a line; `-` reads standard input
+  gateway deny import drop.txt        plain text, CSV or JSON; `-` reads standard input
+  gateway deny import --replace feed.csv    the list in the place of the old one, at once
   gateway deny export > backup.txt    what `import` reads again")]
     Deny {
         #[command(subcommand)]
-        command: RuleCommand,
+        command: DenyCommand,
     },
 
     /// Sources whose packets always pass. Allow wins over deny and block.
     #[command(after_help = "\
 Examples:
   gateway allow add 10.0.0.0/8 --reason 'office'
+  gateway allow import office.txt
   gateway allow list --json")]
     Allow {
         #[command(subcommand)]
@@ -210,7 +225,7 @@ fails. Changes nothing, and needs no running gateway.")]
 }
 
 #[derive(Clone, Debug, Subcommand)]
-pub enum RuleCommand {
+pub enum DenyCommand {
     /// Add networks, in force at once and remembered across restarts.
     Add(DenyArgs),
     /// Let denies stay that were added with --confirm; without a network, all that wait.
@@ -218,31 +233,21 @@ pub enum RuleCommand {
         #[arg(value_name = "CIDR", value_parser = network)]
         nets: Vec<IpNet>,
     },
-    /// Remove networks that were added by command.
-    #[command(alias = "delete", alias = "remove")]
-    Del {
-        #[arg(required = true, value_name = "CIDR", value_parser = network)]
-        nets: Vec<IpNet>,
-    },
-    /// Show every entry: from where it came, how long it lasts, how often it was met.
-    List,
-    /// Add networks from a file: one a line, `#` and `;` start a comment, `until=SECONDS` ends a line's entry.
-    Import {
-        /// A file, or `-` for standard input.
-        file: PathBuf,
-        #[command(flatten)]
-        how: HowArgs,
-    },
-    /// Print the commanded entries in the form that `import` reads.
-    Export,
-    /// Remove every entry that was added by command.
-    Flush,
+    #[command(flatten)]
+    Rule(RuleCommand),
 }
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum AllowCommand {
     /// Add networks, in force at once and remembered across restarts.
     Add(AddArgs),
+    #[command(flatten)]
+    Rule(RuleCommand),
+}
+
+/// What is said of either list.
+#[derive(Clone, Debug, Subcommand)]
+pub enum RuleCommand {
     /// Remove networks that were added by command.
     #[command(alias = "delete", alias = "remove")]
     Del {
@@ -251,16 +256,13 @@ pub enum AllowCommand {
     },
     /// Show every entry: from where it came, how long it lasts, how often it was met.
     List,
-}
-
-impl From<AllowCommand> for RuleCommand {
-    fn from(command: AllowCommand) -> Self {
-        match command {
-            AllowCommand::Add(add) => Self::Add(DenyArgs { add, confirm: None }),
-            AllowCommand::Del { nets } => Self::Del { nets },
-            AllowCommand::List => Self::List,
-        }
-    }
+    /// Add networks from a file of plain text, CSV or JSON. Those that lie side by side or in each other are joined.
+    #[command(after_help = IMPORT)]
+    Import(ImportArgs),
+    /// Print the commanded entries in the form that `import` reads.
+    Export,
+    /// Remove every entry that was added by command.
+    Flush,
 }
 
 /// What can be said of a deny.

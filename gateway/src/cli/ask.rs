@@ -39,9 +39,9 @@ pub fn load(args: &Args) -> Result<Config> {
 }
 
 /// Has `request` answered.
-pub fn ask(args: &Args, request: Request) -> Result<Answer> {
+pub fn ask(args: &Args, mut request: Request) -> Result<Answer> {
     if let Some(socket) = &args.socket {
-        return match client::ask(socket, &request) {
+        return match client::ask(socket, &mut request) {
             Err(ClientError::NotRunning) => Err(Failed::new(
                 Exit::Failed,
                 format!(
@@ -54,7 +54,7 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
     }
     let known = known::read(args)?;
     let socket = &known.config.admin.socket;
-    match client::ask(socket, &request) {
+    match client::ask(socket, &mut request) {
         Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
         outcome => {
             known.warn(None);

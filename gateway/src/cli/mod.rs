@@ -9,7 +9,7 @@ mod bypass;
 mod check;
 mod doctor;
 mod explain;
-mod import;
+pub mod import;
 mod known;
 mod operator;
 mod render;
@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command, RuleCommand};
+use args::{Args, Command};
 
 /// How a command ended. The numbers are part of the interface and listed in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,11 +95,8 @@ fn dispatch(args: &Args) -> Result<Exit> {
     match &args.command {
         Command::Run { ephemeral } => check::run(args, *ephemeral),
         Command::Check => check::check(args),
-        Command::Deny { command } => rules::run(args, crate::admin::api::RuleList::Deny, command),
-        Command::Allow { command } => {
-            let command = RuleCommand::from(command.clone());
-            rules::run(args, crate::admin::api::RuleList::Allow, &command)
-        }
+        Command::Deny { command } => rules::deny(args, command),
+        Command::Allow { command } => rules::allow(args, command),
         Command::Block { command } => rules::blocks(args, command),
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),

@@ -77,6 +77,10 @@ pub fn added(added: &Added) -> String {
         (0, known) => format!("nothing new, {} there already", networks(known)),
         (new, known) => format!("{} added, {known} there already", networks(new)),
     };
+    let what = match added.removed {
+        0 => what,
+        gone => format!("{what}, {} of before removed", networks(gone)),
+    };
     if !added.enforced {
         let _ = writeln!(
             out,
@@ -86,7 +90,11 @@ pub fn added(added: &Added) -> String {
     } else if added.failures.is_empty() {
         let _ = writeln!(out, "{what}, and in force");
     } else {
-        let _ = writeln!(out, "{what}, but {} not in force:", added.failures.len());
+        let _ = writeln!(
+            out,
+            "{what}, but {} not in force:",
+            added.failed.max(added.failures.len())
+        );
     }
     lines(&mut out, "  failed: ", &added.failures);
     lines(&mut out, NOT_FILTERED, &added.unfiltered);

@@ -1,34 +1,27 @@
 //! The verbs on lists, blocks and status: from what was typed to a request, from an answer to text and exit code.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Write as _};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::args::{AddArgs, Args, BlockCommand, DenyArgs, HowArgs, RuleCommand};
+use super::args::{AddArgs, AllowCommand, Args, BlockCommand, DenyArgs, DenyCommand, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
-use super::import::{self, Imported};
-use super::{Exit, Failed, Result, operator, print, print_json, render};
+use super::{Exit, Result, import, operator, print, print_json, render};
 use crate::admin::api::{AddRules, Added, Answer, EntryRow, ForwardedBlock, Removed, Request, RuleList};
 use crate::config::units::show_duration;
-use crate::dataplane::clock::Now;
 
-pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
+pub fn deny(args: &Args, command: &DenyCommand) -> Result<Exit> {
     match command {
-        RuleCommand::Add(DenyArgs {
+        DenyCommand::Add(DenyArgs {
             add: AddArgs { nets, how },
             confirm,
         }) => {
-            let order = order(list, nets.clone(), how);
+            let order = order(RuleList::Deny, nets.clone(), how);
             let request = match *confirm {
                 Some(within) => Request::AddUnconfirmed { order, within },
                 None => Request::AddRules(order),
             };
-            let Answer::Added(mut added) = ask(args, request)? else {
-                return Err(unexpected());
-            };
+            let mut added = add(args, request)?;
             if let Some(within) = confirm {
                 added.notes.push(format!(
                     "undone in {} unless you say `gateway deny confirm{}`",
@@ -38,7 +31,23 @@ pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
             }
             report_added(args, &added)
         }
-        RuleCommand::Confirm { nets } => confirm(args, nets),
+        DenyCommand::Confirm { nets } => confirm(args, nets),
+        DenyCommand::Rule(command) => rule(args, RuleList::Deny, command),
+    }
+}
+
+pub fn allow(args: &Args, command: &AllowCommand) -> Result<Exit> {
+    match command {
+        AllowCommand::Add(AddArgs { nets, how }) => {
+            let order = order(RuleList::Allow, nets.clone(), how);
+            report_added(args, &add(args, Request::AddRules(order))?)
+        }
+        AllowCommand::Rule(command) => rule(args, RuleList::Allow, command),
+    }
+}
+
+fn rule(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
+    match command {
         RuleCommand::Del { nets } => removed(
             args,
             Request::RemoveRules {
@@ -58,13 +67,8 @@ pub fn run(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
             }
             Ok(Exit::Done)
         }
-        RuleCommand::Export => {
-            let Entries { entries, .. } = entries(args, Request::ListRules { list })?;
-            let commanded = entries.iter().filter(|row| row.origin == "command");
-            print(&commanded.map(import::line).collect::<String>())?;
-            Ok(Exit::Done)
-        }
-        RuleCommand::Import { file, how } => import_list(args, list, file, how),
+        RuleCommand::Export => import::export(args, list),
+        RuleCommand::Import(order) => import::import(args, list, order),
     }
 }
 
@@ -99,14 +103,15 @@ fn order(list: RuleList, nets: Vec<IpNet>, how: &HowArgs) -> AddRules {
     }
 }
 
-fn add(args: &Args, order: AddRules) -> Result<Added> {
-    match ask(args, Request::AddRules(order))? {
+fn add(args: &Args, request: Request) -> Result<Added> {
+    match ask(args, request)? {
         Answer::Added(added) => Ok(added),
         _ => Err(unexpected()),
     }
 }
 
-fn report_added(args: &Args, added: &Added) -> Result<Exit> {
+/// Prints what came of adding rules; the exit code says how much of it.
+pub fn report_added(args: &Args, added: &Added) -> Result<Exit> {
     if args.json {
         print_json(added)?
     } else {
@@ -159,102 +164,6 @@ fn entries(args: &Args, request: Request) -> Result<Entries> {
         }),
         _ => Err(unexpected()),
     }
-}
-
-/// Entries with the same end and reason go in one order; a list has few of those.
-fn import_list(args: &Args, list: RuleList, file: &std::path::Path, how: &HowArgs) -> Result<Exit> {
-    let Imported {
-        entries,
-        repeated,
-        bad,
-        bad_count,
-    } = read(file)?;
-    let mut told = std::io::stderr();
-    for line in &bad {
-        let _ = writeln!(told, "gateway: {}: {line}", file.display());
-    }
-    if bad_count > bad.len() {
-        let _ = writeln!(
-            told,
-            "gateway: {}: and {} more bad lines",
-            file.display(),
-            bad_count - bad.len()
-        );
-    }
-    if entries.is_empty() {
-        return Err(Failed::new(
-            Exit::BadInput,
-            format!("{}: no network in it; nothing was changed", file.display()),
-        ));
-    }
-    let now = Now::read();
-    let mut ended = 0;
-    let mut orders: BTreeMap<(Option<u64>, Option<String>), Vec<IpNet>> = BTreeMap::new();
-    for (net, until, reason) in entries {
-        match import::left(until, now.wall_ms) {
-            Ok(_) => orders
-                .entry((until, how.reason.clone().or(reason)))
-                .or_default()
-                .push(net),
-            Err(()) => ended += 1,
-        }
-    }
-    let mut total = Added {
-        enforced: true,
-        ..Added::default()
-    };
-    for ((until, reason), nets) in orders {
-        let left = import::left(until, now.wall_ms).unwrap_or(None);
-        let order = AddRules {
-            reason,
-            ttl: how.ttl.or(left),
-            ..order(list, nets, how)
-        };
-        let added = add(args, order)?;
-        total.added += added.added;
-        total.already += added.already;
-        total.enforced &= added.enforced;
-        total.unfiltered = added.unfiltered;
-        total.failures.extend(added.failures);
-        total.notes.extend(added.notes);
-    }
-    if repeated > 0 {
-        total.notes.push(format!(
-            "{} an earlier line; the last holds",
-            counted(repeated, "line repeats", "lines repeat")
-        ));
-    }
-    if ended > 0 {
-        total.notes.push(format!(
-            "{} ended already; left out",
-            counted(ended, "entry had", "entries had")
-        ));
-    }
-    if bad_count > 0 {
-        total.notes.push(format!(
-            "{} left out",
-            counted(bad_count, "bad line was", "bad lines were")
-        ));
-    }
-    let exit = report_added(args, &total)?;
-    Ok(if bad_count > 0 && exit == Exit::Done {
-        Exit::Failed
-    } else {
-        exit
-    })
-}
-
-fn counted(n: usize, one: &str, more: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { more })
-}
-
-fn read(file: &std::path::Path) -> Result<Imported> {
-    let imported = if file.as_os_str() == "-" {
-        import::read(std::io::stdin().lock())
-    } else {
-        File::open(file).and_then(|file| import::read(BufReader::new(file)))
-    };
-    imported.map_err(|error| Failed::new(Exit::BadInput, format!("{}: {error}", file.display())))
 }
 
 pub fn blocks(args: &Args, command: &BlockCommand) -> Result<Exit> {

@@ -68,7 +68,16 @@ pub enum Change {
     Remove { list: List, net: IpNet },
     /// Switch to these settings at once. Two parts of them are the keeper's own and ignored here: `hash_key`, drawn
     /// once when the tables are made, and the bits of `feature::TABLES`, which follow what the tables hold.
+    /// Boxed: there is one of these to a million of the others.
     Settings(Box<Settings>),
+}
+
+impl Change {
+    /// Switch to these settings.
+    #[must_use]
+    pub fn settings(settings: Settings) -> Self {
+        Self::Settings(Box::new(settings))
+    }
 }
 
 /// Entries that speak of one address: in each list its own, and the network that speaks for it.
@@ -162,6 +171,25 @@ pub trait Backend: Send {
 
     /// Applies the changes in order. Goes on after a failure, and returns the index and reason of each.
     fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)>;
+
+    /// As [`Backend::apply`], but a packet meets all of the changes or none of them, however few they are. Puts and
+    /// removals are of different networks.
+    fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
+        self.apply(changes)
+    }
+
+    /// How many entries of each list (allow, deny, block) are there and have not ended.
+    fn live(&mut self, boot_ns: u64) -> Result<[usize; 3], Error> {
+        let image = self.enforced()?;
+        let live = |list: List| {
+            image
+                .list(list)
+                .values()
+                .filter(|rule| rule.live(boot_ns))
+                .count()
+        };
+        Ok([List::Allow, List::Deny, List::Block].map(live))
+    }
 
     /// What the program would find for one address.
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error>;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
 use ipnet::IpNet;
@@ -21,8 +22,8 @@ pub struct Entry {
     pub origin: Origin,
     /// `CLOCK_BOOTTIME` in nanoseconds, or [`NEVER`].
     pub deadline_ns: u64,
-    /// Free text of whoever made it.
-    pub reason: Option<String>,
+    /// Free text of whoever made it; a long list shares one.
+    pub reason: Option<Arc<str>>,
     /// For a strike, the number of the reject that tipped the scale.
     pub detail: u32,
     /// Denied by command although it cuts off someone protected.
@@ -83,8 +84,10 @@ impl Desired {
         cookies::complete(&mut self.settings, xdp, &config.listen, ability, kept);
         self.config_allow.clone_from(&xdp.allow);
         self.config_deny.clone_from(&xdp.deny);
-        self.config_allow.sort_unstable();
-        self.config_deny.sort_unstable();
+        for list in [&mut self.config_allow, &mut self.config_deny] {
+            list.sort_unstable();
+            list.dedup();
+        }
     }
 
     /// Has events written from now on, or no longer.
@@ -226,6 +229,38 @@ impl Desired {
         self.entries_mut(list).insert(net, entry);
     }
 
+    /// Adds many entries, sorted and each network once, as [`Desired::put`] does.
+    pub fn put_all(&mut self, list: List, entries: Vec<(IpNet, Entry)>) {
+        let rules = self.entries_mut(list);
+        if entries.len() < rules.len() / 8 {
+            rules.extend(entries);
+        } else {
+            // Both are sorted: joined at once, and packed.
+            let mut more: BTreeMap<_, _> = entries.into_iter().collect();
+            rules.append(&mut more);
+        }
+    }
+
+    /// Has each of these denies judged anew.
+    pub fn release<'a>(&mut self, list: List, nets: impl Iterator<Item = &'a IpNet>) {
+        if list == List::Deny && !self.held.is_empty() {
+            for net in nets {
+                self.held.remove(net);
+            }
+        }
+    }
+
+    /// Takes out every run-time entry of a list.
+    pub fn clear(&mut self, list: List) -> BTreeMap<IpNet, Entry> {
+        let gone = std::mem::take(self.entries_mut(list));
+        if list == List::Deny {
+            let config = &self.config_deny;
+            self.held
+                .retain(|net, _| config.binary_search(net).is_ok() || !gone.contains_key(net));
+        }
+        gone
+    }
+
     /// Removes a run-time entry; `None` if there was none.
     pub fn remove(&mut self, list: List, net: &IpNet) -> Option<Entry> {
         if list == List::Deny && !self.in_config(list, net) {
@@ -236,27 +271,21 @@ impl Desired {
 
     /// Forgets what has ended. Returns how many entries.
     pub fn expire(&mut self, boot_ns: u64) -> usize {
-        let before = self.allow.len() + self.deny.len() + self.block.len();
+        let mut gone = 0;
         for list in [List::Allow, List::Deny, List::Block] {
-            self.entries_mut(list).retain(|_, entry| entry.live(boot_ns));
+            let rules = self.entries_mut(list);
+            let before = rules.len();
+            if rules.values().any(|entry| !entry.live(boot_ns)) {
+                rules.retain(|_, entry| entry.live(boot_ns));
+            }
+            gone += before - rules.len();
         }
-        before - (self.allow.len() + self.deny.len() + self.block.len())
+        gone
     }
 
     /// Every entry of `list` that is in force, wherever it came from, with the network it is written for.
     pub fn all(&self, list: List, boot_ns: u64) -> impl Iterator<Item = (IpNet, Entry)> {
-        let config = self.config_list(list).iter().map(|net| {
-            (
-                *net,
-                Entry {
-                    origin: Origin::Config,
-                    deadline_ns: NEVER,
-                    reason: None,
-                    detail: 0,
-                    forced: false,
-                },
-            )
-        });
+        let config = self.config_list(list).iter().map(|net| (*net, configured()));
         let commands = self
             .entries(list)
             .iter()
@@ -267,46 +296,113 @@ impl Desired {
     /// The live entries of `list` that cover `addr`, the longest prefix first.
     #[must_use]
     pub fn covering(&self, list: List, addr: IpAddr, boot_ns: u64) -> Vec<(IpNet, Entry)> {
-        let mut found: Vec<_> = self
-            .all(list, boot_ns)
-            .filter(|(net, _)| net.contains(&addr))
-            .collect();
-        found.sort_by_key(|(net, entry)| (std::cmp::Reverse(net.prefix_len()), entry.origin));
+        let mut found = Vec::new();
+        for cover in covers(&IpNet::from(addr)) {
+            let first = found.len();
+            if self.in_config(list, &cover) {
+                found.push((cover, configured()));
+            }
+            let command = self.entries(list).get(&cover);
+            found.extend(command.filter(|e| e.live(boot_ns)).map(|e| (cover, e.clone())));
+            found[first..].sort_by_key(|(_, entry)| entry.origin);
+        }
         found
+    }
+
+    /// A network of `list` in force that is `net` or lies around it.
+    #[must_use]
+    pub fn around(&self, list: List, net: &IpNet, boot_ns: u64) -> Option<IpNet> {
+        covers(net).find(|cover| {
+            let command = self.entries(list).get(cover);
+            command.is_some_and(|entry| entry.live(boot_ns)) || self.in_config(list, cover)
+        })
+    }
+
+    /// A network of `list` in force that lies within `net`.
+    #[must_use]
+    pub fn inside(&self, list: List, net: &IpNet, boot_ns: u64) -> Option<IpNet> {
+        let last = IpNet::from(net.broadcast());
+        let config = self.config_list(list);
+        let first = config.partition_point(|other| other < net);
+        let configured = config.get(first).filter(|other| **other <= last).copied();
+        let mut commanded = self.entries(list).range(*net..=last);
+        configured.or_else(|| commanded.find_map(|(other, entry)| entry.live(boot_ns).then_some(*other)))
+    }
+
+    /// Entries of `list`, those that have ended and those that are there twice included.
+    #[must_use]
+    pub fn len(&self, list: List) -> usize {
+        self.config_list(list).len() + self.entries(list).len()
+    }
+
+    /// Whether `list` has no entry at all.
+    #[must_use]
+    pub fn is_empty(&self, list: List) -> bool {
+        self.config_list(list).is_empty() && self.entries(list).is_empty()
+    }
+
+    /// The rule that the tables should show for exactly `net`.
+    #[must_use]
+    pub fn rule(&self, list: List, net: &IpNet, boot_ns: u64) -> Option<Rule> {
+        if list == List::Deny && self.skipped.contains_key(net) {
+            return None;
+        }
+        if self.in_config(list, net) {
+            return Some(configured().rule());
+        }
+        let entry = self.entries(list).get(net).filter(|entry| entry.live(boot_ns));
+        entry.map(Entry::rule)
+    }
+
+    /// Every rule that the tables should show, in the order of networks, each network once.
+    pub fn rules(&self, list: List, boot_ns: u64) -> impl Iterator<Item = (IpNet, Rule)> {
+        let mut config = self.config_list(list).iter().copied().peekable();
+        let live = self.entries(list).iter();
+        let mut commands = live.filter(move |(_, entry)| entry.live(boot_ns)).peekable();
+        let joined = std::iter::from_fn(move || {
+            let first = match (config.peek(), commands.peek()) {
+                (Some(net), Some((other, _))) => *net <= **other,
+                (net, _) => net.is_some(),
+            };
+            if !first {
+                return commands.next().map(|(net, entry)| (*net, entry.rule()));
+            }
+            let net = config.next()?;
+            // A network that is both configured and commanded is there for good: the configuration has no end.
+            let _ = commands.next_if(|(other, _)| **other == net);
+            Some((net, configured().rule()))
+        });
+        let skips = list == List::Deny && !self.skipped.is_empty();
+        joined.filter(move |(net, _)| !skips || !self.skipped.contains_key(net))
     }
 
     /// The tables as they should be at `boot_ns`.
     #[must_use]
+    #[cfg(test)]
     pub fn image(&self, boot_ns: u64) -> Image {
-        let mut image = Image::default();
-        for list in [List::Allow, List::Deny, List::Block] {
-            let rules = image.list_mut(list);
-            for (net, entry) in self.entries(list) {
-                if entry.live(boot_ns) {
-                    rules.insert(*net, entry.rule());
-                }
-            }
-            // A network that is both configured and commanded is there for good: the configuration has no end.
-            for net in self.config_list(list) {
-                let rule = Rule {
-                    origin: Origin::Config as u32,
-                    ..Rule::default()
-                };
-                rules.insert(*net, rule);
-            }
-            if list == List::Deny {
-                for net in self.skipped.keys() {
-                    rules.remove(net);
-                }
-            }
+        let rules = |list| self.rules(list, boot_ns).collect();
+        Image {
+            settings: self.settings(boot_ns),
+            allow: rules(List::Allow),
+            deny: rules(List::Deny),
+            block: rules(List::Block),
         }
-        image.settings = self.settings(boot_ns);
-        image
+    }
+}
+
+/// What is to be said of an entry of the configuration.
+fn configured() -> Entry {
+    Entry {
+        origin: Origin::Config,
+        deadline_ns: NEVER,
+        reason: None,
+        detail: 0,
+        forced: false,
     }
 }
 
 /// `net` and every network around it.
-fn covers(net: &IpNet) -> impl Iterator<Item = IpNet> {
+pub fn covers(net: &IpNet) -> impl Iterator<Item = IpNet> {
     let addr = net.addr();
     let lengths = (0..=net.prefix_len()).rev();
     lengths.filter_map(move |length| IpNet::new(addr, length).ok().map(|cover| cover.trunc()))
@@ -328,6 +424,61 @@ mod tests {
             detail: 0,
             forced: false,
         }
+    }
+
+    #[test]
+    fn joined_lists_are_sorted_each_network_once_and_the_configuration_holds() {
+        let mut desired = Desired::default();
+        let config = crate::config::Config {
+            xdp: crate::config::model::Xdp {
+                deny: vec![net("192.0.2.0/24"), net("10.0.0.0/8"), net("10.0.0.0/8")],
+                ..crate::config::defaults::xdp()
+            },
+            ..crate::config::defaults::config()
+        };
+        desired.configure(&config, &Ability::Unknown, &Settings::default());
+        for text in ["10.0.0.0/8", "1.0.0.0/8", "172.16.0.0/12"] {
+            desired.put(List::Deny, net(text), entry(50));
+        }
+        desired.put(List::Deny, net("203.0.113.0/24"), entry(10));
+        let rules: Vec<_> = desired.rules(List::Deny, 20).collect();
+        let nets: Vec<String> = rules.iter().map(|(net, _)| net.to_string()).collect();
+        assert_eq!(nets, ["1.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.0.2.0/24"]);
+        assert_eq!(rules[1].1.origin, Origin::Config as u32);
+        for (net, rule) in &rules {
+            assert_eq!(desired.rule(List::Deny, net, 20).as_ref(), Some(rule));
+        }
+        assert_eq!(desired.rule(List::Deny, &net("203.0.113.0/24"), 20), None);
+        assert_eq!(
+            desired.around(List::Deny, &net("192.0.2.7/32"), 20),
+            Some(net("192.0.2.0/24"))
+        );
+        assert_eq!(
+            desired.inside(List::Deny, &net("172.0.0.0/8"), 20),
+            Some(net("172.16.0.0/12"))
+        );
+        assert_eq!(desired.inside(List::Deny, &net("203.0.113.0/24"), 20), None);
+    }
+
+    #[test]
+    fn many_at_once_are_as_one_by_one() {
+        let mut desired = Desired::default();
+        for text in ["10.0.0.0/8", "192.0.2.0/24"] {
+            desired.put(List::Deny, net(text), entry(50));
+        }
+        desired.put_all(
+            List::Deny,
+            vec![(net("1.0.0.0/8"), entry(60)), (net("10.0.0.0/8"), entry(70))],
+        );
+        let all: Vec<_> = desired
+            .entries(List::Deny)
+            .iter()
+            .map(|(net, e)| (net.to_string(), e.deadline_ns))
+            .collect();
+        let expected = [("1.0.0.0/8", 60), ("10.0.0.0/8", 70), ("192.0.2.0/24", 50)];
+        assert_eq!(all, expected.map(|(net, end)| (net.to_owned(), end)));
+        assert_eq!(desired.clear(List::Deny).len(), 3);
+        assert!(desired.is_empty(List::Deny));
     }
 
     #[test]

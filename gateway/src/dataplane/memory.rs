@@ -184,8 +184,8 @@ impl Backend for Memory {
         let mut failures = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             match change {
-                &Change::Put { list, net, rule } => {
-                    let net = canonical(net);
+                Change::Put { list, net, rule } => {
+                    let (list, net, rule) = (*list, canonical(*net), *rule);
                     if list == List::Block && net.prefix_len() != net.max_prefix_len() {
                         failures.push((index, Error::NotAnAddress { net }));
                         continue;
@@ -202,8 +202,8 @@ impl Backend for Memory {
                         },
                     );
                 }
-                &Change::Remove { list, net } => {
-                    self.image.list_mut(list).remove(&canonical(net));
+                Change::Remove { list, net } => {
+                    self.image.list_mut(*list).remove(&canonical(*net));
                 }
                 Change::Settings(wanted) => self.image.settings = keep_own(**wanted, &self.image.settings),
             }
@@ -282,7 +282,7 @@ mod tests {
             features: feature::SYN_LIMIT | feature::ADDRESSES4,
             ..Settings::default()
         };
-        memory.apply(&[deny, Change::Settings(Box::new(wanted))]);
+        memory.apply(&[deny, Change::settings(wanted)]);
         let settings = memory.settings().expect("memory");
         assert_eq!(settings.hash_key, [1, 2]);
         assert_eq!(settings.features, feature::SYN_LIMIT | feature::NETWORKS6);

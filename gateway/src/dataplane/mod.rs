@@ -13,6 +13,7 @@ mod found;
 pub mod handle;
 pub mod kernel;
 mod limits;
+pub mod lines;
 pub mod lock;
 pub mod memory;
 mod place;

@@ -1,11 +1,10 @@
 //! From the enforced state to the desired one: the list of changes, and their order. Pure.
 
-use std::collections::BTreeMap;
-
-use gateway_common::tables::{NEVER, Rule};
+use gateway_common::tables::{NEVER, Rule, Settings};
 use ipnet::IpNet;
 
 use super::backend::{Change, Image, List};
+use super::desired::Desired;
 use super::place::keep_own;
 
 /// Deadlines this close are the same one: a deadline that went through the disk comes back a little off.
@@ -17,40 +16,74 @@ const SAME_DEADLINE_NS: u64 = 2_000_000_000;
 /// and, last, allows. So at each step every address meets its old verdict or its new one: no reload opens a gap,
 /// and none shuts out an operator.
 #[must_use]
-pub fn diff(desired: &Image, enforced: &Image) -> Vec<Change> {
-    let mut changes = Vec::new();
-    put(List::Allow, desired, enforced, &mut changes);
-    if keep_own(desired.settings, &enforced.settings) != enforced.settings {
-        changes.push(Change::Settings(Box::new(desired.settings)));
-    }
-    put(List::Deny, desired, enforced, &mut changes);
-    put(List::Block, desired, enforced, &mut changes);
-    for list in [List::Block, List::Deny, List::Allow] {
-        remove(list, desired, enforced, &mut changes);
+pub fn diff(desired: &Desired, boot_ns: u64, enforced: &Image) -> Vec<Change> {
+    let lists = [List::Allow, List::Deny, List::Block];
+    let differ = |list: &List| desired.len(*list).abs_diff(enforced.list(*list).len());
+    let at_least = lists.iter().map(differ).sum();
+    compare(
+        at_least,
+        &desired.settings(boot_ns),
+        |list| desired.rules(list, boot_ns),
+        enforced,
+    )
+}
+
+/// What must be done so that exactly these networks of one list are as desired.
+#[must_use]
+pub fn diff_of<'a>(
+    desired: &Desired,
+    list: List,
+    nets: impl Iterator<Item = &'a IpNet>,
+    boot_ns: u64,
+    enforced: &Image,
+) -> Vec<Change> {
+    let step = |net: &IpNet| match (desired.rule(list, net, boot_ns), enforced.list(list).get(net)) {
+        (Some(rule), found) => put(list, *net, &rule, found),
+        (None, Some(_)) => Some(Change::Remove { list, net: *net }),
+        (None, None) => None,
+    };
+    nets.filter_map(step).collect()
+}
+
+/// Walks both sides of each list once, in the order of networks.
+fn compare<I: Iterator<Item = (IpNet, Rule)>>(
+    at_least: usize,
+    settings: &Settings,
+    wanted: impl Fn(List) -> I,
+    enforced: &Image,
+) -> Vec<Change> {
+    // A long list's changes are made room for at once.
+    let mut changes = Vec::with_capacity(at_least);
+    let [no_allow, no_deny, no_block] = [List::Allow, List::Deny, List::Block].map(|list| {
+        if list == List::Deny && keep_own(*settings, &enforced.settings) != enforced.settings {
+            changes.push(Change::settings(*settings));
+        }
+        let mut gone = Vec::new();
+        let mut there = enforced.list(list).iter().peekable();
+        for (net, rule) in wanted(list) {
+            while let Some((net, _)) = there.next_if(|(other, _)| **other < net) {
+                gone.push(Change::Remove { list, net: *net });
+            }
+            let found = there.next_if(|(other, _)| **other == net);
+            changes.extend(put(list, net, &rule, found.map(|(_, rule)| rule)));
+        }
+        gone.extend(there.map(|(net, _)| Change::Remove { list, net: *net }));
+        gone
+    });
+    for gone in [no_block, no_deny, no_allow] {
+        changes.extend(gone);
     }
     changes
 }
 
-fn put(list: List, desired: &Image, enforced: &Image, changes: &mut Vec<Change>) {
-    let there = enforced.list(list);
-    for (net, rule) in desired.list(list) {
-        let hits = match there.get(net) {
-            Some(found) if same(rule, found) => continue,
-            Some(found) => found.hits,
-            None => 0,
-        };
-        changes.push(Change::Put {
-            list,
-            net: *net,
-            rule: Rule { hits, ..*rule },
-        });
-    }
-}
-
-fn remove(list: List, desired: &Image, enforced: &Image, changes: &mut Vec<Change>) {
-    let wanted: &BTreeMap<IpNet, Rule> = desired.list(list);
-    let gone = enforced.list(list).keys().filter(|net| !wanted.contains_key(net));
-    changes.extend(gone.map(|net| Change::Remove { list, net: *net }));
+fn put(list: List, net: IpNet, rule: &Rule, found: Option<&Rule>) -> Option<Change> {
+    let hits = match found {
+        Some(found) if same(rule, found) => return None,
+        Some(found) => found.hits,
+        None => 0,
+    };
+    let rule = Rule { hits, ..*rule };
+    Some(Change::Put { list, net, rule })
 }
 
 fn same(a: &Rule, b: &Rule) -> bool {

@@ -1,11 +1,18 @@
-//! What operators commanded, on disk. Owns the file's form and its safe replacement; gives no meaning to entries.
+//! What operators commanded, on disk. Owns the file's form and its safe change; gives no meaning to entries.
 //!
-//! The file is replaced whole: written beside, flushed, renamed, the directory flushed. A crash leaves the old
-//! file or the new one. The lock is held by whoever may write, the daemon for its whole life.
+//! `rules.txt` is a list of *transactions*: lines that put or remove a rule, then a line with their number and
+//! checksum. One more rule costs one short append and flush, however long the list is. A crash leaves the file with or
+//! without the whole transaction: an unfinished one at the end never happened. When half of the file is history, and
+//! before anything is appended to a file that is not what was left, the file is replaced whole: written beside, flushed,
+//! renamed, the directory flushed. The lock is held by whoever may write, the daemon for its whole life.
 
+mod log;
+mod old;
+
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -13,23 +20,20 @@ use serde::{Deserialize, Serialize};
 use super::backend::List;
 use super::lock::{LockError, exclusive, of_process};
 use super::privilege;
+pub use log::Record;
 
-/// Version of the file's form.
-const VERSION: u32 = 1;
+/// Lines of history that are kept although nothing is left of them.
+const HISTORY: usize = 10_000;
 
 /// One commanded rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     pub list: RuleList,
     pub net: IpNet,
     /// Milliseconds since 1970; absent for no end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Arc<str>>,
     /// Denied although it cuts off someone protected.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
 }
 
@@ -48,13 +52,6 @@ impl From<RuleList> for List {
             RuleList::Deny => Self::Deny,
         }
     }
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Document {
-    version: u32,
-    rules: Vec<Saved>,
 }
 
 /// Why the state could not be read or written.
@@ -79,11 +76,21 @@ pub enum StoreError {
     Damaged { path: PathBuf, detail: String },
 }
 
+/// How the file was left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Left {
+    /// Bytes of whole transactions.
+    bytes: u64,
+    lines: usize,
+}
+
 /// The state directory, with the right to write to it.
 #[derive(Debug)]
 pub struct Store {
     file: PathBuf,
     directory: PathBuf,
+    /// `None` if the file must be written whole before anything is appended.
+    left: Cell<Option<Left>>,
     _lock: File,
 }
 
@@ -115,6 +122,7 @@ impl Store {
         Ok(Self {
             file: file_in(directory),
             directory: directory.to_owned(),
+            left: Cell::new(None),
             _lock: lock,
         })
     }
@@ -127,103 +135,98 @@ impl Store {
 
     /// What was saved last; empty if nothing ever was.
     pub fn load(&self) -> Result<Vec<Saved>, StoreError> {
-        read(&self.file)
+        let (saved, left) = read(&self.directory)?;
+        self.left.set(left);
+        Ok(saved)
+    }
+
+    /// Whether a change can be appended: the file is as it was left, and not mostly history. `live` rules are in it.
+    #[must_use]
+    pub fn takes_more(&self, live: usize) -> bool {
+        let size = || fs::metadata(&self.file).map(|data| data.len());
+        self.left.get().is_some_and(|left| {
+            left.lines <= 2 * live + HISTORY && size().is_ok_and(|size| size == left.bytes)
+        })
+    }
+
+    /// Has the file written whole before the next change: it does not hold what its owner knows.
+    pub fn distrust(&self) {
+        self.left.set(None);
+    }
+
+    /// Appends one transaction: all of it is on the disk, or an error comes back and none of it will ever be read.
+    pub fn append<'a>(&self, records: impl Iterator<Item = Record<'a>>) -> Result<(), StoreError> {
+        // Until it is known to have worked, nothing may be appended after it.
+        let Some(left) = self.left.take() else {
+            let cause = std::io::Error::other("it was not written whole before");
+            return Err(io("append to", &self.file)(cause));
+        };
+        let file = OpenOptions::new().append(true).open(&self.file);
+        let file = file.map_err(io("open", &self.file))?;
+        let written = log::transaction(&file, records).and_then(|more| {
+            file.sync_data()?;
+            Ok(more)
+        });
+        match written {
+            Ok((bytes, lines)) => {
+                self.left.set(Some(Left {
+                    bytes: left.bytes + bytes,
+                    lines: left.lines + lines,
+                }));
+                Ok(())
+            }
+            Err(error) => {
+                // What can not be taken back is without its last line, and is not read; the next change writes anew.
+                if file.set_len(left.bytes).and_then(|()| file.sync_data()).is_ok() {
+                    self.left.set(Some(left));
+                }
+                Err(io("append to", &self.file)(error))
+            }
+        }
     }
 
     /// Replaces what was saved.
-    pub fn save(&self, rules: Vec<Saved>) -> Result<(), StoreError> {
-        let text = serde_json::to_vec(&Document {
-            version: VERSION,
-            rules,
-        })
-        .map_err(|error| io("write", &self.file)(error.into()))?;
-        let beside = self.directory.join("rules.json.new");
-        let mut file = File::create(&beside).map_err(io("create", &beside))?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(io("write", &beside))?;
+    pub fn replace<'a>(&self, rules: impl Iterator<Item = Record<'a>>) -> Result<(), StoreError> {
+        let beside = self.directory.join("rules.txt.new");
+        let file = File::create(&beside).map_err(io("create", &beside))?;
+        let written = log::whole(&file, rules).and_then(|written| {
+            file.sync_all()?;
+            Ok(written)
+        });
+        let (bytes, lines) = written.map_err(io("write", &beside))?;
         fs::rename(&beside, &self.file).map_err(io("replace", &self.file))?;
+        old::forget(&self.directory);
         File::open(&self.directory)
             .and_then(|dir| dir.sync_all())
-            .map_err(io("flush", &self.directory))
+            .map_err(io("flush", &self.directory))?;
+        self.left.set(Some(Left { bytes, lines }));
+        Ok(())
     }
 }
 
 fn file_in(directory: &Path) -> PathBuf {
-    directory.join("rules.json")
+    directory.join("rules.txt")
 }
 
 /// Reads the saved rules without the right to write; empty if nothing ever was saved.
 pub fn peek(directory: &Path) -> Result<Vec<Saved>, StoreError> {
-    read(&file_in(directory))
+    Ok(read(directory)?.0)
 }
 
-fn read(file: &Path) -> Result<Vec<Saved>, StoreError> {
-    let text = match fs::read(file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io("read", file)(error)),
+fn read(directory: &Path) -> Result<(Vec<Saved>, Option<Left>), StoreError> {
+    let file = file_in(directory);
+    let bytes = match fs::read(&file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok((old::read(directory)?, None));
+        }
+        Err(error) => return Err(io("read", &file)(error)),
     };
-    let damaged = |detail: String| StoreError::Damaged {
-        path: file.to_owned(),
-        detail,
-    };
-    let document: Document = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
-    if document.version != VERSION {
-        return Err(damaged(format!(
-            "form {} is not known to this version",
-            document.version
-        )));
+    match log::read(&bytes) {
+        Ok((saved, bytes, lines)) => Ok((saved, Some(Left { bytes, lines }))),
+        Err(detail) => Err(StoreError::Damaged { path: file, detail }),
     }
-    Ok(document.rules)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(net: &str) -> Saved {
-        Saved {
-            list: RuleList::Deny,
-            net: net.parse().expect("a network"),
-            until_ms: Some(5),
-            reason: Some("test".to_owned()),
-            forced: false,
-        }
-    }
-
-    #[test]
-    fn what_is_saved_is_loaded() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let store = Store::lock(&dir.path().join("state")).expect("the lock");
-        assert_eq!(store.load().expect("nothing yet"), []);
-        store.save(vec![rule("10.0.0.0/8")]).expect("saved");
-        assert_eq!(store.load().expect("loaded"), [rule("10.0.0.0/8")]);
-    }
-
-    #[test]
-    fn a_second_writer_is_refused_until_the_first_is_gone() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let first = Store::lock(dir.path()).expect("the lock");
-        assert!(matches!(Store::lock(dir.path()), Err(StoreError::Locked { .. })));
-        drop(first);
-        Store::lock(dir.path()).expect("the lock, freed");
-    }
-
-    #[test]
-    fn a_damaged_file_is_an_error_and_not_an_empty_list() {
-        let dir = tempfile::tempdir().expect("a directory");
-        for text in [
-            "",
-            "{",
-            r#"{"version":9,"rules":[]}"#,
-            r#"{"version":1,"rules":[{"net":"x"}]}"#,
-        ] {
-            fs::write(file_in(dir.path()), text).expect("written");
-            assert!(
-                matches!(peek(dir.path()), Err(StoreError::Damaged { .. })),
-                "{text:?}"
-            );
-        }
-    }
-}
+mod tests;

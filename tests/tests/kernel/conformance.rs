@@ -32,7 +32,7 @@ fn a_denied_source_is_dropped_whatever_the_protocol_and_behind_tags() {
         "2001:db8::7/128",
         "2001:db8:1::/48",
     ];
-    let mut changes = vec![Change::Settings(Box::new(settings))];
+    let mut changes = vec![Change::settings(settings)];
     changes.extend(deny.iter().map(|net| put(List::Deny, net)));
     apply(&mut kernel, &changes);
     let sources = [
@@ -80,7 +80,7 @@ fn a_flood_of_spoofed_sources_leaves_bans_blocks_and_allows_as_they_are() {
     apply(
         &mut kernel,
         &[
-            Change::Settings(Box::new(settings)),
+            Change::settings(settings),
             put(List::Deny, "192.0.2.1/32"),
             put(List::Deny, "198.51.100.0/24"),
             put(List::Allow, "192.0.2.2/32"),
@@ -133,7 +133,7 @@ fn no_packet_puts_anyone_into_a_list() {
         features: feature::SYN_LIMIT,
         ..Settings::default()
     };
-    apply(&mut kernel, &[Change::Settings(Box::new(settings))]);
+    apply(&mut kernel, &[Change::settings(settings)]);
     let before = image(&mut kernel);
     // FIN, RST and UDP from whom nobody shook hands with, and every lie of the table.
     for case in cases().iter().filter(|case| case.frame.len() >= SHORTEST) {
@@ -153,10 +153,7 @@ fn counters_of_all_processors_add_up_to_the_packets_sent() {
     };
     apply(
         &mut kernel,
-        &[
-            Change::Settings(Box::new(settings)),
-            put(List::Deny, "192.0.2.1/32"),
-        ],
+        &[Change::settings(settings), put(List::Deny, "192.0.2.1/32")],
     );
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let denied = Frame::v4("192.0.2.1").tcp(ACK).bytes();

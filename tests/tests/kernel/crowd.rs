@@ -15,7 +15,7 @@ fn crowded_tables_hold_what_they_were_given() {
     let mut denied: BTreeSet<IpAddr> = BTreeSet::new();
     apply(
         &mut kernel,
-        &[switch_to(Settings {
+        &[Change::settings(Settings {
             ready: 1,
             ..Settings::default()
         })],
@@ -91,7 +91,7 @@ fn a_race_between_processors_gives_a_source_at_most_a_burst_for_each() {
         ..Settings::default()
     };
     settings.limits[limit::SYN as usize] = Limit::new(cost, 32, 64);
-    apply(&mut kernel, &[switch_to(settings)]);
+    apply(&mut kernel, &[Change::settings(settings)]);
     let frame = Frame::v4("198.51.100.77").tcp(SYN).bytes();
     let mut kernels: Vec<Kernel> = (0..THREADS).map(|_| pins.load()).collect();
     let together = std::sync::Barrier::new(kernels.len());

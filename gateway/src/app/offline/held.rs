@@ -28,8 +28,10 @@ pub(super) fn configure(xdp: &mut Xdp, image: &Image, attached: &[Attachment]) {
     xdp.deny = configured(List::Deny);
 }
 
-/// Adds the commanded rules that the tables show and `saved` does not: the state directory may be another one.
-pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
+/// Adds the commanded rules that the tables show and `saved` does not: the state directory may be another one. Whether
+/// there were any.
+pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) -> bool {
+    let before = saved.len();
     let known: HashSet<_> = saved.iter().map(|rule| (rule.list, rule.net)).collect();
     for list in [RuleList::Allow, RuleList::Deny] {
         for (net, rule) in image.list(list.into()) {
@@ -46,6 +48,7 @@ pub(super) fn remember(saved: &mut Vec<Saved>, image: &Image, now: Now) {
             }
         }
     }
+    saved.len() > before
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use gateway_common::tables::{Origin, Rule};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Change, Engine, List, Refusal};
+use super::{Applied, Change, Engine, List, Refusal, told};
 use crate::dataplane::clock::Now;
-use crate::dataplane::desired::Entry;
+use crate::dataplane::desired::{Entry, covers};
 
 /// An order to block the address of a socket whose handshake was completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Engine {
         let entry = Entry {
             origin: order.origin,
             deadline_ns: now.after(order.lasts),
-            reason: Some(order.reason.clone()),
+            reason: Some(order.reason.as_str().into()),
             detail: order.detail,
             forced: false,
         };
@@ -96,17 +96,19 @@ impl Engine {
                 outcome.missing.push(addr)
             }
         }
-        outcome.failures = self.enforce(now).failures;
+        let nets: Vec<IpNet> = addrs.iter().map(|addr| addr.to_canonical().into()).collect();
+        outcome.failures = self.enforce_only(List::Block, &nets, now).failures;
         outcome
     }
 
     /// An allow rule ends the blocks under it: they would have no effect, and must not come back when it goes.
     pub(super) fn lift_blocks_under(&mut self, nets: &[IpNet], now: Now) -> Vec<String> {
         let blocks = self.desired.entries(List::Block).keys();
-        let under: Vec<IpNet> = blocks
-            .filter(|block| nets.iter().any(|net| net.contains(*block)))
-            .copied()
-            .collect();
+        // Sorted, so that a long list costs each block a few steps.
+        let mut nets = nets.to_vec();
+        nets.sort_unstable();
+        let over = |block: &IpNet| covers(block).any(|cover| nets.binary_search(&cover).is_ok());
+        let under: Vec<IpNet> = blocks.filter(|block| over(block)).copied().collect();
         for block in &under {
             self.desired.remove(List::Block, block);
             self.world.events.unblocked(block.addr());
@@ -114,10 +116,9 @@ impl Engine {
         if under.is_empty() {
             return Vec::new();
         }
-        let mut notes: Vec<String> = under
-            .iter()
-            .map(|block| format!("the block of {} is lifted", block.addr()))
-            .collect();
+        let lifted = under.iter();
+        let lifted = lifted.map(|block| format!("the block of {} is lifted", block.addr()));
+        let mut notes = told(under.len(), lifted);
         notes.extend(self.enforce(now).failures);
         notes
     }

@@ -12,9 +12,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::Coverage;
-use super::{AddRules, Added, Engine, List, Refusal};
+use super::{AddRules, Added, Engine, List, Refusal, record};
 use crate::dataplane::clock::Now;
-use crate::dataplane::desired::{Desired, Entry};
+use crate::dataplane::desired::Entry;
 use crate::dataplane::store::{RuleList, StoreError};
 
 /// The file in the state directory.
@@ -115,9 +115,9 @@ impl Engine {
         let all: Vec<IpNet> = self.unconfirmed.keys().copied().collect();
         let nets = if nets.is_empty() { &all } else { nets };
         let mut outcome = Confirmed::default();
-        let mut desired: Desired = self.desired.clone();
+        let mut entries = Vec::new();
         for net in nets {
-            let entry = desired.entries(List::Deny).get(net).cloned();
+            let entry = self.desired.entries(List::Deny).get(net).cloned();
             let (Some(waiting), Some(entry), true) = (self.unconfirmed.get(net), entry, self.waits(net))
             else {
                 outcome.missing.push(format!(
@@ -126,17 +126,20 @@ impl Engine {
                 continue;
             };
             let deadline_ns = waiting.then_ns;
-            desired.put(List::Deny, *net, Entry { deadline_ns, ..entry });
+            entries.push((*net, Entry { deadline_ns, ..entry }));
             outcome.confirmed.push(*net);
         }
         if !outcome.confirmed.is_empty() {
-            self.save(&desired, now)?;
-            self.desired = desired;
-            for net in &outcome.confirmed {
-                self.unconfirmed.remove(net);
+            let puts = entries
+                .iter()
+                .map(|(net, entry)| record(RuleList::Deny, *net, entry, now));
+            self.save(puts, now)?;
+            for (net, entry) in entries {
+                self.desired.put(List::Deny, net, entry);
+                self.unconfirmed.remove(&net);
             }
             self.save_unconfirmed(now)?;
-            outcome.failures = self.enforce(now).failures;
+            outcome.failures = self.enforce_only(List::Deny, &outcome.confirmed, now).failures;
             let found = self.not_found(List::Deny, &outcome.confirmed, now.boot_ns)?;
             outcome.failures.extend(found);
         }

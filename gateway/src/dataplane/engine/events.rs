@@ -27,11 +27,11 @@ impl Engine {
             ..there
         };
         if wanted != there {
-            let change = [Change::Settings(Box::new(wanted))];
+            let change = [Change::settings(wanted)];
             if let Some((_, error)) = tables.apply(&change).pop() {
                 return Err(error);
             }
-            super::remember(&mut self.enforced, &change[0]);
+            super::remember(&mut self.enforced, change.iter());
         }
         Ok(event_interval_ns)
     }

@@ -4,6 +4,7 @@
 //! tables when no daemon is there. Knows no socket, no request, no file format of the configuration.
 
 mod blocks;
+mod bulk;
 mod bypass;
 mod confirm;
 mod events;
@@ -15,11 +16,13 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use gateway_common::tables::{NEVER, Origin, feature};
+use gateway_common::tables::{NEVER, Origin, Rule, feature};
 use ipnet::IpNet;
 
 pub use blocks::{BlockOrder, Unblocked};
+pub use bulk::ImportRules;
 pub use bypass::{Bypass, Bypassed, LONGEST_BYPASS};
 pub use confirm::Confirmed;
 use interfaces::Interfaces;
@@ -34,8 +37,13 @@ use super::desired::{BypassUntil, Desired, Entry};
 use super::place::keep_own;
 use super::plan;
 use super::protected::{Host, Why};
-use super::store::{RuleList, Saved, Store, StoreError};
+use super::store::{Record, RuleList, Saved, Store, StoreError};
 use crate::config::model::Config;
+
+/// Failures and notes told one by one: with the line that counts the rest, as many as the command line shows.
+const TOLD: usize = 9;
+/// So many changes are worth a line in the log.
+const MANY: usize = 10_000;
 
 /// What the rest of the gateway wants to hear of blocks.
 pub trait Events: Send {
@@ -74,6 +82,8 @@ pub enum Refusal {
     Allowed { addr: IpAddr, rule: IpNet },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error("line {line} of the list can not be read: {why}")]
+    Unreadable { line: usize, why: String },
     #[error("this needs the state directory, which is open for reading only")]
     ReadOnly,
     #[error(transparent)]
@@ -103,7 +113,11 @@ impl std::fmt::Debug for World {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     pub changes: usize,
-    /// Changes that failed, as text; they stay desired and are tried again.
+    /// How long writing the tables took.
+    pub took: Duration,
+    /// Changes that failed; they stay desired and are tried again.
+    pub failed: usize,
+    /// The first of them as text, and how many more there are.
     pub failures: Vec<String>,
     /// Denies that are skipped from now on, since they would cut off someone protected.
     pub newly_skipped: Vec<String>,
@@ -122,6 +136,7 @@ pub struct Engine {
     /// Whether SYNs can be answered by cookies, as of the last configuration.
     cookies: Ability,
     world: World,
+    failed: usize,
     failures: Vec<String>,
     dropped_orders: u64,
     /// When to say again that a bypass is on.
@@ -135,9 +150,8 @@ pub struct Engine {
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Engine")
-            .field("desired", &self.desired)
             .field("failures", &self.failures)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,17 +175,14 @@ impl Engine {
             .as_mut()
             .map_or(Ability::Unknown, |tables| tables.cookies(&config.xdp));
         desired.configure(config, &cookies, &enforced.settings);
-        for rule in saved {
-            let deadline_ns = rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until));
-            let entry = Entry {
-                origin: Origin::Command,
-                deadline_ns,
-                reason: rule.reason,
-                detail: 0,
-                forced: rule.forced,
-            };
-            desired.put(rule.list.into(), rule.net, entry);
+        for rules in [RuleList::Allow, RuleList::Deny] {
+            let of_list = saved.iter().filter(|rule| rule.list == rules);
+            let mut entries: Vec<(IpNet, Entry)> = Vec::with_capacity(of_list.clone().count());
+            entries.extend(of_list.map(|rule| (rule.net, commanded(rule, now))));
+            bulk::sort(&mut entries);
+            desired.put_all(rules.into(), entries);
         }
+        drop(saved);
         for (net, rule) in &enforced.block {
             if rule.deadline_ns != NEVER && rule.live(now.boot_ns) {
                 let origin = Origin::from_number(rule.origin).unwrap_or(Origin::Strike);
@@ -202,6 +213,7 @@ impl Engine {
             interfaces: Interfaces::of(&config.xdp),
             cookies,
             world,
+            failed: 0,
             failures: Vec::new(),
             dropped_orders: 0,
             remind_ns: 0,
@@ -226,6 +238,8 @@ impl Engine {
         let now = (self.world.clock)();
         self.desired.expire(now.boot_ns);
         if let Some(tables) = &mut self.tables {
+            // A million entries are not held twice.
+            self.enforced = Image::default();
             self.enforced = tables.enforced()?;
         }
         Ok(self.enforce(now))
@@ -234,8 +248,32 @@ impl Engine {
     /// Brings the tables from what they are known to hold to what is desired.
     fn enforce(&mut self, now: Now) -> Applied {
         let newly_skipped = self.guard();
-        let desired = self.desired.image(now.boot_ns);
-        let changes = plan::diff(&desired, &self.enforced);
+        let changes = plan::diff(&self.desired, now.boot_ns, &self.enforced);
+        Applied {
+            newly_skipped,
+            ..self.apply(&changes)
+        }
+    }
+
+    /// As [`Engine::enforce`], all at once for every packet.
+    fn enforce_at_once(&mut self, now: Now) -> Applied {
+        let newly_skipped = self.guard();
+        let changes = plan::diff(&self.desired, now.boot_ns, &self.enforced);
+        Applied {
+            newly_skipped,
+            ..self.carry_out(&changes, |tables, changes| tables.apply_at_once(changes))
+        }
+    }
+
+    /// As [`Engine::enforce`] when only these networks of one list have changed: costs as much as they are many.
+    fn enforce_only(&mut self, list: List, nets: &[IpNet], now: Now) -> Applied {
+        let before: Vec<IpNet> = self.desired.skipped().keys().copied().collect();
+        let newly_skipped = self.guard();
+        let changes = if self.desired.skipped().keys().eq(before.iter()) {
+            plan::diff_of(&self.desired, list, nets.iter(), now.boot_ns, &self.enforced)
+        } else {
+            plan::diff(&self.desired, now.boot_ns, &self.enforced)
+        };
         Applied {
             newly_skipped,
             ..self.apply(&changes)
@@ -243,25 +281,45 @@ impl Engine {
     }
 
     fn apply(&mut self, changes: &[Change]) -> Applied {
+        self.carry_out(changes, |tables, changes| tables.apply(changes))
+    }
+
+    fn carry_out(
+        &mut self,
+        changes: &[Change],
+        apply: impl FnOnce(&mut dyn Backend, &[Change]) -> Vec<(usize, Error)>,
+    ) -> Applied {
         let Some(tables) = &mut self.tables else {
             return Applied::default();
         };
-        let failed = tables.apply(changes);
-        let mut failures = failed.iter().peekable();
-        for (index, change) in changes.iter().enumerate() {
-            if failures.next_if(|(failed, _)| *failed == index).is_none() {
-                remember(&mut self.enforced, change);
-            }
+        let began_ns = (self.world.clock)().boot_ns;
+        let failed = apply(&mut **tables, changes);
+        let took = Duration::from_nanos((self.world.clock)().boot_ns.saturating_sub(began_ns));
+        if changes.len() >= MANY {
+            let (changes, took_ms) = (changes.len(), took.as_millis());
+            tracing::info!(target: "gateway::dataplane", changes, took_ms, "written to the tables");
         }
-        self.failures = failed
+        let mut failures = failed.iter().peekable();
+        let done = changes
             .iter()
-            .map(|(index, error)| format!("{}: {error}", describe(&changes[*index])))
-            .collect();
+            .enumerate()
+            .filter(|(index, _)| failures.next_if(|(failed, _)| failed == index).is_none())
+            .map(|(_, change)| change);
+        remember(&mut self.enforced, done);
+        self.failed = failed.len();
+        self.failures = told(
+            failed.len(),
+            failed
+                .iter()
+                .map(|(index, error)| format!("{}: {error}", describe(&changes[*index]))),
+        );
         for failure in self.failures.iter().take(5) {
-            tracing::error!(target: "gateway::dataplane", %failure, total = self.failures.len(), "a change was not enforced");
+            tracing::error!(target: "gateway::dataplane", %failure, total = self.failed, "a change was not enforced");
         }
         Applied {
             changes: changes.len() - failed.len(),
+            took,
+            failed: failed.len(),
             failures: self.failures.clone(),
             newly_skipped: Vec::new(),
         }
@@ -284,14 +342,14 @@ impl Engine {
     #[must_use]
     pub fn sizes(&self, list: List) -> (usize, usize) {
         let now = (self.world.clock)();
-        let desired = self.desired.image(now.boot_ns).list(list).len();
+        let desired = self.desired.rules(list, now.boot_ns).count();
         (desired, self.enforced.list(list).len())
     }
 
     /// Changes that failed when last tried.
     #[must_use]
     pub fn failures(&self) -> usize {
-        self.failures.len()
+        self.failed
     }
 
     /// Block orders lost as the queue was full.
@@ -300,32 +358,79 @@ impl Engine {
         self.dropped_orders
     }
 
-    fn save(&self, desired: &Desired, now: Now) -> Result<(), Refusal> {
+    /// Remembers a change on disk, before it is made.
+    fn save<'a>(&self, change: impl Iterator<Item = Record<'a>>, now: Now) -> Result<(), Refusal> {
         let store = self.store.as_ref().ok_or(Refusal::ReadOnly)?;
-        let mut rules = Vec::new();
-        for list in [RuleList::Allow, RuleList::Deny] {
-            rules.extend(desired.entries(list.into()).iter().map(|(net, entry)| Saved {
-                list,
-                net: *net,
-                until_ms: (entry.deadline_ns != NEVER).then(|| now.wall_of_boot(entry.deadline_ns)),
-                reason: entry.reason.clone(),
-                forced: entry.forced,
-            }));
+        let lists = [RuleList::Allow, RuleList::Deny];
+        let rules = |list: RuleList| self.desired.entries(list.into());
+        if !store.takes_more(lists.iter().map(|list| rules(*list).len()).sum()) {
+            let all = lists.into_iter().flat_map(|list| {
+                let live = rules(list).iter().filter(|(_, entry)| entry.live(now.boot_ns));
+                live.map(move |(net, entry)| record(list, *net, entry, now))
+            });
+            store.replace(all)?;
         }
-        Ok(store.save(rules)?)
+        Ok(store.append(change)?)
     }
 }
 
-fn remember(enforced: &mut Image, change: &Change) {
-    match change {
-        &Change::Put { list, net, rule } => {
-            enforced.list_mut(list).insert(net, rule);
-        }
-        &Change::Remove { list, net } => {
-            enforced.list_mut(list).remove(&net);
-        }
-        Change::Settings(settings) => enforced.settings = keep_own(**settings, &enforced.settings),
+fn commanded(rule: &Saved, now: Now) -> Entry {
+    Entry {
+        origin: Origin::Command,
+        deadline_ns: rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until)),
+        reason: rule.reason.clone(),
+        detail: 0,
+        forced: rule.forced,
     }
+}
+
+fn record(list: RuleList, net: IpNet, entry: &Entry, now: Now) -> Record<'_> {
+    Record::Put {
+        list,
+        net,
+        until_ms: (entry.deadline_ns != NEVER).then(|| now.wall_of_boot(entry.deadline_ns)),
+        forced: entry.forced,
+        reason: entry.reason.as_deref(),
+    }
+}
+
+/// The first few of `all`, and how many more there are.
+fn told(count: usize, all: impl Iterator<Item = String>) -> Vec<String> {
+    let mut told: Vec<String> = all.take(TOLD).collect();
+    if count > told.len() {
+        told.push(format!("and {} more", count - told.len()));
+    }
+    told
+}
+
+fn remember<'a>(enforced: &mut Image, changes: impl Iterator<Item = &'a Change>) {
+    let mut changes = changes.peekable();
+    while let Some(change) = changes.next() {
+        match change {
+            Change::Put { list, net, rule } => {
+                // A run of puts into one list is in the order of networks: joined at once, and packed.
+                let run = std::iter::from_fn(|| match changes.next_if(|next| is_put(next, *list))? {
+                    Change::Put { net, rule, .. } => Some((*net, *rule)),
+                    Change::Remove { .. } | Change::Settings(_) => None,
+                });
+                let mut run: BTreeMap<IpNet, Rule> = std::iter::once((*net, *rule)).chain(run).collect();
+                let known = enforced.list_mut(*list);
+                if run.len() < known.len() / 8 {
+                    known.extend(run);
+                } else {
+                    known.append(&mut run);
+                }
+            }
+            Change::Remove { list, net } => {
+                enforced.list_mut(*list).remove(net);
+            }
+            Change::Settings(settings) => enforced.settings = keep_own(**settings, &enforced.settings),
+        }
+    }
+}
+
+fn is_put(change: &Change, of: List) -> bool {
+    matches!(change, Change::Put { list, .. } if *list == of)
 }
 
 fn describe(change: &Change) -> String {

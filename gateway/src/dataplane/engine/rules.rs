@@ -1,5 +1,6 @@
 //! Operators' rules: adding, removing, flushing.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,9 +8,11 @@ use gateway_common::tables::{NEVER, Origin, Rule};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::bulk::Puts;
 use super::interfaces::Coverage;
-use super::{Applied, Engine, List, Refusal};
-use crate::dataplane::desired::{Desired, Entry};
+use super::view::is_zero;
+use super::{Engine, List, Record, Refusal};
+use crate::dataplane::desired::Entry;
 use crate::dataplane::store::RuleList;
 
 /// Beyond this many networks the system calls' success is taken as proof instead of a second look.
@@ -40,12 +43,21 @@ pub struct Added {
     /// Networks that were: their end and reason are now those of this order.
     #[serde(default)]
     pub already: usize,
+    /// Networks that were and are not any more, since the list was replaced.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub removed: usize,
+    /// How long writing the tables took, in milliseconds.
+    #[serde(default)]
+    pub tables_ms: u64,
     /// Whether a gateway is there to enforce the rules, and filters an interface; if not they are remembered.
     pub enforced: bool,
     /// `eth0: reason` for each configured interface that is not filtered.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub unfiltered: Vec<String>,
     /// Rules that the tables did not take. They are remembered and tried again.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub failed: usize,
+    /// The first of them, each with the reason.
     pub failures: Vec<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
@@ -72,72 +84,42 @@ impl Engine {
     /// All or nothing as far as refusals go: if one network is protected, nothing changes.
     pub fn add_rules(&mut self, order: AddRules) -> Result<Added, Refusal> {
         let now = (self.world.clock)();
-        if order.list == RuleList::Deny && !order.force {
-            let protected = self.protected(&order.operators);
-            for net in &order.nets {
-                if let Some(why) = protected.cut_off(net, |shared| self.desired.allows(shared)) {
-                    let (net, why) = (*net, why.clone());
-                    return Err(Refusal::Protected { net, why });
-                }
-            }
-        }
-        let deadline_ns = order.ttl.map_or(NEVER, |ttl| now.after(ttl));
-        let mut desired = self.desired.clone();
-        desired.expire(now.boot_ns);
-        let before = desired.entries(order.list.into()).len();
-        for net in &order.nets {
-            let reason = order.reason.clone();
-            desired.put(
-                order.list.into(),
-                *net,
-                Entry {
-                    origin: Origin::Command,
-                    deadline_ns,
-                    reason,
-                    detail: 0,
-                    forced: order.force,
-                },
-            );
-        }
-        let added = desired.entries(order.list.into()).len() - before;
-        self.save(&desired, now)?;
-        self.desired = desired;
-        let mut notes = self.notes_on_added(&order, now.boot_ns);
-        let Applied {
-            mut failures,
-            newly_skipped,
-            ..
-        } = self.enforce(now);
-        notes.extend(newly_skipped);
-        failures.extend(self.not_found(order.list.into(), &order.nets, now.boot_ns)?);
-        failures.dedup();
-        if order.list == RuleList::Allow {
-            notes.extend(self.lift_blocks_under(&order.nets, now));
-        }
-        let Coverage { enforced, unfiltered } = self.coverage()?;
+        let entry = Entry {
+            origin: Origin::Command,
+            deadline_ns: order.ttl.map_or(NEVER, |ttl| now.after(ttl)),
+            reason: order.reason.as_deref().map(Into::into),
+            detail: 0,
+            forced: order.force,
+        };
+        let named = order.nets.len();
+        let puts = Puts {
+            list: order.list,
+            entries: order.nets.into_iter().map(|net| (net, entry.clone())).collect(),
+            replace: false,
+            force: order.force,
+            operators: order.operators,
+        };
+        let added = self.put_rules(puts, now)?;
         Ok(Added {
-            added,
-            already: order.nets.len() - added,
-            enforced,
-            unfiltered,
-            failures,
-            notes,
+            already: named - added.added,
+            ..added
         })
     }
 
     /// Removes commanded rules; those of the configuration stay and are named.
     pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
-        let mut desired = self.desired.clone();
         let Coverage { enforced, unfiltered } = self.coverage()?;
         let mut outcome = Removed {
             enforced,
             unfiltered,
             ..Removed::default()
         };
+        let mut gone = BTreeSet::new();
         for net in nets {
-            let configured = desired.in_config(list.into(), net);
-            if desired.remove(list.into(), net).is_some() {
+            let configured = self.desired.in_config(list.into(), net);
+            let commanded = self.desired.entries(list.into()).contains_key(net);
+            if commanded && gone.insert(*net) {
                 outcome.removed += 1;
                 if configured {
                     outcome.notes.push(format!("{net} {ALSO_CONFIGURED}"));
@@ -149,51 +131,51 @@ impl Engine {
             } else {
                 outcome
                     .missing
-                    .push(missing_hint(&desired, list.into(), net, now.boot_ns));
+                    .push(self.missing_hint(list.into(), net, now.boot_ns));
             }
         }
         if outcome.removed > 0 {
-            self.save(&desired, now)?;
-            self.desired = desired;
-            let applied = self.enforce(now);
+            self.save(gone.iter().map(|net| Record::Remove { list, net: *net }), now)?;
+            for net in &gone {
+                self.desired.remove(list.into(), net);
+            }
+            let gone: Vec<IpNet> = gone.into_iter().collect();
+            let applied = self.enforce_only(list.into(), &gone, now);
             outcome.failures = applied.failures;
             outcome.notes.extend(applied.newly_skipped);
         }
         Ok(outcome)
     }
 
-    /// Removes every commanded rule of a list.
+    /// Removes every commanded rule of a list, all at once.
     pub fn flush_rules(&mut self, list: RuleList) -> Result<Removed, Refusal> {
-        let nets: Vec<IpNet> = self.desired.entries(list.into()).keys().copied().collect();
-        let mut outcome = self.remove_rules(list, &nets)?;
         let now = (self.world.clock)();
+        let Coverage { enforced, unfiltered } = self.coverage()?;
+        let mut outcome = Removed {
+            enforced,
+            unfiltered,
+            ..Removed::default()
+        };
+        if !self.desired.entries(list.into()).is_empty() {
+            self.save(std::iter::once(Record::Flush { list }), now)?;
+            outcome.removed = self.desired.clear(list.into()).len();
+            let applied = self.enforce_at_once(now);
+            outcome.failures = applied.failures;
+            outcome.notes.extend(applied.newly_skipped);
+        }
         let kept = self.desired.all(list.into(), now.boot_ns).count();
         if kept > 0 {
             let kept = format!("{kept} rules of the configuration stay");
-            outcome.notes.retain(|note| !note.ends_with(ALSO_CONFIGURED));
             outcome.notes.insert(0, kept);
         }
         Ok(outcome)
     }
 
-    fn notes_on_added(&self, order: &AddRules, boot_ns: u64) -> Vec<String> {
-        if order.list != RuleList::Deny {
-            return Vec::new();
+    fn missing_hint(&self, list: List, net: &IpNet, boot_ns: u64) -> String {
+        match self.desired.around(list, net, boot_ns) {
+            Some(cover) => format!("{net} is not in the list itself; it is covered by {cover}"),
+            None => format!("{net} is not in the list"),
         }
-        let allows: Vec<(IpNet, Entry)> = self.desired.all(List::Allow, boot_ns).collect();
-        let mut notes = Vec::new();
-        for net in &order.nets {
-            if let Some((allow, _)) = allows.iter().find(|(allow, _)| allow.contains(net)) {
-                notes.push(format!(
-                    "{net} is under the allow rule {allow}: allow wins, so this deny has no effect on traffic"
-                ));
-            } else if let Some((allow, _)) = allows.iter().find(|(allow, _)| net.contains(allow)) {
-                notes.push(format!(
-                    "{allow} inside {net} is under an allow rule and stays allowed"
-                ));
-            }
-        }
-        notes
     }
 
     /// Looks the rules up again; names those that the tables do not show.
@@ -222,13 +204,5 @@ impl Engine {
             }
         }
         Ok(missing)
-    }
-}
-
-fn missing_hint(desired: &Desired, list: List, net: &IpNet, boot_ns: u64) -> String {
-    let cover = desired.all(list, boot_ns).find(|(other, _)| other.contains(net));
-    match cover {
-        Some((cover, _)) => format!("{net} is not in the list itself; it is covered by {cover}"),
-        None => format!("{net} is not in the list"),
     }
 }

@@ -92,7 +92,8 @@ fn parts(wanted: &Settings, found: &Settings) -> String {
     }
 }
 
-fn difference(change: &Change, found: &Image, repaired: bool) -> Difference {
+/// In words, and not repaired yet.
+fn difference(change: &Change, found: &Image) -> Difference {
     let (kind, what) = match change {
         Change::Put { list, net, .. } => {
             let name = format!("{} {}", list.name(), plain(*net));
@@ -117,7 +118,7 @@ fn difference(change: &Change, found: &Image, repaired: bool) -> Difference {
     Difference {
         kind: kind.to_owned(),
         what,
-        repaired,
+        repaired: false,
     }
 }
 
@@ -137,35 +138,35 @@ impl Engine {
             });
         };
         let found = tables.enforced()?;
-        let desired = self.desired.image(now.boot_ns);
-        let changes = plan::diff(&desired, &found);
-        let entries = [List::Allow, List::Deny, List::Block].map(|list| desired.list(list).len());
+        let changes = plan::diff(&self.desired, now.boot_ns, &found);
+        let drift: Vec<&Change> = changes
+            .iter()
+            .filter(|change| is_drift(change, &found, now.boot_ns))
+            .collect();
+        let told = drift.iter().take(TOLD);
+        let lists = [List::Allow, List::Deny, List::Block];
         let mut outcome = Verified {
             compared: true,
-            entries: entries.iter().sum(),
+            entries: lists.map(|list| self.sizes(list).0).iter().sum(),
+            differences: told.map(|change| difference(change, &found)).collect(),
             bypass,
             ..Verified::default()
         };
-        let drift: Vec<Change> = changes
-            .iter()
-            .filter(|change| is_drift(change, &found, now.boot_ns))
-            .cloned()
-            .collect();
-        if drift.is_empty() {
-            self.enforced = found;
-            self.apply(&changes);
-        } else {
-            self.enforced = found.clone();
-            self.apply(&changes);
+        self.enforced = found;
+        self.apply(&changes);
+        if !drift.is_empty() {
             if let Some(tables) = &mut self.tables {
+                // A million entries are not held twice.
+                self.enforced = Image::default();
                 self.enforced = tables.enforced()?;
             }
-            let left: BTreeSet<Subject> = plan::diff(&desired, &self.enforced).iter().map(subject).collect();
-            for change in &drift {
+            let left = plan::diff(&self.desired, now.boot_ns, &self.enforced);
+            let left: BTreeSet<Subject> = left.iter().map(subject).collect();
+            for (index, change) in drift.iter().enumerate() {
                 let repaired = !left.contains(&subject(change));
                 outcome.repaired += usize::from(repaired);
-                if outcome.differences.len() < TOLD {
-                    outcome.differences.push(difference(change, &found, repaired));
+                if let Some(told) = outcome.differences.get_mut(index) {
+                    told.repaired = repaired;
                 }
             }
         }

@@ -89,7 +89,7 @@ pub struct ListRow {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
-fn is_zero(count: &usize) -> bool {
+pub(super) fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
@@ -176,7 +176,7 @@ fn row(net: IpNet, entry: Entry, rule: Option<&Rule>, enforced: bool, now: Now) 
     EntryRow {
         net,
         origin: origin_name(entry.origin).to_owned(),
-        reason: entry.reason,
+        reason: entry.reason.as_deref().map(str::to_owned),
         detail: entry.detail,
         left_ms: timed.then(|| entry.deadline_ns.saturating_sub(now.boot_ns) / 1_000_000),
         until_ms: timed.then(|| now.wall_of_boot(entry.deadline_ns)),
@@ -313,10 +313,9 @@ impl Engine {
     /// The packet half at a glance, read back from the tables.
     pub fn status(&mut self) -> Result<Status, Error> {
         let now = (self.world.clock)();
-        let mut counters = Vec::new();
-        let mut answered_ns = 0;
+        let (mut counters, mut there, mut answered_ns) = (Vec::new(), [0; 3], 0);
         if let Some(tables) = &mut self.tables {
-            self.enforced = tables.enforced()?;
+            there = tables.live(now.boot_ns)?;
             let counts = tables.counters()?;
             answered_ns = tables.answered_ns()?;
             let passes = PassReason::ALL
@@ -343,24 +342,21 @@ impl Engine {
                 })
                 .collect();
         }
-        let desired = self.desired.image(now.boot_ns);
-        let lists = [List::Allow, List::Deny, List::Block]
-            .map(|list| ListRow {
+        let lists = [List::Allow, List::Deny, List::Block];
+        let lists = lists
+            .into_iter()
+            .zip(there)
+            .map(|(list, enforced)| ListRow {
                 list: list.name().to_owned(),
-                desired: desired.list(list).len(),
-                enforced: self
-                    .enforced
-                    .list(list)
-                    .values()
-                    .filter(|rule| rule.live(now.boot_ns))
-                    .count(),
+                desired: self.desired.rules(list, now.boot_ns).count(),
+                enforced,
                 skipped: if list == List::Deny {
                     self.skipped_count()
                 } else {
                     0
                 },
             })
-            .to_vec();
+            .collect();
         Ok(Status {
             enforced: self.coverage()?.enforced,
             interfaces: self.interfaces()?,

@@ -265,6 +265,24 @@ impl<F: Family> Addresses<F> {
         })
     }
 
+    /// Writes a half that nobody reads anew, without the traces of what was removed: each look-up for an address that is
+    /// not there would walk over them.
+    pub fn tidy(&self, half: u32) {
+        let entries: Vec<(Addr, u32, Rule)> = self.entries(half).collect();
+        let words = (self.buckets + PROBES) as usize * BUCKET;
+        let first = self.first(half) as usize * BUCKET;
+        for word in &self.region.words()[first..first + words] {
+            word.store(0, Ordering::Relaxed);
+        }
+        for (addr, kind, rule) in entries {
+            let kinds = [Kind::Allow, Kind::Deny, Kind::Block];
+            let kind = kinds.into_iter().find(|known| *known as u32 == kind);
+            // What had a place before has one now: walks only get shorter.
+            let put = kind.map(|kind| self.put(half, &addr, kind, &rule));
+            debug_assert!(matches!(put, Some(Ok(true))), "{addr:?}");
+        }
+    }
+
     /// Makes the idle half what the other one is. Hits counted from here until the switch are lost.
     pub fn copy(&self, from: u32, to: u32) {
         let words = (self.buckets + PROBES) as usize * BUCKET;

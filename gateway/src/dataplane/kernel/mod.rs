@@ -207,6 +207,14 @@ impl Backend for Kernel {
         self.maps.apply(changes)
     }
 
+    fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
+        self.maps.apply_at_once(changes)
+    }
+
+    fn live(&mut self, boot_ns: u64) -> Result<[usize; 3], Error> {
+        self.maps.live(boot_ns)
+    }
+
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {
         self.maps.lookup(addr.to_canonical())
     }

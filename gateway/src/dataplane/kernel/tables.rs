@@ -292,19 +292,39 @@ impl Maps {
             Change::Put { net, .. } | Change::Remove { net, .. } => single(canonical(*net)).is_none(),
             Change::Settings(_) => false,
         });
-        let result = if touches_networks || changes.len() > IN_PLACE {
-            self.switch(changes)
+        if touches_networks || changes.len() > IN_PLACE {
+            self.apply_at_once(changes)
         } else {
-            self.write_in_place(changes)
+            let result = self.write_in_place(changes);
+            each(result, changes.len())
+        }
+    }
+
+    /// All of the changes become visible together.
+    pub fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
+        let result = self.switch(changes);
+        each(result, changes.len())
+    }
+
+    /// How many entries of each list are there and have not ended.
+    pub fn live(&self, boot_ns: u64) -> Result<[usize; 3], Error> {
+        let halves = self.halves()?;
+        let mut lists = [0; 3];
+        let mut count = |kind: u32, rule: &Rule| {
+            if let Some(list) = lists.get_mut((kind as usize).wrapping_sub(1)) {
+                *list += usize::from(rule.live(boot_ns));
+            }
         };
-        result.unwrap_or_else(|error| {
-            let what = error.to_string();
-            let again = || Error::Load {
-                operation: "writing the tables".into(),
-                detail: what.clone(),
-            };
-            (0..changes.len()).map(|index| (index, again())).collect()
-        })
+        for (_, kind, rule) in self.addresses4.entries(halves.addresses[0]) {
+            count(kind, &rule);
+        }
+        for (_, kind, rule) in self.addresses6.entries(halves.addresses[1]) {
+            count(kind, &rule);
+        }
+        for (_, kind, rule) in self.networks.listed(halves.networks) {
+            count(kind as u32, &rule);
+        }
+        Ok(lists)
     }
 
     /// Each change at once, in order.
@@ -403,13 +423,18 @@ impl Maps {
             networks = Some(self.networks.listed(live.networks));
         }
 
+        // Nobody looks yet, so the order is free: removals make room for what takes their place.
         let mut failures = Vec::new();
-        for (index, change) in changes.iter().enumerate() {
-            failures.extend(
-                self.write_address(next.addresses, change)
-                    .err()
-                    .map(|e| (index, e)),
-            );
+        for removals in [true, false] {
+            for (index, change) in changes.iter().enumerate() {
+                if removals == matches!(change, Change::Remove { .. }) {
+                    let result = self.write_address(next.addresses, change);
+                    failures.extend(result.err().map(|e| (index, e)));
+                }
+            }
+            if removals {
+                self.tidy(live, next, counts.0);
+            }
         }
         let mut last6 = kept.layout.last6;
         if let Some(listed) = networks {
@@ -437,6 +462,22 @@ impl Maps {
         Ok(failures)
     }
 
+    /// Writes anew each idle half of which much was removed since it was copied.
+    fn tidy(&self, live: Halves, next: Halves, before: [[Count; 4]; 2]) {
+        let has = |counts: &[Count; 4]| counts.iter().map(|count| count.has).sum::<u32>();
+        for family in [Family::V4, Family::V6] {
+            let at = family as usize;
+            let (had, left) = (has(&before[at]), has(&self.counts[at]));
+            if next.addresses[at] == live.addresses[at] || (had - left).saturating_mul(4) <= had {
+                continue;
+            }
+            match family {
+                Family::V4 => self.addresses4.tidy(next.addresses[at]),
+                Family::V6 => self.addresses6.tidy(next.addresses[at]),
+            }
+        }
+    }
+
     /// The networks of a half with a batch of changes made to them.
     fn changed_networks(
         &self,
@@ -449,34 +490,37 @@ impl Maps {
             .into_iter()
             .map(|(net, kind, rule)| ((net, kind), rule))
             .collect();
-        for (index, change) in changes.iter().enumerate() {
-            let (list, net) = match change {
-                Change::Put { list, net, .. } | Change::Remove { list, net } => (*list, canonical(*net)),
-                Change::Settings(_) => continue,
+        let all = || changes.iter().enumerate();
+        for (_, change) in all() {
+            if let Change::Remove { list, net } = change {
+                let (net, kind) = (canonical(*net), kind(*list));
+                let gone = single(net).is_none() && nets.remove(&(net, kind)).is_some();
+                counts[family(net.addr()) as usize][kind as usize].has -= u32::from(gone);
+            }
+        }
+        // The first place is never used.
+        let most = self.networks.entries.saturating_sub(1);
+        for (index, change) in all() {
+            let Change::Put { list, net, rule } = change else {
+                continue;
             };
+            let (net, kind) = (canonical(*net), kind(*list));
             if single(net).is_some() {
                 continue;
             }
-            let count = &mut counts[family(net.addr()) as usize][kind(list) as usize];
-            match change {
-                Change::Put { .. } if list == List::Block => {
-                    failures.push((index, Error::NotAnAddress { net }))
-                }
-                Change::Put { rule, .. } => {
-                    let there = nets.get(&(net, kind(list)));
-                    if there.is_none() && count.has >= count.most {
-                        failures.push((index, full(name_of(list, true), count.most)));
-                        continue;
-                    }
-                    count.has += u32::from(there.is_none());
-                    let hits = there.map_or(0, |old| old.hits).max(rule.hits);
-                    nets.insert((net, kind(list)), Rule { hits, ..*rule });
-                }
-                Change::Remove { .. } => {
-                    count.has -= u32::from(nets.remove(&(net, kind(list))).is_some());
-                }
-                Change::Settings(_) => {}
+            if *list == List::Block {
+                failures.push((index, Error::NotAnAddress { net }));
+                continue;
             }
+            let count = &mut counts[family(net.addr()) as usize][kind as usize];
+            let there = nets.get(&(net, kind));
+            if there.is_none() && (count.has >= count.most || nets.len() >= most as usize) {
+                failures.push((index, full(name_of(*list, true), count.most.min(most))));
+                continue;
+            }
+            count.has += u32::from(there.is_none());
+            let hits = there.map_or(0, |old| old.hits).max(rule.hits);
+            nets.insert((net, kind), Rule { hits, ..*rule });
         }
         nets.into_iter()
             .map(|((net, kind), rule)| (net, kind, rule))
@@ -552,6 +596,18 @@ impl Maps {
         }
         Ok(sums)
     }
+}
+
+/// A failure of the whole batch is one of each change.
+fn each(result: Result<Vec<(usize, Error)>, Error>, changes: usize) -> Vec<(usize, Error)> {
+    result.unwrap_or_else(|error| {
+        let what = error.to_string();
+        let again = || Error::Load {
+            operation: "writing the tables".into(),
+            detail: what.clone(),
+        };
+        (0..changes).map(|index| (index, again())).collect()
+    })
 }
 
 fn full(list: &'static str, capacity: u32) -> Error {

@@ -8,6 +8,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::dataplane::{Backend as _, Memory};
 
+fn diff(desired: &Image, enforced: &Image) -> Vec<Change> {
+    let wanted = |list| desired.list(list).iter().map(|(net, rule)| (*net, *rule));
+    compare(0, &desired.settings, wanted, enforced)
+}
+
 fn ready() -> Settings {
     Settings {
         ready: 1,

@@ -117,12 +117,12 @@ fn verify_names_and_repairs_what_others_did_and_nothing_else() {
         list: List::Deny,
         net: net("192.0.2.9/32"),
     };
-    let open = Change::Settings(Box::new(gateway_common::tables::Settings {
+    let open = Change::settings(gateway_common::tables::Settings {
         ready: 0,
         features: settings.features | feature::BYPASS,
         bypass_until_ns: u64::MAX,
         ..settings
-    }));
+    });
     assert!(tables.apply(&[put, remove, open]).is_empty());
     let verified = engine.verify().expect("memory");
     assert_eq!((verified.drift, verified.repaired), (3, 3), "{verified:?}");

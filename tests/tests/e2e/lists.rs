@@ -1,0 +1,160 @@
+//! Long lists: what does not fit, what replaces what, and files of several forms.
+
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::*;
+
+fn file(stage: &Stage, name: &str, text: &str) -> Result<String> {
+    let path = stage.home.path().join(name);
+    std::fs::write(&path, text)?;
+    Ok(path.to_str().context("a path")?.to_owned())
+}
+
+#[test]
+fn a_list_is_replaced_under_a_flood_without_a_packet_of_a_denied_source() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    // A is in both lists: as an address, then inside a network, so that it moves from table to table.
+    let other = |lead: &str| {
+        (0..3_000)
+            .map(|n| format!("{lead}.{}.{}\n", n / 250, n % 250))
+            .collect::<String>()
+    };
+    let first = file(&stage, "first.txt", &format!("{A}\n{}", other("11.1")))?;
+    let second = file(&stage, "second.txt", &format!("10.77.0.2/31\n{}", other("11.2")))?;
+    let third = file(
+        &stage,
+        "third.csv",
+        &format!("ip,reason\n{A},moved\n{}", other("11.3")),
+    )?;
+    stage.expect(0, &["deny", "import", "--replace", &first])?;
+
+    let wire = &stage.wire;
+    let receiver = wire.gateway.within(|| UdpSocket::bind("10.77.0.1:7777"))??;
+    receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
+    let denied = wire.client.within(|| UdpSocket::bind(format!("{A}:0")))??;
+    let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
+    let received = std::thread::scope(|scope| -> Result<u64> {
+        let flood = scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if denied.send_to(b"denied", "10.77.0.1:7777").is_ok() {
+                    sent.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let count = scope.spawn(|| {
+            let (mut seen, mut buffer) = (0, [0; 64]);
+            while !stop.load(Ordering::Relaxed) {
+                seen += u64::from(receiver.recv_from(&mut buffer).is_ok());
+            }
+            seen
+        });
+        let replaced = (0..4).try_for_each(|_| {
+            [&second, &third, &first]
+                .into_iter()
+                .try_for_each(|list| stage.expect(0, &["deny", "import", "--replace", list]).map(drop))
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        stop.store(true, Ordering::Relaxed);
+        flood.join().expect("no panic");
+        let seen = count.join().expect("no panic");
+        replaced.map(|()| seen)
+    })?;
+    let sent = sent.into_inner();
+    ensure!(sent > 10_000, "a flood is more than {sent} packets");
+    assert_eq!(received, 0, "of {sent} packets of a denied source");
+    assert!(
+        stage.packets("denied")? >= sent * 9 / 10,
+        "the flood met the filter"
+    );
+    // The way is open for others: the receiver does count.
+    let allowed = wire.client.within(|| UdpSocket::bind("10.77.0.3:0"))??;
+    stage.expect(0, &["deny", "flush"])?;
+    allowed.send_to(b"allowed", "10.77.0.1:7777")?;
+    receiver.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut buffer = [0; 64];
+    let (size, from) = receiver.recv_from(&mut buffer)?;
+    assert_eq!(
+        (&buffer[..size], from.ip().to_string().as_str()),
+        (&b"allowed"[..], B)
+    );
+    Ok(())
+}
+
+#[test]
+fn what_does_not_fit_is_named_and_remembered_and_the_rest_is_in_force() -> Result<()> {
+    let stage = Stage::new(&config("  capacity: {deny_addresses: 1024}", "1m", ""))?;
+    let gateway = stage.start()?;
+    let list: String = (0..1_500)
+        .map(|n| format!("11.0.{}.{}\n", n / 250, n % 250))
+        .collect();
+    let list = file(&stage, "long.txt", &list)?;
+    let text = stage.expect(1, &["deny", "import", "--no-aggregate", &list])?;
+    assert!(text.contains("476 not in force"), "{text}");
+    assert!(
+        text.contains("deny_addresses table is full: 1024 entries; raise xdp.capacity"),
+        "{text}"
+    );
+    assert!(text.contains("and 467 more"), "{text}");
+    let told = |stage: &Stage| -> Result<(Value, Value)> {
+        let status = stage.json(&["status"])?;
+        let rows = status["lists"].as_array().context("lists")?;
+        let row = rows.iter().find(|row| row["list"] == "deny").context("deny")?;
+        Ok((row["desired"].clone(), row["enforced"].clone()))
+    };
+    assert_eq!(told(&stage)?, (1_500.into(), 1_024.into()));
+    assert!(stage.expect(0, &["status"])?.contains("DIFFER"));
+    // All of it is remembered, and what is let go of makes room.
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    let _gateway = stage.start()?;
+    assert_eq!(told(&stage)?, (1_500.into(), 1_024.into()));
+    assert_eq!(stage.expect(0, &["deny", "export"])?.lines().count(), 1_500);
+    let few = file(&stage, "few.txt", &format!("{A}\n"))?;
+    stage.expect(0, &["deny", "import", "--replace", &few])?;
+    assert_eq!(told(&stage)?, (1.into(), 1.into()));
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    Ok(())
+}
+
+#[test]
+fn lists_of_every_form_are_read_and_a_strict_import_takes_all_or_nothing() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    let bad = file(
+        &stage,
+        "bad.csv",
+        "id,cidr,reason\n1,11.0.0.0/9,x\n2,11.128.0.0/9,x\n3,oops,x\n",
+    )?;
+    let text = stage.expect(2, &["deny", "import", "--strict", "--replace", &bad])?;
+    assert!(
+        text.contains("line 4") && text.contains("nothing was changed"),
+        "{text}"
+    );
+    assert_eq!(stage.expect(0, &["deny", "export"])?, "");
+    let text = stage.expect(1, &["deny", "import", &bad])?;
+    assert!(text.contains("2 networks became 1"), "{text}");
+    assert_eq!(stage.expect(0, &["deny", "export"])?, "11.0.0.0/8 # x\n");
+
+    let json = r#"["10.77.0.2", {"ip": "2001:db8::7", "reason": "a \"b\"", "ttl": "1h"}]"#;
+    let json = file(&stage, "list", json)?;
+    stage.expect(0, &["deny", "import", "--replace", "--format", "json", &json])?;
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    for (words, name) in [
+        (&["deny", "export"][..], "a.txt"),
+        (&["deny", "export", "--json"], "a.json"),
+    ] {
+        let exported = stage.expect(0, words)?;
+        let again = file(&stage, name, &exported)?;
+        stage.expect(0, &["deny", "flush"])?;
+        stage.expect(0, &["deny", "import", &again])?;
+        assert_eq!(stage.expect(0, words)?, exported, "{name}");
+    }
+    let allow = file(&stage, "allow.txt", "10.77.0.2\n")?;
+    stage.expect(0, &["allow", "import", &allow])?;
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Ok(200));
+    assert_eq!(stage.expect(0, &["allow", "export"])?, "10.77.0.2/32\n");
+    Ok(())
+}
