@@ -51,7 +51,7 @@ pub struct Bucket6 {
     pub _pad: [u64; 2],
 }
 
-/// Key of a place that was never used. The unspecified address, if listed, is listed as a network.
+/// Key of a place that was never used. The unspecified address of either family, if listed, is listed as a network.
 pub const EMPTY6: [u64; 2] = [0; 2];
 /// Key of a last place whose entry is gone. As an address a multicast one, so listed as a network as well.
 pub const GONE6: [u64; 2] = [u64::MAX; 2];
@@ -64,7 +64,10 @@ const _: () = {
 /// Whether a table of addresses can hold `addr`; if not, a network of full length can.
 #[must_use]
 pub fn holds(addr: &Addr) -> bool {
-    addr.is_v4() || addr.halves() != EMPTY6 && addr.halves() != GONE6
+    if addr.is_v4() {
+        return addr.0[3] != 0;
+    }
+    addr.halves() != EMPTY6 && addr.halves() != GONE6
 }
 
 /// The slot of an IPv4 address as it lies in a packet.

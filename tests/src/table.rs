@@ -14,6 +14,14 @@ use gateway_common::tables::{Limit, NEVER, Rule, Settings, feature, limit};
 
 use crate::packet::{ACK, Frame, PSH, SYN, protocol};
 
+/// Cost of a packet of which a source may send one an hour, or `burst` at once. With the slack that the gateway gives to
+/// the ticks of the program's clock: on one processor it may be behind another.
+#[must_use]
+pub fn hourly(burst: u32) -> (u64, u64) {
+    let (interval_ns, tolerance_ns) = limiter::cost(1, 3600 * 1_000_000_000, burst);
+    (interval_ns, tolerance_ns + 10_000_000)
+}
+
 /// How long an entry is in force.
 #[derive(Clone, Copy, Debug)]
 pub enum Life {
@@ -86,7 +94,7 @@ impl Setup {
     /// The settings of the case; an hour's interval makes the limiter independent of how fast the test runs.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        let cost = limiter::cost(1, 3600 * 1_000_000_000, self.syn_burst.unwrap_or(1));
+        let cost = hourly(self.syn_burst.unwrap_or(1));
         let mut settings = Settings {
             features: if self.syn_burst.is_some() {
                 feature::SYN_LIMIT
@@ -100,7 +108,7 @@ impl Setup {
         settings.limits[limit::SYN as usize] = Limit::new(cost, 32, 64);
         for (limit, burst, (v4_bits, v6_bits)) in &self.limits {
             settings.features |= feature::SYN_LIMIT << limit;
-            let cost = limiter::cost(1, 3600 * 1_000_000_000, *burst);
+            let cost = hourly(*burst);
             let rate = Limit::new(cost, *v4_bits, *v6_bits);
             settings.limits[*limit as usize] = if *limit == limit::SYN_GLOBAL {
                 rate.of_all()

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub trait Facts: 'static {
     /// The exposition in OpenMetrics text form.
     fn metrics(&self) -> impl Future<Output = String>;
+    /// Whether every part still runs.
+    fn alive(&self) -> bool;
     /// What is worth knowing of a gateway that is ready, one line each; `Err` says what is missing.
     fn ready(&self) -> Result<Vec<String>, String>;
 }
@@ -70,7 +72,8 @@ async fn answer(request: &Request<Incoming>, facts: &impl Facts) -> Response<Ful
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             build(StatusCode::OK, kind, facts.metrics().await)
         }
-        "/healthz" => plain(StatusCode::OK, "alive\n".to_owned()),
+        "/healthz" if facts.alive() => plain(StatusCode::OK, "alive\n".to_owned()),
+        "/healthz" => plain(StatusCode::SERVICE_UNAVAILABLE, "a worker has ended\n".to_owned()),
         "/readyz" => match facts.ready() {
             Ok(notes) => {
                 let notes: String = notes.iter().map(|note| format!("{note}\n")).collect();

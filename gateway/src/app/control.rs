@@ -45,6 +45,8 @@ pub struct Control {
     pub bypass: Arc<ArcSwap<Option<Bypass>>>,
     pub draining: Cell<bool>,
     pub watchers: Rc<Watchers>,
+    /// A part that can not be started again has ended.
+    pub dead: Cell<bool>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -285,7 +287,14 @@ impl Facts for Control {
         self.metrics.encode()
     }
 
+    fn alive(&self) -> bool {
+        !self.dead.get()
+    }
+
     fn ready(&self) -> Result<Vec<String>, String> {
+        if self.dead.get() {
+            return Err("a worker has ended".to_owned());
+        }
         if self.draining.get() {
             return Err("stopping".to_owned());
         }

@@ -52,6 +52,8 @@ pub enum StartError {
     Dataplane(#[from] Error),
     #[error("can not {what}: {cause}")]
     Io { what: String, cause: std::io::Error },
+    #[error("{0} has ended unexpectedly; the log says why")]
+    Died(String),
 }
 
 fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
@@ -62,12 +64,13 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
 /// Runs the gateway until it is told to stop. `ephemeral` takes the packet filter away at the end.
 pub fn run(path: &Path, ephemeral: bool) -> Result<(), StartError> {
     let (config, warnings) = Config::load(path).map_err(StartError::Config)?;
-    logs::start(&config.log);
+    let metrics = Arc::new(Metrics::new());
+    logs::start(&config.log, metrics.log_lines_lost.clone());
     tell(&warnings);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(io("start the event loop"))?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, live(path.to_owned(), config, ephemeral))
+    local.block_on(&runtime, live(path.to_owned(), config, ephemeral, metrics))
 }
 
 /// Logs what a configuration's checker wants to be known.
@@ -118,14 +121,18 @@ fn tables(config: &Config) -> Result<Tables, Error> {
 }
 
 /// From bound sockets to the last closed connection.
-async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), StartError> {
+async fn live(
+    path: PathBuf,
+    config: Config,
+    ephemeral: bool,
+    metrics: Arc<Metrics>,
+) -> Result<(), StartError> {
     let store = Store::lock(&config.state_dir)?;
     let saved = store.load()?;
     let _pins = match config.xdp.mode {
         XdpMode::None => None,
         _ => Some(Kernel::lock(&config.xdp.pin_dir)?),
     };
-    let metrics = Arc::new(Metrics::new());
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     let bound = Bound::bind(&config.listen, config.workers)?;
     let socket = AdminSocket::bind(&config.admin.socket).map_err(io(format!(
@@ -192,6 +199,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         unfiltered,
         bypass,
         draining: false.into(),
+        dead: false.into(),
         watchers: Rc::new(Watchers::default()),
     });
     let watching = tokio::task::spawn_local({
@@ -223,7 +231,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         "ready"
     );
 
-    signals::each(async |event| match event {
+    let told = signals::each(async |event| match event {
         Event::Reload => {
             if let Err(failure) = control.reload().await {
                 tracing::error!("the configuration was not taken over: {failure}");
@@ -231,9 +239,19 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
             false
         }
         Event::Stop => true,
-    })
-    .await
-    .map_err(io("wait for signals"))?;
+    });
+    // Half a gateway is worse than none: whoever supervises it starts a whole one again.
+    let died = tokio::select! {
+        told = told => {
+            told.map_err(io("wait for signals"))?;
+            None
+        }
+        worker = server.died() => {
+            tracing::error!(%worker, "a worker has ended unexpectedly; the gateway stops");
+            control.dead.set(true);
+            Some(worker)
+        }
+    };
 
     tracing::info!(
         limit_s = drain.as_secs(),
@@ -241,7 +259,7 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
         "stopping"
     );
     control.draining.set(true);
-    if !server.shutdown(drain).await {
+    if !server.shutdown(drain).await && died.is_none() {
         tracing::warn!("some requests had not ended in time and were cut off");
     }
     answering.abort();
@@ -259,5 +277,5 @@ async fn live(path: PathBuf, config: Config, ephemeral: bool) -> Result<(), Star
     drop(guard);
     drop(thread);
     tracing::info!("stopped");
-    Ok(())
+    died.map_or(Ok(()), |worker| Err(StartError::Died(worker)))
 }

@@ -3,7 +3,7 @@
 //! In trouble the file may be half edited. Commands that only need to find the gateway go on with what can be read and
 //! say so in one line; `run`, `check` and `explain URL` need the whole and do not come here.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use super::args::Args;
@@ -34,7 +34,7 @@ impl Known {
     pub fn warn(&self, more: Option<&str>) {
         if let Some(doubt) = &self.doubt {
             let more = more.map_or_else(String::new, |more| format!("; {more}"));
-            eprintln!("gateway: warning: {doubt}{more}");
+            let _ = writeln!(std::io::stderr(), "gateway: warning: {doubt}{more}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod top;
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -256,7 +256,7 @@ impl Screen {
                     }
                     if !self.json && !std::mem::replace(&mut self.greeted, true) {
                         let sample = render::sample(watching.every_ns);
-                        eprintln!("gateway: watching; {sample}. Ctrl-C ends.");
+                        say(&format!("watching; {sample}. Ctrl-C ends."));
                     }
                 }
                 Answer::Seen(sighting) => {
@@ -282,9 +282,9 @@ impl Screen {
                     } else if self.json {
                         text.push_str(&json(&serde_json::json!({ "lost": events }))?);
                     } else {
-                        eprintln!(
-                            "gateway: {events} more were not shown: they came faster than they were taken"
-                        );
+                        say(&format!(
+                            "{events} more were not shown: they came faster than they were taken"
+                        ));
                     }
                 }
                 _ => return Err(unexpected()),
@@ -332,4 +332,9 @@ impl Screen {
 fn json(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string(value).map_err(|error| failed(&error))?;
     Ok(text + "\n")
+}
+
+/// Says something to a person beside the output; if nobody can hear it, it is not said.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "gateway: {text}");
 }

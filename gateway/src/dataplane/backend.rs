@@ -108,6 +108,20 @@ impl Counters {
     }
 }
 
+/// How an administrator takes a program off an interface. Which of the ways it is depends on how it was attached, which
+/// only the second command tells for sure: the kernel refuses it with "busy" for a link.
+fn removal(interface: &str, program: &str) -> String {
+    let own = if program == "gateway_xdp" {
+        "it looks like another gateway's: `gateway detach --config …` with that one's configuration; or "
+    } else {
+        ""
+    };
+    format!(
+        "{own}`ip link set dev {interface} xdp off`, and if that is busy, a link holds it: find it with \
+         `bpftool link show` and remove it with `bpftool link detach id …`"
+    )
+}
+
 /// Why the tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -115,7 +129,7 @@ pub enum Error {
     Full { list: &'static str, capacity: u32 },
     #[error("nothing is pinned under {dir}: no gateway has been started there")]
     NotPinned { dir: String },
-    #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first")]
+    #[error("interface {interface} has another XDP program, {program} (id {id}); remove it first: {}", removal(.interface, .program))]
     Foreign {
         interface: String,
         program: String,
@@ -250,7 +264,9 @@ pub enum Unfiltered {
     Missing,
     #[error("no XDP program is on it")]
     Bare,
-    #[error("another XDP program is on it, {program} (id {id}); remove that first")]
+    #[error(
+        "another XDP program is on it, {program} (id {id}); remove that first (its gateway's `detach`, `ip link set dev … xdp off`, or `bpftool link detach id …`)"
+    )]
     Foreign { program: String, id: u32 },
     #[error("the pins under {dir} were removed by hand; restart the gateway to filter again")]
     PinsGone { dir: String },

@@ -7,8 +7,9 @@ use gateway_common::tables::{Limit, Settings, feature, limit};
 
 use crate::config::model::{PacketLimit, Xdp};
 
-/// The program's clock moves in ticks of the kernel's timer, 10 ms at the slowest (`CONFIG_HZ=100`). A source must be
-/// able to use within one tick what its rate gives it in one, or a high rate with a small burst would never be reached.
+/// The program's clock moves in ticks of the kernel's timer, 10 ms at the slowest (`CONFIG_HZ=100`), on each processor on
+/// its own: on one it may be a tick behind another. A source must be able to use within one tick what its rate gives it
+/// in one, and to have the last packet of a burst looked at by another processor than the first.
 const TICK_NS: u64 = 10_000_000;
 /// The part of the settings that the configuration decides; the keeper's own parts are left empty.
 #[must_use]
@@ -46,7 +47,11 @@ pub fn settings(xdp: &Xdp) -> Settings {
 fn rate(limit: &PacketLimit) -> Limit {
     let (interval_ns, tolerance_ns) = cost(limit.rate.count.get(), nanos(limit.rate.per), limit.burst.get());
     let (v4_bits, v6_bits) = (u32::from(limit.ipv4_prefix), u32::from(limit.ipv6_prefix));
-    Limit::new((interval_ns, tolerance_ns.max(TICK_NS)), v4_bits, v6_bits)
+    Limit::new(
+        (interval_ns, tolerance_ns.saturating_add(TICK_NS)),
+        v4_bits,
+        v6_bits,
+    )
 }
 
 fn nanos(duration: Duration) -> u64 {

@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::budget::{Charged, Share};
 use super::reject::Reject;
 use super::service::Finish;
 use crate::upstream::Lease;
@@ -59,7 +62,9 @@ impl Progress {
 pub enum RequestBody {
     Empty,
     Stream {
-        incoming: Incoming,
+        /// Present until it is dropped.
+        incoming: Option<Incoming>,
+        unread: Option<Unread>,
         left: Option<u64>,
         stall: Stall,
         progress: Rc<Progress>,
@@ -73,13 +78,20 @@ pub struct BrokeOff;
 
 impl RequestBody {
     /// `cap` in bytes. The progress is there only if there is a body.
-    pub fn new(incoming: Incoming, cap: Option<u64>, pause: Duration) -> (Self, Option<Rc<Progress>>) {
+    /// Under HTTP/2, what is not read of it goes to `unread`.
+    pub fn new(
+        incoming: Incoming,
+        cap: Option<u64>,
+        pause: Duration,
+        unread: Option<Unread>,
+    ) -> (Self, Option<Rc<Progress>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
         }
         let progress = Progress::new();
         let body = Self::Stream {
-            incoming,
+            incoming: Some(incoming),
+            unread,
             left: cap,
             stall: Stall::new(pause),
             progress: Rc::clone(&progress),
@@ -97,10 +109,11 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
         let Self::Stream {
-            incoming,
+            incoming: Some(incoming),
             left,
             stall,
             progress,
+            ..
         } = self.get_mut()
         else {
             return Poll::Ready(None);
@@ -135,15 +148,67 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { incoming, .. } => incoming.is_end_stream(),
+            Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { incoming, .. } => incoming.size_hint(),
+            Self::Stream { incoming, .. } => {
+                incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
+            }
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Self::Stream {
+            incoming,
+            unread: Some(unread),
+            progress,
+            ..
+        } = self
+            && progress.fault() != Some(Fault::Gone)
+            && let Some(incoming) = incoming.take()
+        {
+            discard(incoming, unread);
+        }
+    }
+}
+
+/// Where HTTP/2 bodies go that nobody wants to read to their end, each worker's to its own [`discard_all`].
+pub type Unread = UnboundedSender<Incoming>;
+
+/// Most that is read of such a body, in bytes and in time.
+const DISCARD_BYTES: usize = 1 << 20;
+const DISCARD: Duration = Duration::from_secs(1);
+
+/// Lets the client finish what it is sending, within bounds. A stream that is reset while its client still sends is an
+/// error to many clients, though the answer was there before.
+pub(super) fn discard(incoming: Incoming, unread: &Unread) {
+    if !incoming.is_end_stream() {
+        // Without a receiver the worker is ending.
+        let _ = unread.send(incoming);
+    }
+}
+
+/// Reads bodies and throws them away.
+pub(super) async fn discard_all(mut unread: UnboundedReceiver<Incoming>) {
+    while let Some(mut incoming) = unread.recv().await {
+        tokio::task::spawn_local(async move {
+            let mut left = DISCARD_BYTES;
+            let read = async {
+                while let Some(Ok(frame)) = incoming.frame().await {
+                    match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
+                        Some(rest) => left = rest,
+                        None => return,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(DISCARD, read).await;
+        });
     }
 }
 
@@ -179,6 +244,8 @@ fn fault_of(error: &hyper::Error) -> Fault {
 #[derive(Debug)]
 pub struct ResponseBody {
     source: Source,
+    /// Under HTTP/2, what its pieces are charged to.
+    share: Option<Rc<Share>>,
     finish: Finish,
 }
 
@@ -199,6 +266,7 @@ impl ResponseBody {
         finish.complete = true;
         Self {
             source: Source::Own(Some(bytes)),
+            share: None,
             finish,
         }
     }
@@ -207,6 +275,7 @@ impl ResponseBody {
     pub(super) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
         Self {
             source: Source::Own(Some(bytes)),
+            share: None,
             finish,
         }
     }
@@ -216,6 +285,7 @@ impl ResponseBody {
         incoming: Incoming,
         lease: Lease<RequestBody>,
         pause: Duration,
+        share: Option<Rc<Share>>,
         finish: Finish,
     ) -> Self {
         let mut body = Self {
@@ -224,6 +294,7 @@ impl ResponseBody {
                 lease: Some(lease),
                 stall: Stall::new(pause),
             },
+            share,
             finish,
         };
         // An empty one is never polled.
@@ -252,25 +323,40 @@ impl ResponseBody {
     }
 }
 
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(share) = &self.share {
+            share.leave();
+        }
+    }
+}
+
 impl Body for ResponseBody {
-    type Data = Bytes;
+    type Data = Charged;
     type Error = BrokeOff;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
         let this = &mut *self;
         let (incoming, stall) = match &mut this.source {
-            Source::Own(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Source::Own(bytes) => {
+                let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
+                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+            }
             Source::Upstream { incoming, stall, .. } => (incoming, stall),
         };
+        if let Some(share) = &this.share {
+            ready!(share.poll_room(cx));
+        }
         match Pin::new(incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
                 this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
                 this.settle();
-                Poll::Ready(Some(Ok(frame)))
+                let share = this.share.clone();
+                Poll::Ready(Some(Ok(frame.map_data(|bytes| Charged::new(bytes, share)))))
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "response broke off");

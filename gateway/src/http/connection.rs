@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::budget::Budget;
 use super::client::{Client, ClientAddr};
 use super::connections::Guest;
 use super::reject::Reject;
@@ -30,6 +31,8 @@ use crate::net::Transport;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Smallest read buffer that hyper accepts.
 const LEAST_BUFFER: usize = 8192;
+/// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
+const SEND_BUFFER: usize = 64 << 10;
 /// Header lines that hyper's parser takes without an allocation.
 const INLINE_HEADERS: usize = 100;
 
@@ -105,10 +108,12 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         socket,
         tls: tls.is_some(),
         seen: Rc::clone(&seen),
+        budget: http2.then(|| Budget::new(&worker.pool)),
+        begun: Cell::new(0),
         active: Cell::new(0),
         quiet_since: Cell::new(Instant::now()),
     });
-    let wire = Wire::new(transport, ahead, seen, limits.body_progress, !http2);
+    let wire = Wire::new(transport, ahead, seen, &limits, http2);
     let outcome = if http2 {
         speak_http2(&conn, wire, &limits).await
     } else {
@@ -165,8 +170,8 @@ async fn sniff(stream: &mut TcpStream, ahead: &mut Ahead) -> std::io::Result<boo
 async fn speak_http1(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(), hyper::Error> {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.request_header)
+        // The wire keeps the deadline, as it can answer; hyper would only close.
+        .header_read_timeout(None)
         .max_buf_size((limits.header_bytes as usize).max(LEAST_BUFFER))
         .max_header_size(limits.header_bytes as usize);
     if limits.header_count as usize != INLINE_HEADERS {
@@ -188,6 +193,7 @@ async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(),
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes)
+        .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.request_header)
         .keep_alive_timeout(limits.request_header);
     let shared = Rc::clone(conn);

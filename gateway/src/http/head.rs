@@ -6,22 +6,43 @@
 //! looked at on their way: the scanner finds where headers begin and end, and tells the first one that it would not let pass.
 //! It builds nothing and decides nothing else: hyper still parses, and refuses more than this does.
 //!
-//! A header that arrives in one read, which is nearly all, is judged in place. What arrives in pieces is collected; hyper's own
-//! limit ends the connection before that can grow beyond it.
+//! A header that arrives in one read, which is nearly all, is judged in place. What arrives in pieces is collected, up to the
+//! limit on headers, and is passed on when it is whole: hyper never sees half a header, so that what is wrong with one
+//! can still be answered as any other request is.
 
 /// The scanner found a header that is not unambiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ambiguous {
     /// Bytes of the piece that belong to requests before the bad one.
     pub before: usize,
+    pub fault: Fault,
+}
+
+/// What is wrong with a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Malformed,
+    TooLarge,
 }
 
 /// Follows one connection's bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Scanner {
     state: State,
     /// The beginning of a header whose end has not come.
     partial: Vec<u8>,
+    /// A header that was partial and is whole now.
+    completed: Vec<u8>,
+    /// Whole headers so far.
+    heads: u64,
+    /// Most bytes of a header, and most lines.
+    most: (usize, usize),
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self::new(usize::MAX, usize::MAX)
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,14 +76,45 @@ enum Framing {
 }
 
 impl Scanner {
-    /// Takes the next piece.
-    pub(super) fn take(&mut self, piece: &[u8]) -> Result<(), Ambiguous> {
+    /// `bytes` and `lines` are the most that a header may have.
+    pub(super) fn new(bytes: usize, lines: usize) -> Self {
+        Self {
+            state: State::Header,
+            partial: Vec::new(),
+            completed: Vec::new(),
+            heads: 0,
+            most: (bytes, lines),
+        }
+    }
+
+    /// Whole headers so far.
+    pub(super) fn heads(&self) -> u64 {
+        self.heads
+    }
+
+    /// Bytes of the header that is not whole yet.
+    pub(super) fn held(&self) -> usize {
+        self.partial.len()
+    }
+
+    /// The header that the last piece made whole, with its part of that piece.
+    pub(super) fn completed(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.completed)
+    }
+
+    /// Whether a header comes next: all that was announced has arrived.
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Header
+    }
+
+    /// Takes the next piece. Returns how much of it belongs to whole headers and their bodies; the rest is held.
+    pub(super) fn take(&mut self, piece: &[u8]) -> Result<usize, Ambiguous> {
         let mut at = 0;
         while at < piece.len() {
             match self.state {
                 State::Header => match self.header(piece, at)? {
                     Some(next) => at = next,
-                    None => return Ok(()),
+                    None => return Ok(at),
                 },
                 State::Body(left) => {
                     let taken = left.min((piece.len() - at) as u64);
@@ -74,15 +126,16 @@ impl Scanner {
                     };
                 }
                 State::Chunks(chunk) => at = self.chunks(chunk, piece, at),
-                State::Lost => return Ok(()),
+                State::Lost => return Ok(piece.len()),
             }
         }
-        Ok(())
+        Ok(at)
     }
 
     /// Judges the header that begins at `at`, or goes on with the partial one. Returns where it ends.
     fn header(&mut self, piece: &[u8], at: usize) -> Result<Option<usize>, Ambiguous> {
-        let ambiguous = Err(Ambiguous { before: at });
+        let refuse = |fault| Err(Ambiguous { before: at, fault });
+        let (most, lines) = self.most;
         let rest = &piece[at..];
         let (framing, end) = if self.partial.is_empty() {
             // Empty lines between requests are tolerated (RFC 9112, 2.2).
@@ -91,27 +144,42 @@ impl Scanner {
                 return Ok(Some(piece.len()));
             }
             let Some(end) = end_of(&rest[skip..], 0) else {
+                if rest.len() - skip > most {
+                    return refuse(Fault::TooLarge);
+                }
                 self.partial.extend_from_slice(&rest[skip..]);
                 return Ok(None);
             };
-            (judge(&rest[skip..skip + end]), skip + end)
+            if end > most {
+                return refuse(Fault::TooLarge);
+            }
+            (judge(&rest[skip..skip + end], lines), skip + end)
         } else {
             let known = self.partial.len();
             self.partial.extend_from_slice(rest);
-            let Some(end) = end_of(&self.partial, known) else {
+            let end = end_of(&self.partial, known);
+            if end.unwrap_or(self.partial.len()) > most {
+                return refuse(Fault::TooLarge);
+            }
+            let Some(end) = end else {
                 return Ok(None);
             };
-            let framing = judge(&self.partial[..end]);
-            self.partial = Vec::new();
+            let framing = judge(&self.partial[..end], lines);
+            let mut header = std::mem::take(&mut self.partial);
+            if framing.is_ok() {
+                header.truncate(end);
+                self.completed = header;
+            }
             (framing, end - known)
         };
         self.state = match framing {
-            None => return ambiguous,
-            Some(Framing::Length(0)) => State::Header,
-            Some(Framing::Length(length)) => State::Body(length),
-            Some(Framing::Chunked) => State::Chunks(Chunk::Size(0)),
-            Some(Framing::Unclear) => State::Lost,
+            Err(fault) => return refuse(fault),
+            Ok(Framing::Length(0)) => State::Header,
+            Ok(Framing::Length(length)) => State::Body(length),
+            Ok(Framing::Chunked) => State::Chunks(Chunk::Size(0)),
+            Ok(Framing::Unclear) => State::Lost,
         };
+        self.heads += 1;
         Ok(Some(at + end))
     }
 
@@ -172,12 +240,25 @@ fn end_of(bytes: &[u8], known: usize) -> Option<usize> {
     None
 }
 
-/// What a whole header says; `None` if it must be refused.
-fn judge(header: &[u8]) -> Option<Framing> {
+/// What a whole header of at most so many lines says.
+fn judge(header: &[u8], most: usize) -> Result<Framing, Fault> {
+    // The request's own line and the empty one do not count.
+    let most = most.saturating_add(1);
     let (mut length, mut chunked, mut unclear) = (None, false, false);
-    for (index, line) in header.strip_suffix(b"\n")?.split(|b| *b == b'\n').enumerate() {
+    let header = header.strip_suffix(b"\n").ok_or(Fault::Malformed)?;
+    for (index, line) in header.split(|b| *b == b'\n').enumerate() {
         // Every line must end in CR LF, the empty one too.
-        let line = line.strip_suffix(b"\r")?;
+        let line = line.strip_suffix(b"\r").ok_or(Fault::Malformed)?;
+        if index >= most && !line.is_empty() {
+            return Err(Fault::TooLarge);
+        }
+        let fits = match index {
+            0 => is_request_line(line),
+            _ => line.is_empty() || is_field(line),
+        };
+        if !fits {
+            return Err(Fault::Malformed);
+        }
         // Only these two names matter, and their first letters are rare enough to pass most lines by.
         let first = line.first().map(u8::to_ascii_lowercase);
         if index == 0 || !matches!(first, Some(b'c' | b't')) {
@@ -187,13 +268,14 @@ fn judge(header: &[u8]) -> Option<Framing> {
         let (name, value) = line.split_at(colon);
         if name.eq_ignore_ascii_case(b"content-length") {
             if length.is_some() {
-                return None;
+                return Err(Fault::Malformed);
             }
             let value = value.get(1..).unwrap_or_default().trim_ascii();
             let digits = std::str::from_utf8(value)
                 .ok()
                 .filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
-            length = Some(digits.and_then(|digits| digits.parse::<u64>().ok())?);
+            let digits = digits.and_then(|digits| digits.parse::<u64>().ok());
+            length = Some(digits.ok_or(Fault::Malformed)?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             let value = value.get(1..).unwrap_or_default().trim_ascii();
             unclear |= chunked || !value.eq_ignore_ascii_case(b"chunked");
@@ -201,11 +283,65 @@ fn judge(header: &[u8]) -> Option<Framing> {
         }
     }
     match (length, chunked) {
-        (Some(_), true) => None,
-        _ if unclear => Some(Framing::Unclear),
-        (_, true) => Some(Framing::Chunked),
-        (length, false) => Some(Framing::Length(length.unwrap_or(0))),
+        (Some(_), true) => Err(Fault::Malformed),
+        _ if unclear => Ok(Framing::Unclear),
+        (_, true) => Ok(Framing::Chunked),
+        (length, false) => Ok(Framing::Length(length.unwrap_or(0))),
     }
+}
+
+/// The letters of a token (RFC 9110, 5.6.2).
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < 128 {
+        let byte = at as u8;
+        table[at] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#'
+                    | b'$'
+                    | b'%'
+                    | b'&'
+                    | b'\''
+                    | b'*'
+                    | b'+'
+                    | b'-'
+                    | b'.'
+                    | b'^'
+                    | b'_'
+                    | b'`'
+                    | b'|'
+                    | b'~'
+            );
+        at += 1;
+    }
+    table
+};
+
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().all(|b| TOKEN[usize::from(*b)])
+}
+
+/// Method, target and version; what the target means is for others.
+fn is_request_line(line: &[u8]) -> bool {
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let target_fits = !target.is_empty() && target.iter().all(|b| *b > b' ' && *b != 0x7f);
+    is_token(method) && target_fits && matches!(version, b"HTTP/1.1" | b"HTTP/1.0")
+}
+
+/// A name, a colon, and a value without control characters. A line that goes on with the one before has no name.
+fn is_field(line: &[u8]) -> bool {
+    let Some(colon) = line.iter().position(|b| *b == b':') else {
+        return false;
+    };
+    let (name, value) = line.split_at(colon);
+    is_token(name) && value.iter().all(|b| (*b >= b' ' && *b != 0x7f) || *b == b'\t')
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! route, and [`reject`] holds every reason not to serve it.
 
 pub mod body;
+mod budget;
 pub mod client;
 mod connection;
 pub mod connections;

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, interval, sleep, timeout_at};
 
+use super::body;
 use super::client::{Client, ClientAddr, Watch};
 use super::connection;
 use super::connections::Connections;
@@ -57,6 +59,8 @@ pub struct Server {
     phase: watch::Sender<Phase>,
     connections: Arc<Connections>,
     workers: Vec<(JoinHandle<()>, oneshot::Receiver<bool>)>,
+    /// The first worker that ended without being told to.
+    dead: watch::Receiver<Option<usize>>,
 }
 
 /// Addresses taken, and nobody served yet: clients wait in the kernel's queue.
@@ -107,11 +111,13 @@ impl Bound {
     ) -> Result<Server, Error> {
         let (phase, phases) = watch::channel(Phase::Serving);
         let connections = Arc::clone(connections);
+        let (death, dead) = watch::channel(None);
         let mut server = Server {
             addresses: self.addresses,
             phase,
             connections,
             workers: Vec::new(),
+            dead,
         };
         for (index, sockets) in self.sockets.into_iter().enumerate() {
             let seed = [getrandom::u64(), getrandom::u64()].map(|word| word.unwrap_or(index as u64 + 1) | 1);
@@ -123,15 +129,22 @@ impl Bound {
                 Arc::clone(&server.connections),
                 phases.clone(),
             );
+            let alive = Alive {
+                index,
+                phase: phases.clone(),
+                death: death.clone(),
+            };
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .map_err(Error::Worker)?;
             let run = move || {
+                let _alive = alive;
                 let (site, watch, metrics, connections, phase) = parts;
                 let local = tokio::task::LocalSet::new();
-                let worker = Rc::new(Worker::new(site, watch, metrics, connections, phase, seed));
-                let all = local.block_on(&runtime, work(worker, sockets));
+                let (unread, bodies) = mpsc::unbounded_channel();
+                let worker = Worker::new(site, watch, metrics, connections, phase, unread, seed);
+                let all = local.block_on(&runtime, work(Rc::new(worker), sockets, bodies));
                 let _ = done.send(all);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
@@ -167,6 +180,17 @@ impl Server {
         &self.connections
     }
 
+    /// Resolves with a worker's name when it ended, by a panic for example, without being told to.
+    pub async fn died(&self) -> String {
+        let mut dead = self.dead.clone();
+        let first = dead.wait_for(Option::is_some).await.map(|dead| *dead);
+        match first {
+            Ok(Some(index)) => format!("worker-{index}"),
+            // The last of them was dropped: none is left.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Stops accepting at once, lets what is under way finish, and cuts off what has not after `limit`. Returns whether
     /// everything finished.
     pub async fn shutdown(mut self, limit: Duration) -> bool {
@@ -178,6 +202,22 @@ impl Server {
             all &= thread.join().is_ok();
         }
         all
+    }
+}
+
+/// Tells of a worker's end, however it comes, unless the server is stopping.
+struct Alive {
+    index: usize,
+    phase: watch::Receiver<Phase>,
+    death: watch::Sender<Option<usize>>,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if *self.phase.borrow() == Phase::Serving {
+            self.death
+                .send_if_modified(|dead| dead.replace(self.index).is_none());
+        }
     }
 }
 
@@ -215,15 +255,20 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 }
 
 /// The life of a worker. Returns whether all its connections finished.
-async fn work(worker: Rc<Worker>, sockets: Vec<std::net::TcpListener>) -> bool {
+async fn work(
+    worker: Rc<Worker>,
+    sockets: Vec<std::net::TcpListener>,
+    unread: mpsc::UnboundedReceiver<Incoming>,
+) -> bool {
+    tokio::task::spawn_local(body::discard_all(unread));
+    let mut accepting = tokio::task::JoinSet::new();
     for (index, socket) in sockets.into_iter().enumerate() {
         match TcpListener::from_std(socket) {
-            Ok(listener) => drop(tokio::task::spawn_local(accept(
-                Rc::clone(&worker),
-                listener,
-                index,
-            ))),
-            Err(error) => tracing::error!(%error, "a listening socket can not be used"),
+            Ok(listener) => drop(accepting.spawn_local(accept(Rc::clone(&worker), listener, index))),
+            Err(error) => {
+                tracing::error!(%error, "a listening socket can not be used");
+                return false;
+            }
         }
     }
     let pruner = tokio::task::spawn_local(prune(Rc::clone(&worker)));
@@ -233,8 +278,16 @@ async fn work(worker: Rc<Worker>, sockets: Vec<std::net::TcpListener>) -> bool {
             Phase::Draining(deadline) => break deadline,
             Phase::Serving => {}
         }
-        if phase.changed().await.is_err() {
-            break Instant::now();
+        tokio::select! {
+            biased;
+            changed = phase.changed() => if changed.is_err() {
+                break Instant::now();
+            },
+            // A listener that nobody accepts from ends the worker, which ends the gateway.
+            Some(Err(error)) = accepting.join_next() => {
+                tracing::error!(%error, "a worker accepts no more");
+                return false;
+            }
         }
     };
     pruner.abort();
@@ -316,5 +369,38 @@ async fn prune(worker: Rc<Worker>) {
         every.tick().await;
         let idle = worker.site().limits.upstream_idle;
         worker.upstreams.prune(idle);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_told_and_one_that_is_stopped_is_not() {
+        let (death, dead) = watch::channel(None);
+        let (phase, phases) = watch::channel(Phase::Serving);
+        let server = Server {
+            addresses: Vec::new(),
+            phase,
+            connections: Arc::default(),
+            workers: Vec::new(),
+            dead,
+        };
+        let alive = |index| Alive {
+            index,
+            phase: phases.clone(),
+            death: death.clone(),
+        };
+        let (one, stopped) = (alive(1), alive(2));
+        let thread = std::thread::spawn(move || {
+            let _one = one;
+            panic!("on purpose");
+        });
+        assert!(thread.join().is_err());
+        assert_eq!(server.died().await, "worker-1");
+        server.phase.send_replace(Phase::Draining(Instant::now()));
+        drop(stopped);
+        assert_eq!(server.died().await, "worker-1");
     }
 }

@@ -13,7 +13,8 @@ use http_body::Body;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::{Fault, Progress, RequestBody, ResponseBody};
+use super::body::{self, Fault, Progress, RequestBody, ResponseBody};
+use super::budget::Budget;
 use super::client::{Client, ClientAddr};
 use super::filter::{Admitted, Exchange};
 use super::reject::Reject;
@@ -34,6 +35,10 @@ pub(super) struct Conn {
     pub(super) socket: HeaderValue,
     pub(super) tls: bool,
     pub(super) seen: Rc<Seen>,
+    /// What its answers may hold in memory; under HTTP/1 there is one at a time.
+    pub(super) budget: Option<Rc<Budget>>,
+    /// Requests so far.
+    pub(super) begun: Cell<u64>,
     /// Requests under way, and since when there is none.
     pub(super) active: Cell<u32>,
     pub(super) quiet_since: Cell<Instant>,
@@ -54,13 +59,18 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     conn.seen.partial.set(false);
+    conn.begun.set(conn.begun.get() + 1);
     conn.active.set(conn.active.get() + 1);
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
-    let prepared = prepare(&conn, &site, &mut facts, &mut head, &body);
+    let prepared = match conn.seen.doomed.get() {
+        // What was sent is not known; hyper has only seen what stands for it.
+        Some((number, reject)) if number == conn.begun.get() => Err((reject, true)),
+        _ => prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| (reject, false)),
+    };
     let limits = site.limits;
     drop(site);
     let mut finish = Finish {
@@ -82,11 +92,18 @@ pub(super) async fn serve(
     }
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
+    let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
     let (admitted, route) = match prepared {
         Ok(admitted) => admitted,
-        Err(reject) => return Ok(refuse(finish, reject, unread || reject == Reject::Malformed)),
+        Err((reject, last)) => {
+            let close = last || unread || reject == Reject::Malformed;
+            if let Some(unread) = &unread_body {
+                body::discard(body, unread);
+            }
+            return Ok(refuse(finish, reject, close));
+        }
     };
-    let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress);
+    let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
     finish.progress.clone_from(&progress);
     match forward(
         admitted,
@@ -109,7 +126,8 @@ pub(super) async fn serve(
             headers::prepare_response(&mut head.headers, &facts.id);
             route.chain.respond(&mut head.headers);
             head.extensions.clear();
-            let body = ResponseBody::upstream(incoming, lease, limits.body_progress, finish);
+            let share = conn.budget.as_ref().map(Budget::share);
+            let body = ResponseBody::upstream(incoming, lease, limits.body_progress, share, finish);
             Ok(Response::from_parts(head, body))
         }
         Err(failure) => {
@@ -382,9 +400,12 @@ impl Drop for Finish {
             self.broke(reject);
         }
         self.conn.seen.partial.set(false);
+        self.conn.seen.finished.set(self.conn.seen.finished.get() + 1);
         self.conn.active.set(self.conn.active.get().saturating_sub(1));
-        self.conn.quiet_since.set(Instant::now());
-        let duration = self.started.elapsed();
+        let now = Instant::now();
+        self.conn.seen.idle_since.set(Some(now));
+        self.conn.quiet_since.set(now);
+        let duration = now - self.started;
         let metrics = self
             .route
             .as_ref()

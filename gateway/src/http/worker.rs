@@ -1,6 +1,7 @@
 //! What belongs to one worker thread: its connections to upstreams, its request ids, its view of the site.
 
 use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::Guard;
@@ -8,7 +9,8 @@ use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
-use super::body::RequestBody;
+use super::body::{RequestBody, Unread};
+use super::budget::Pool;
 use super::client::{Client, Watch};
 use super::connections::Connections;
 use super::reject::Reject;
@@ -33,6 +35,10 @@ pub(super) struct Worker {
     pub(super) upstreams: upstream::Client<RequestBody>,
     /// Counts what was refused before its route was known.
     pub(super) unrouted: RouteMetrics,
+    /// Takes the HTTP/2 bodies that nobody wants to read to their end.
+    pub(super) unread: Unread,
+    /// What the answers to HTTP/2 clients hold in memory.
+    pub(super) pool: Rc<Pool>,
     pub(super) phase: watch::Receiver<Phase>,
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
@@ -55,6 +61,7 @@ impl Worker {
         metrics: Arc<Metrics>,
         connections: Arc<Connections>,
         phase: watch::Receiver<Phase>,
+        unread: Unread,
         seed: [u64; 2],
     ) -> Self {
         Self {
@@ -64,6 +71,8 @@ impl Worker {
             upstreams: upstream::Client::new(seed[0]),
             unrouted: metrics.route(NO_ROUTE),
             metrics,
+            unread,
+            pool: Rc::default(),
             phase,
             open: Cell::new(0),
             emptied: Notify::new(),

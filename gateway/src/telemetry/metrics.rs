@@ -59,6 +59,8 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// TLS handshakes with clients that did not complete.
     pub tls_failures: Counter,
+    /// Log lines that could not be written.
+    pub log_lines_lost: Counter,
 }
 
 /// The counters of one route, resolved.
@@ -106,6 +108,7 @@ impl Metrics {
             connections_total: Counter::default(),
             accept_errors: Counter::default(),
             tls_failures: Counter::default(),
+            log_lines_lost: Counter::default(),
         };
         metrics.with_registry(|r| {
             // The library appends `_total` to counters and the unit to the names of others.
@@ -140,6 +143,11 @@ impl Metrics {
                 "tls_handshake_failures",
                 "Client handshakes not completed",
                 metrics.tls_failures.clone(),
+            );
+            r.register(
+                "log_lines_lost",
+                "Log lines that could not be written",
+                metrics.log_lines_lost.clone(),
             );
             r.register(
                 "upstream_connects",

@@ -226,7 +226,9 @@ where
     ) -> Result<SendRequest<B>, Failure> {
         let connecting = async {
             let transport = connect::connect(&upstream.endpoints[index], upstream.tls.as_ref()).await?;
-            http1::handshake::<_, B>(TokioIo::new(transport))
+            http1::Builder::new()
+                .max_buf_size(BUFFER)
+                .handshake::<_, B>(TokioIo::new(transport))
                 .await
                 .map_err(std::io::Error::other)
         };
@@ -248,6 +250,10 @@ where
 fn no_endpoint() -> Failure {
     Failure::Connect(std::io::Error::other("no endpoint"))
 }
+
+/// Most bytes that are read from an upstream at a time, and the most that a response's header can have. It is what a
+/// client that does not read makes us hold, several times over.
+const BUFFER: usize = 32 << 10;
 
 /// An exchange without a response.
 struct Broken<B> {

@@ -195,12 +195,13 @@ fn the_default_gateway_and_the_name_servers_are_not_denied_without_force() -> Re
 }
 
 /// A connection from `client` to port 22, held by a process that looks like an SSH server's.
-fn ssh(stage: &Stage, client: &str, title: &str) -> Result<(std::net::TcpStream, std::process::Child)> {
+fn ssh(
+    stage: &Stage,
+    listener: &std::net::TcpListener,
+    client: &str,
+    title: &str,
+) -> Result<(std::net::TcpStream, std::process::Child)> {
     use std::os::unix::process::CommandExt as _;
-    let listener = stage
-        .wire
-        .gateway
-        .within(|| std::net::TcpListener::bind("10.77.0.1:22"))??;
     let from: std::net::SocketAddr = format!("{client}:0").parse()?;
     let stream = stage.wire.client.within(move || {
         let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
@@ -212,7 +213,8 @@ fn ssh(stage: &Stage, client: &str, title: &str) -> Result<(std::net::TcpStream,
     let (accepted, _) = listener.accept()?;
     let server = stage.home.path().join("sshd");
     if !server.exists() {
-        std::fs::copy("/bin/sleep", &server)?;
+        // A process is named after the path it was started by.
+        std::os::unix::fs::symlink("/bin/sleep", &server)?;
     }
     let mut server = std::process::Command::new(server);
     server
@@ -226,8 +228,12 @@ fn ssh(stage: &Stage, client: &str, title: &str) -> Result<(std::net::TcpStream,
 fn a_connection_to_the_ssh_port_protects_nobody_who_has_not_logged_in() -> Result<()> {
     let stage = Stage::new(&config("", "1m", ""))?;
     let _gateway = stage.start()?;
-    let (_stranger, mut accepted) = ssh(&stage, A, "sshd: root [priv]")?;
-    let (_operator, mut session) = ssh(&stage, B, "sshd: root@pts/0")?;
+    let listener = stage
+        .wire
+        .gateway
+        .within(|| std::net::TcpListener::bind("10.77.0.1:22"))??;
+    let (_stranger, mut accepted) = ssh(&stage, &listener, A, "sshd: root [priv]")?;
+    let (_operator, mut session) = ssh(&stage, &listener, B, "sshd: root@pts/0")?;
     std::thread::sleep(std::time::Duration::from_millis(1_100));
     let outcome = (|| {
         for client in [A, B] {

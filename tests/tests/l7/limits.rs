@@ -81,12 +81,14 @@ fn a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() 
     assert_eq!(idle.get("/").status, 200);
     assert!(idle.is_closed(), "said nothing more");
     assert_eq!(gateway.rejects(), []);
-    for half in ["GET / HTTP/1.1\r\nHost:", "PRI * HT"] {
-        assert!(
-            Client::connect(gateway.address()).send(half).is_closed(),
-            "{half:?}"
-        );
-    }
+    let answer = Client::connect(gateway.address())
+        .send("GET / HTTP/1.1\r\nHost:")
+        .response();
+    assert_eq!(
+        (answer.status, answer.code().as_deref()),
+        (408, Some("header_timeout"))
+    );
+    assert!(Client::connect(gateway.address()).send("PRI * HT").is_closed());
     assert!(gateway_tests::l7::gateway::eventually(
         || gateway.rejects() == [Reject::HeaderTimeout; 2]
     ));
@@ -178,4 +180,126 @@ fn connections_are_capped_for_each_client() {
         .len()
         == 1));
     assert_eq!(Client::connect(gateway.address()).get("/").status, 200);
+}
+
+#[test]
+fn a_refusal_before_the_request_is_parsed_is_answered_like_any_other() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let huge = "x".repeat(40_000);
+    for (request, status, code) in [
+        ("GET / HTTP/1.1\nHost: a\n\n".to_owned(), 400, "malformed"),
+        ("GET / HTTP/1.1\r\nHost : a\r\n\r\n".to_owned(), 400, "malformed"),
+        (
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {huge}\r\n\r\n"),
+            431,
+            "header_too_large",
+        ),
+    ] {
+        let mut client = Client::connect(gateway.address());
+        assert_eq!(client.get("/before").text(), "ok");
+        let answer = client.send(&request).response();
+        assert_eq!((answer.status, answer.code().as_deref()), (status, Some(code)));
+        assert_eq!(answer.header("x-request-id").map(str::len), Some(32));
+    }
+}
+
+#[test]
+fn a_header_in_pieces_arrives_whole_with_what_follows_it() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let all =
+        "POST /one HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /two HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut client = Client::connect(gateway.address());
+    for piece in all.as_bytes().chunks(7) {
+        client.send(piece);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(
+        (client.response().text(), client.response().text()),
+        ("ok".into(), "ok".into())
+    );
+    let paths: Vec<_> = upstream
+        .requests()
+        .into_iter()
+        .map(|request| request.target)
+        .collect();
+    assert_eq!(paths, ["/one", "/two"]);
+}
+
+#[test]
+fn a_client_that_ends_its_side_gets_its_answer() {
+    let upstream = Upstream::start(|_, wire| {
+        std::thread::sleep(Duration::from_millis(600));
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate");
+        true
+    });
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let mut client = Client::connect(gateway.address());
+    let answer = client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").end().response();
+    assert_eq!(answer.text(), "late");
+    assert!(client.is_closed());
+    assert!(gateway_tests::l7::gateway::eventually(|| gateway
+        .server()
+        .connections()
+        .is_empty()));
+}
+
+/// Of this process, in MiB.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+}
+
+#[test]
+fn an_http2_client_that_does_not_read_is_not_bought_memory() {
+    use std::io::Write as _;
+    let upstream = Upstream::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n");
+        for _ in 0..1024 {
+            wire.send([0; 65536]);
+        }
+        true
+    });
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let before = resident();
+    let mut client = std::net::TcpStream::connect(gateway.address()).unwrap();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        frame.extend(payload);
+        frame
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    bytes.extend(frame(8, 0, 0, &[0x7f, 0xff, 0, 0]));
+    for stream in 0..100 {
+        bytes.extend(frame(1, 5, 1 + 2 * stream, b"\x82\x86\x84\x41\x01a"));
+    }
+    client.write_all(&bytes).unwrap();
+    assert!(gateway_tests::l7::gateway::eventually(|| upstream
+        .requests()
+        .len()
+        == 100));
+    std::thread::sleep(Duration::from_secs(3));
+    let held = resident().saturating_sub(before);
+    // The tests beside this one, and a hundred threads of the upstream, are in it; without a budget it is over 100.
+    assert!(held < 60, "{held} MiB");
+}
+
+#[test]
+fn curl_sees_the_early_answer_to_an_http2_upload() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.body_bytes = Some(10)));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("upload");
+    std::fs::write(&file, vec![0; 500_000]).unwrap();
+    let output = std::process::Command::new("curl")
+        .args(["-s", "-m", "10", "--http2-prior-knowledge", "-w", "%{http_code}"])
+        .args(["-o", "/dev/null", "--data-binary"])
+        .arg(format!("@{}", file.display()))
+        .arg(format!("http://{}/", gateway.address()))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "413");
+    assert!(output.status.success(), "{:?}", output.status);
 }

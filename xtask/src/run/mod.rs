@@ -8,6 +8,7 @@ mod upstream;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::build;
 use crate::privilege::Privilege;
@@ -82,9 +83,12 @@ pub fn main(args: &Args) -> Result<()> {
             ""
         }
     ));
-    let made_here = demonstration && !Path::new(HOME).exists();
     let mut command = privilege.command(&binary);
     command.arg("run").args(&arguments).arg("--ephemeral");
+    if privilege == Privilege::Own {
+        // SAFETY: between fork and exec only a system call is made, which allocates nothing and takes no lock.
+        unsafe { command.pre_exec(end_with_parent) };
+    }
     let mut child = command
         .spawn()
         .with_context(|| format!("starting {}", binary.display()))?;
@@ -100,8 +104,10 @@ pub fn main(args: &Args) -> Result<()> {
         signals.stop();
     }
     let status = await_end(&mut child, &signals, privilege);
+    signals.mute();
     clean_up(&binary, &arguments, privilege);
-    if made_here && let Err(error) = remove(Path::new(HOME), privilege) {
+    // Nobody else's: the ports were free, so no other demonstration runs; one that was killed may have left it.
+    if demonstration && let Err(error) = remove(Path::new(HOME), privilege) {
         eprintln!("warning: {error:#}; {HOME} is left behind");
     }
     ready?;
@@ -112,10 +118,18 @@ pub fn main(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// SIGINT and SIGTERM, noted instead of obeyed, so that the gateway is always waited for.
+/// Has the gateway stop in an orderly way also if this process is killed: nobody would be left to detach for it.
+fn end_with_parent() -> std::io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    Ok(())
+}
+
+/// SIGINT, SIGTERM and SIGHUP, noted instead of obeyed, so that the gateway is always waited for.
 struct Signals {
     interrupted: Arc<AtomicBool>,
     terminated: Arc<AtomicBool>,
+    /// The terminal is gone.
+    hung_up: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -123,16 +137,19 @@ impl Signals {
         let signals = Self {
             interrupted: Arc::default(),
             terminated: Arc::default(),
+            hung_up: Arc::default(),
         };
         signal_hook::flag::register(SIGINT, Arc::clone(&signals.interrupted))
             .context("listening for Ctrl-C")?;
         signal_hook::flag::register(SIGTERM, Arc::clone(&signals.terminated))
             .context("listening for SIGTERM")?;
+        signal_hook::flag::register(SIGHUP, Arc::clone(&signals.hung_up)).context("listening for SIGHUP")?;
         Ok(signals)
     }
 
     fn any(&self) -> bool {
-        self.interrupted.load(Ordering::Relaxed) || self.terminated.load(Ordering::Relaxed)
+        let each = [&self.interrupted, &self.terminated, &self.hung_up];
+        each.iter().any(|signal| signal.load(Ordering::Relaxed))
     }
 
     /// As if told to stop.
@@ -140,11 +157,21 @@ impl Signals {
         self.terminated.store(true, Ordering::Relaxed);
     }
 
+    /// Without a terminal nobody reads, and a message that can not be written would end this before it has cleaned up.
+    fn mute(&self) {
+        if self.hung_up.load(Ordering::Relaxed)
+            && let Ok(nowhere) = std::fs::OpenOptions::new().write(true).open("/dev/null")
+        {
+            let _ = rustix::stdio::dup2_stdout(&nowhere);
+            let _ = rustix::stdio::dup2_stderr(&nowhere);
+        }
+    }
+
     /// Whether the gateway must be told. A terminal sends Ctrl-C to the gateway as well, and a second signal would
     /// cut its orderly stop short.
     fn must_forward(&self) -> bool {
         let by_terminal = self.interrupted.load(Ordering::Relaxed) && std::io::stdin().is_terminal();
-        self.any() && !by_terminal
+        self.any() && (!by_terminal || self.hung_up.load(Ordering::Relaxed))
     }
 }
 

@@ -22,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::decode::{Field, Table, Walk};
 use super::defaults;
-use super::fault::{Wrong, quote};
+use super::fault::{Wrong, nearest, quote};
 use super::model::{Config, Log, LogFormat};
 use super::raw::Value;
 use super::scalar::{choice, number, truth};
@@ -85,14 +85,32 @@ fn log(walk: &mut Walk, top: &mut Table<'_>) -> Log {
     read.unwrap_or(standard)
 }
 
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// A filter that `tracing` will take later.
+///
+/// To `tracing` a bare word that is no level is the name of a target, and all others are silent: a level that is
+/// misspelt would turn the log off.
 fn level(text: &str) -> Result<String, Wrong> {
     let refuse = || {
         Wrong::new(format!("{} is not a log filter", quote(text)))
             .hint("write error, warn, info, debug or trace, or such as info,gateway=debug")
     };
-    if text.len() > 1024 {
+    if text.len() > 1024 || text.trim().is_empty() {
         return Err(refuse());
+    }
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    // A part with `[` selects by span and field; there a comma need not part anything.
+    for part in text.split(',').filter(|_| !text.contains('[')) {
+        let word = part.trim();
+        let word = word.rsplit_once('=').map_or(word, |(_, level)| level.trim());
+        if !is_level(word) {
+            return Err(match nearest(word, LEVELS) {
+                Some(level) => Wrong::new(format!("{} is not a level", quote(word)))
+                    .hint(format!("did you mean {}?", quote(level))),
+                None => refuse(),
+            });
+        }
     }
     EnvFilter::builder()
         .parse(text)
