@@ -282,13 +282,13 @@ fn acks_without_a_cookie_are_dropped_and_connections_live_on() -> Result<()> {
 
 #[test]
 fn lists_come_before_cookies() -> Result<()> {
-    let xdp = format!("{ALWAYS}  allow: [{B}]\n  deny: [{A}]\n");
+    let xdp = format!("{ALWAYS}  allow: [{A}]\n  deny: [{B}]\n");
     let stage = stage(&xdp)?;
     let _gateway = stage.start()?;
     for _ in 0..8 {
-        assert_eq!(stage.wire.status(B, OPEN, &[])?, Ok(200));
+        assert_eq!(stage.wire.status(A, OPEN, &[])?, Ok(200));
     }
-    assert_eq!(stage.wire.status(A, OPEN, &[])?, Err(28));
+    assert_eq!(stage.wire.status(B, OPEN, &[])?, Err(28));
     assert_eq!(stage.packets("syn_cookie")?, 0, "neither had one");
     assert!(stage.packets("denied")? > 0);
     Ok(())
