@@ -24,8 +24,13 @@ fuzz_target!(|data: &[u8]| {
         assert!(fewer.len() <= imported.entries.len());
         assert!(fewer.is_sorted_by(|a, b| a.net < b.net));
         for entry in &imported.entries {
-            assert!(fewer.iter().any(|cover| cover.net.contains(&entry.net)
-                || entry.net.contains(&cover.net)), "{}", entry.net);
+            assert!(
+                fewer
+                    .iter()
+                    .any(|cover| cover.net.contains(&entry.net) || entry.net.contains(&cover.net)),
+                "{}",
+                entry.net
+            );
         }
         let exported: String = imported.entries.iter().map(line).collect();
         let again = parse(exported.as_bytes(), Format::Text).expect("text is never refused");
@@ -36,9 +41,18 @@ fuzz_target!(|data: &[u8]| {
         assert!(again.ended > 0 || nets(&again) == nets(&imported));
         for entry in &imported.entries {
             let mut text = Vec::new();
-            lines::put(&mut text, &entry.net, entry.until_ms, entry.forced, entry.reason.as_deref());
+            lines::put(
+                &mut text,
+                &entry.net,
+                entry.until_ms,
+                entry.forced,
+                entry.reason.as_deref(),
+            );
             let text = String::from_utf8(text).expect("text");
-            assert_eq!(lines::read(text.trim_end_matches('\n'), &mut Reasons::default()).as_ref(), Ok(entry));
+            assert_eq!(
+                lines::read(text.trim_end_matches('\n'), &mut Reasons::default()).as_ref(),
+                Ok(entry)
+            );
         }
     }
 });

@@ -1,5 +1,7 @@
 //! Answers as text for people. Owns layout and wording; decides nothing.
 
+// Length: one answer, one function; the wording of all is kept in one place, so that one word means one thing.
+
 use std::fmt::Write as _;
 
 use crate::admin::api::{

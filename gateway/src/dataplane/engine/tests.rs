@@ -1,3 +1,5 @@
+// Length: many short stories on one stage; what is about operations stands in `ops`.
+
 mod ops;
 
 use std::sync::{Arc, Mutex};
