@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use rustix::net::{AddressFamily, SendFlags, SocketType, ipproto, sendto, socket};
@@ -29,6 +30,17 @@ pub enum Sources {
 impl Flood {
     /// Sends segments with these TCP flags from a namespace to an address, each from the next source and port.
     pub fn start(from: &Namespace, to: SocketAddr, flags: u8, sources: Sources) -> Result<Self> {
+        Self::paced(from, to, flags, sources, u32::MAX)
+    }
+
+    /// As [`Flood::start`], at most so many a second.
+    pub fn paced(
+        from: &Namespace,
+        to: SocketAddr,
+        flags: u8,
+        sources: Sources,
+        a_second: u32,
+    ) -> Result<Self> {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let socket = from.within(move || {
             let family = if to.is_ipv4() {
@@ -41,9 +53,15 @@ impl Flood {
         let thread = std::thread::spawn({
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
             move || {
-                let mut number = 0_u32;
+                // What is measured beside a flood must not be how two processors are shared between it and a client.
+                rustix::process::setpriority_process(None, 19)?;
+                let (mut number, start) = (0_u32, Instant::now());
                 while !stop.load(Ordering::Relaxed) {
                     number = number.wrapping_add(1);
+                    if a_second != u32::MAX {
+                        let due = Duration::from_secs_f64(f64::from(number) / f64::from(a_second));
+                        std::thread::sleep(due.saturating_sub(start.elapsed()));
+                    }
                     let mixed = number.wrapping_mul(0x9e37_79b1);
                     let source = match (sources, to) {
                         (Sources::One(addr), _) => addr,
