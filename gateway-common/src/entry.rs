@@ -14,6 +14,19 @@ pub enum Kind {
     Block = 3,
 }
 
+impl Kind {
+    /// By its number; `None` for a number that is no list's.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::Allow),
+            2 => Some(Self::Deny),
+            3 => Some(Self::Block),
+            _ => None,
+        }
+    }
+}
+
 /// List (two bits) and end (thirty bits) of an entry.
 ///
 /// One word, so that a single address and its stamp are read and written in one piece. The end counts units of

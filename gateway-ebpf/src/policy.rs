@@ -92,9 +92,8 @@ pub trait Tables {
     /// Whether a SYN was answered by a cookie lately.
     fn answering(&self, now_ns: u64) -> bool;
 
-    /// Charges a packet to the source at `place`, or only looks whether it could be charged, and returns whether the packet
-    /// is within the limit. A bucket that can not be
-    /// reached is within: the limiter fails open.
+    /// Charges a packet to the source at `place`, or only looks whether it could be charged, and returns whether the
+    /// packet is within the limit. A bucket that can not be reached is within: the limiter fails open.
     fn limit(&self, place: Place, limit: &Limit, charge: bool, now_ns: u64) -> bool;
 }
 

@@ -3,11 +3,13 @@
 //! Commands run through `nsenter`, since `ip netns exec` mounts a fresh /sys and hides bpffs.
 
 use std::fs::File;
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::net::{AddressFamily, SocketType};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -53,6 +55,18 @@ impl Namespace {
     pub fn run(&self, words: &[&str]) -> Result<Output> {
         let mut command = self.command(words[0]);
         run(command.args(&words[1..]))
+    }
+
+    /// A connection from one address to another.
+    pub fn connect(&self, from: &str, to: &str) -> Result<TcpStream> {
+        let from: SocketAddr = format!("{from}:0").parse()?;
+        let to: SocketAddr = to.parse()?;
+        self.within(move || {
+            let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
+            rustix::net::bind(&socket, &from)?;
+            rustix::net::connect(&socket, &to)?;
+            Ok(TcpStream::from(socket))
+        })?
     }
 
     /// Runs `f` on a thread that is in the namespace. Sockets it opens stay there.

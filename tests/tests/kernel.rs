@@ -3,8 +3,6 @@
 //! Needs the privileges to load programs and fails without them; a skip would pass for a result. Frames go through
 //! `BPF_PROG_TEST_RUN`, which refuses frames under 14 bytes, so those are run on the host only (`packets.rs`).
 
-// Length: the tests share one way to load, apply and compare, and each is short.
-
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -26,6 +24,10 @@ use ipnet::IpNet;
 mod conformance;
 #[path = "kernel/crowd.rs"]
 mod crowd;
+#[path = "kernel/random.rs"]
+mod random;
+#[path = "kernel/speed.rs"]
+mod speed;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;
@@ -248,190 +250,6 @@ fn every_cut_of_every_frame_is_decided_as_on_the_host() {
     }
 }
 
-/// Small, fast and the same on every run.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        ((self.next() >> 33) as usize) % n
-    }
-
-    /// Networks around the addresses that the frames use, of any length and life.
-    fn rules(&mut self, sources: &[IpAddr]) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for _ in 0..self.below(24) {
-            let ip = sources[self.below(sources.len())];
-            let full = if ip.is_ipv4() { 32 } else { 128 };
-            let list = [List::Allow, List::Deny, List::Deny, List::Block][self.below(4)];
-            let length = if list == List::Block || self.below(2) == 0 {
-                full
-            } else {
-                self.below(full + 1)
-            };
-            let deadline_ns = [0, 0, 1, 2, u64::MAX][self.below(5)];
-            let net = IpNet::new(ip, length as u8).expect("a length in range");
-            changes.push(Change::Put {
-                list,
-                net,
-                rule: Rule {
-                    deadline_ns,
-                    ..Rule::default()
-                },
-            });
-        }
-        changes
-    }
-
-    /// Random bytes, or a frame of the table with some bytes, its length or its EtherType changed.
-    fn frame(&mut self, models: &[Vec<u8>]) -> Vec<u8> {
-        if self.below(4) == 0 {
-            let length = SHORTEST + self.below(120);
-            let mut frame: Vec<u8> = (0..length).map(|_| self.next() as u8).collect();
-            let kinds = [[8, 0], [0x86, 0xdd], [0x81, 0], [0x88, 0xa8], [8, 6]];
-            frame[12..14].copy_from_slice(&kinds[self.below(kinds.len())]);
-            if length > 14 && self.below(2) == 0 {
-                frame[14] = [0x45, 0x46, 0x4f, 0x60][self.below(4)];
-            }
-            return frame;
-        }
-        let mut frame = models[self.below(models.len())].clone();
-        for _ in 0..self.below(4) {
-            let at = 12 + self.below(frame.len().min(90) - 12);
-            frame[at] = if self.below(2) == 0 {
-                self.next() as u8
-            } else {
-                frame[at] ^ 1 << self.below(8)
-            };
-        }
-        if self.below(8) == 0 {
-            frame.truncate(SHORTEST + self.below(frame.len() - SHORTEST + 1));
-        }
-        frame
-    }
-}
-
-#[test]
-fn a_million_random_frames_are_decided_as_on_the_host() {
-    const ROUNDS: usize = 500;
-    const FRAMES: usize = 2_000;
-    let started = Instant::now();
-    let pins = Pins::new("random");
-    let mut kernel = pins.load();
-    let mut memory = Memory::new(kernel.settings().expect("settings").hash_key);
-    let models: Vec<Vec<u8>> = cases()
-        .into_iter()
-        .map(|case| case.frame)
-        .filter(|frame| frame.len() > SHORTEST)
-        .collect();
-    let sources: Vec<IpAddr> = [
-        "192.0.2.1",
-        "192.0.2.3",
-        "198.51.100.1",
-        "198.51.100.9",
-        "2001:db8::1",
-        "2001:db8:1::1",
-        "2001:db8::3",
-    ]
-    .iter()
-    .map(|text| text.parse().expect("a literal"))
-    .collect();
-    let mut random = Random(0x5eed_0000_0000_0001);
-    for round in 0..ROUNDS {
-        clear(&mut kernel);
-        clear(&mut memory);
-        let mut settings = Settings {
-            features: random.next() as u32 & (feature::LIMITS | feature::SYN_COOKIES)
-                | [0, 0, 0, feature::BYPASS][random.below(4)],
-            ready: u32::from(random.below(20) > 0),
-            malformed: [0, u32::MAX, u32::MAX, random.next() as u32][random.below(4)],
-            observe: [0, 0, random.next() as u32 & observe::ALL][random.below(3)],
-            bypass_until_ns: [0, 1, u64::MAX][random.below(3)],
-            ..Settings::default()
-        };
-        // Nothing listens there, so nothing is answered; but the limit is charged, and ends the limits behind it.
-        let port = 443;
-        settings.cookies.listen(
-            0,
-            Listener {
-                port,
-                ..Listener::default()
-            },
-        );
-        for limit in &mut settings.limits {
-            let cost = hourly(1 + random.below(3) as u32);
-            *limit = Limit::new(cost, random.below(33) as u32, random.below(129) as u32);
-        }
-        let mut changes = random.rules(&sources);
-        changes.push(Change::settings(settings));
-        apply(&mut kernel, &changes);
-        apply(&mut memory, &changes);
-        assert_eq!(image(&mut kernel), image(&mut memory), "round {round}");
-
-        let mut frames = Vec::with_capacity(FRAMES);
-        memory.now_ns = boottime_ns();
-        for _ in 0..FRAMES {
-            let frame = random.frame(&models);
-            let decision = decide(&parse(Cursor::new(&frame)), &memory);
-            let verdict = memory.leave(decision, frame.len() as u64);
-            let (action, _) = kernel.test_run(&frame, 1).expect("a test run");
-            assert_eq!(
-                action,
-                action_of(verdict),
-                "round {round}: {verdict:?} for {frame:02x?} in {changes:?}"
-            );
-            frames.push((verdict, frame));
-        }
-        let (host, real) = (
-            memory.counters().expect("memory"),
-            kernel.counters().expect("counters"),
-        );
-        if host != real {
-            panic!(
-                "round {round}: the counters differ: {}",
-                differences(&host, &real)
-            );
-        }
-    }
-    let seen = kernel.counters().expect("counters");
-    let all = PassReason::ALL
-        .iter()
-        .map(|r| r.slot())
-        .chain(DropReason::ALL.iter().map(|r| r.slot()));
-    // These need sockets to ask about: `e2e/cookies.rs`.
-    let asked = [
-        DropReason::InvalidCookie.slot(),
-        DropReason::UnanswerableSyn.slot(),
-    ];
-    let all = all.filter(|slot| !asked.contains(slot));
-    let unseen: Vec<u32> = all.filter(|slot| seen.get(*slot).packets < 100).collect();
-    assert!(
-        unseen.is_empty(),
-        "these outcomes were hardly put to the test: {unseen:?}"
-    );
-    println!("{} frames in {:.1?}", ROUNDS * FRAMES, started.elapsed());
-    assert!(started.elapsed() < Duration::from_secs(300));
-}
-
-fn differences(host: &Counters, kernel: &Counters) -> String {
-    let differing = (0..SLOTS).filter(|slot| host.get(*slot) != kernel.get(*slot));
-    differing
-        .map(|slot| {
-            format!(
-                "slot {slot}: {:?} on the host, {:?} ",
-                host.get(slot),
-                kernel.get(slot)
-            )
-        })
-        .collect()
-}
-
 #[test]
 fn hits_are_counted_and_survive_a_replacement() {
     let pins = Pins::new("hits");
@@ -596,31 +414,6 @@ fn pinned_tables_are_adopted_with_all_that_is_in_them() {
     );
 }
 
-/// Half of what the verifier allows: room to grow, and for kernels that follow more paths than this one.
-const VERIFIER_BUDGET: u32 = 500_000;
-
-#[test]
-fn the_verifier_s_work_is_within_its_budget() {
-    let pins = Pins::new("verifier");
-    let mut kernel = pins.load();
-    let ability = kernel.cookies(&with_cookies());
-    // The machine's own sysctls may be in the way, which is found out after loading.
-    let loaded = match &ability {
-        Ability::Able(_) => true,
-        Ability::Unable { why } => why.contains("net.ipv4.tcp_syncookies is"),
-        _ => false,
-    };
-    assert!(loaded, "{ability:?}");
-    let mut counts = Vec::new();
-    for program in [names::PROGRAM, names::COOKIE_PROGRAM] {
-        let count = kernel.verified_instructions(program).expect("a loaded program");
-        let count = count.expect("kernel 5.16 or later tells");
-        println!("the verifier looked at {count} instructions of {program}");
-        counts.push(count);
-    }
-    assert!(counts.iter().all(|count| *count <= VERIFIER_BUDGET), "{counts:?}");
-}
-
 #[test]
 fn nothing_is_left_after_detaching() {
     let pins = Pins::new("left");
@@ -628,59 +421,4 @@ fn nothing_is_left_after_detaching() {
     assert!(pins.0.exists());
     kernel.detach_all().expect("detaching");
     assert!(!Path::new(&pins.0).exists());
-}
-
-#[test]
-fn nanoseconds_per_packet() {
-    let pins = Pins::new("speed");
-    let mut kernel = pins.load();
-    let ready = Settings {
-        ready: 1,
-        ..Settings::default()
-    };
-    let mut limited = Settings {
-        features: feature::SYN_LIMIT,
-        malformed: u32::MAX,
-        ..ready
-    };
-    limited.limits[limit::SYN as usize] = Limit::new(hourly(1), 32, 64);
-    let (ack, syn) = (
-        Frame::v4("192.0.2.1").tcp(ACK).bytes(),
-        Frame::v4("192.0.2.1").tcp(SYN).bytes(),
-    );
-    let ack6 = Frame::v6("2001:db8::1").tcp(ACK).bytes();
-    let rows: [(&str, &[u8], Vec<Change>); 8] = [
-        ("not ready", &ack, vec![Change::settings(Settings::default())]),
-        ("empty lists, ipv4 passes", &ack, vec![Change::settings(ready)]),
-        ("empty lists, ipv6 passes", &ack6, vec![Change::settings(ready)]),
-        (
-            "one unrelated address denied",
-            &ack,
-            vec![Change::settings(ready), put(List::Deny, "192.0.2.2/32")],
-        ),
-        (
-            "address denied",
-            &ack,
-            vec![Change::settings(ready), put(List::Deny, "192.0.2.1/32")],
-        ),
-        (
-            "prefix denied",
-            &ack,
-            vec![Change::settings(ready), put(List::Deny, "192.0.2.0/24")],
-        ),
-        (
-            "ipv6 address denied",
-            &ack6,
-            vec![Change::settings(ready), put(List::Deny, "2001:db8::1/128")],
-        ),
-        ("syn over its limit", &syn, vec![Change::settings(limited)]),
-    ];
-    for (name, frame, changes) in rows {
-        clear(&mut kernel);
-        apply(&mut kernel, &changes);
-        let best = (0..5)
-            .map(|_| kernel.test_run(frame, 1_000_000).expect("a test run").1)
-            .min();
-        println!("{:>4} ns  {name}", best.expect("five runs").as_nanos());
-    }
 }

@@ -68,7 +68,7 @@ pub fn malformed() -> u32 {
     reasons.fold(0, |bits, reason| bits | reason.malformed_bit())
 }
 
-/// Sizes of the kernel tables: a hash entry is only paid for when it is used, save for its bucket.
+/// Sizes of the kernel tables, whose memory is taken when they are made: 147 MiB.
 #[must_use]
 pub fn capacity() -> Capacity {
     Capacity {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use gateway_common::entry::Kind;
 use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
@@ -27,6 +28,16 @@ impl List {
             Self::Allow => "allow",
             Self::Deny => "deny",
             Self::Block => "block",
+        }
+    }
+
+    /// What an entry of the list is called in the tables.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        match self {
+            Self::Allow => Kind::Allow,
+            Self::Deny => Kind::Deny,
+            Self::Block => Kind::Block,
         }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use gateway_common::addr::Addr;
-use gateway_common::entry::{Kind, Stamp};
+use gateway_common::entry::Stamp;
 use gateway_common::limiter::{self, Place, WAYS};
 use gateway_common::outcome::Verdict;
 use gateway_common::tables::{Limit, Rule, Settings, feature};
@@ -104,19 +104,11 @@ impl Memory {
         entries
             .filter(|(_, _, rule)| rule.live(self.now_ns))
             .map(|(list, net, _)| Entry {
-                rank: rank(kind(list) as u32, observe),
+                rank: rank(list.kind() as u32, observe),
                 entry: Some((list, net)),
             })
             .min_by_key(|found| found.rank)
             .unwrap_or(Entry::nothing())
-    }
-}
-
-fn kind(list: List) -> Kind {
-    match list {
-        List::Allow => Kind::Allow,
-        List::Deny => Kind::Deny,
-        List::Block => Kind::Block,
     }
 }
 

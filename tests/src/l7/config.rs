@@ -59,21 +59,9 @@ impl Site {
         };
         let xdp = Xdp {
             mode: XdpMode::None,
-            interfaces: vec![],
-            allow: vec![],
-            deny: vec![],
-            syn_limit: None,
-            syn_aggregate: None,
-            syn_total: None,
-            syn_cookies: None,
-            icmp_limit: None,
-            udp_limit: None,
-            observe: 0,
-            malformed: u32::MAX,
             capacity,
             pin_dir: "/nonexistent".into(),
-            log_drops_every: None,
-            events_every: Duration::from_millis(1),
+            ..gateway::config::defaults::xdp()
         };
         let config = Config {
             listen: vec![Listener {

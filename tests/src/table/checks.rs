@@ -456,3 +456,158 @@ pub(super) fn observed() -> Vec<Case> {
         ),
     ]
 }
+
+/// Each case has a source of its own, as the limiter's state outlives a case.
+pub(super) fn syn_limit() -> Vec<Case> {
+    let burst = |n| Setup {
+        syn_burst: Some(n),
+        ..none()
+    };
+    let syn = |source| Frame::v4(source).tcp(SYN);
+    let syn6 = |source| Frame::v6(source).tcp(SYN);
+    let ends = |name, source, flags| {
+        after(
+            case(name, &Frame::v4(source).tcp(flags), burst(1), CLEAN),
+            &[syn(source)],
+        )
+    };
+    vec![
+        case("the first syn", &syn("198.51.100.1"), burst(1), CLEAN),
+        after(
+            case(
+                "the second of a burst of one",
+                &syn("198.51.100.2"),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.2")],
+        ),
+        after(
+            case("the third of three", &syn("198.51.100.3"), burst(3), CLEAN),
+            &[syn("198.51.100.3"), syn("198.51.100.3")],
+        ),
+        after(
+            case("the fourth of three", &syn("198.51.100.4"), burst(3), SYN_LIMIT),
+            &[syn("198.51.100.4"), syn("198.51.100.4"), syn("198.51.100.4")],
+        ),
+        after(
+            case(
+                "another source is not limited",
+                &syn("198.51.100.5"),
+                burst(1),
+                CLEAN,
+            ),
+            &[syn("198.51.100.6")],
+        ),
+        ends("an ack is not limited", "198.51.100.7", ACK),
+        ends("a syn-ack is not limited", "198.51.100.8", SYN | ACK),
+        after(
+            case(
+                "a syn with psh is limited",
+                &Frame::v4("198.51.100.12").tcp(SYN | PSH),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.12")],
+        ),
+        after(
+            case(
+                "a syn with ecn is limited",
+                &Frame::v4("198.51.100.13").tcp(SYN | 0xc0),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.13")],
+        ),
+        after(
+            case(
+                "a syn in a vlan is limited",
+                &syn("198.51.100.14").vlan(9),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.14")],
+        ),
+        after(
+            case(
+                "a syn behind options is limited",
+                &syn("198.51.100.15").options(3),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.15")],
+        ),
+        after(
+            case(
+                "a syn in a first fragment is limited",
+                &syn("198.51.100.16").fragment(0, true),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn("198.51.100.16")],
+        ),
+        after(
+            case(
+                "an ipv6 syn is limited",
+                &syn6("2001:db8:1::1"),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn6("2001:db8:1::1")],
+        ),
+        after(
+            case(
+                "one /64 is one source",
+                &syn6("2001:db8:2::1"),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn6("2001:db8:2::ffff")],
+        ),
+        after(
+            case(
+                "two /64 are two sources",
+                &syn6("2001:db8:3:1::1"),
+                burst(1),
+                CLEAN,
+            ),
+            &[syn6("2001:db8:3:2::1")],
+        ),
+        after(
+            case(
+                "a syn behind extensions is limited",
+                &Frame::v6("2001:db8:4::1").hop_by_hop(0).destination(3).tcp(SYN),
+                burst(1),
+                SYN_LIMIT,
+            ),
+            &[syn6("2001:db8:4::1")],
+        ),
+        after(
+            case(
+                "an allowed source is not limited",
+                &syn("198.51.100.17"),
+                burst(1).allow("198.51.100.17/32"),
+                ALLOWED,
+            ),
+            &[syn("198.51.100.17")],
+        ),
+        after(
+            case(
+                "a denied source counts as denied",
+                &syn("198.51.100.18"),
+                burst(1).deny("198.51.100.18/32"),
+                DENIED,
+            ),
+            &[syn("198.51.100.18")],
+        ),
+        after(
+            case(
+                "without the limit nothing is limited",
+                &syn("198.51.100.19"),
+                none(),
+                CLEAN,
+            ),
+            &[syn("198.51.100.19"), syn("198.51.100.19")],
+        ),
+    ]
+}

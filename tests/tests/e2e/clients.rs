@@ -1,21 +1,13 @@
 //! Clients that behave oddly without meaning harm.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use super::*;
 
 /// A connection from one of the client's addresses.
 fn connect(stage: &Stage, from: &str) -> Result<TcpStream> {
-    let from: SocketAddr = format!("{from}:0").parse()?;
-    let to: SocketAddr = format!("{GATEWAY}:8080").parse()?;
-    stage.wire.client.within(move || {
-        let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
-        let socket = rustix::net::socket(family, kind, None)?;
-        rustix::net::bind(&socket, &from)?;
-        rustix::net::connect(&socket, &to)?;
-        anyhow::Ok(TcpStream::from(socket))
-    })?
+    stage.wire.client.connect(from, &format!("{GATEWAY}:8080"))
 }
 
 #[test]

@@ -202,14 +202,7 @@ fn ssh(
     title: &str,
 ) -> Result<(std::net::TcpStream, std::process::Child)> {
     use std::os::unix::process::CommandExt as _;
-    let from: std::net::SocketAddr = format!("{client}:0").parse()?;
-    let stream = stage.wire.client.within(move || {
-        let (family, kind) = (rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM);
-        let socket = rustix::net::socket(family, kind, None)?;
-        rustix::net::bind(&socket, &from)?;
-        rustix::net::connect(&socket, &"10.77.0.1:22".parse::<std::net::SocketAddr>()?)?;
-        anyhow::Ok(std::net::TcpStream::from(socket))
-    })??;
+    let stream = stage.wire.client.connect(client, "10.77.0.1:22")?;
     let (accepted, _) = listener.accept()?;
     let server = stage.home.path().join("sshd");
     if !server.exists() {

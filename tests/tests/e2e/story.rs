@@ -97,18 +97,7 @@ fn open_connections_of_a_blocked_source_are_closed() -> Result<()> {
     let _gateway = stage.start()?;
     let wire = &stage.wire;
     // A slow download would do as well; an idle keep-alive connection is the simplest open one.
-    let open = wire.client.within(|| {
-        let socket = rustix::net::socket(
-            rustix::net::AddressFamily::INET,
-            rustix::net::SocketType::STREAM,
-            None,
-        )?;
-        let from: std::net::SocketAddr = format!("{A}:0").parse()?;
-        let to: std::net::SocketAddr = format!("{GATEWAY}:8080").parse()?;
-        rustix::net::bind(&socket, &from)?;
-        rustix::net::connect(&socket, &to)?;
-        anyhow::Ok(std::net::TcpStream::from(socket))
-    })??;
+    let open = wire.client.connect(A, &format!("{GATEWAY}:8080"))?;
     wait_until("connection", || Ok(stage.metric("gateway_connections")? >= 1.0))?;
     for _ in 0..3 {
         wire.status(A, URL, BAD)?.ok();

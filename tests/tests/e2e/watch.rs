@@ -304,15 +304,7 @@ fn what_is_observed_passes_and_is_counted_and_everyone_says_so() -> Result<()> {
     assert_eq!(stage.ready()?.0, "200");
 
     // Blocked: nothing is done to the client, on connections that are open or new.
-    let open = wire.client.within(|| {
-        let family = rustix::net::AddressFamily::INET;
-        let socket = rustix::net::socket(family, rustix::net::SocketType::STREAM, None)?;
-        let from: std::net::SocketAddr = format!("{B}:0").parse()?;
-        let to: std::net::SocketAddr = format!("{GATEWAY}:8080").parse()?;
-        rustix::net::bind(&socket, &from)?;
-        rustix::net::connect(&socket, &to)?;
-        anyhow::Ok(std::net::TcpStream::from(socket))
-    })??;
+    let open = wire.client.connect(B, &format!("{GATEWAY}:8080"))?;
     wait_until("connection", || Ok(stage.metric("gateway_connections")? >= 1.0))?;
     for _ in 0..3 {
         assert_eq!(wire.status(B, URL, BAD)?, Ok(401));

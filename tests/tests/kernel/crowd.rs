@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::random::Random;
 use super::*;
 
 /// Fills the address tables to their capacity, empties them in part and fills them again, so that walks grow long and

@@ -147,9 +147,9 @@ pub fn all() -> Vec<Need> {
         ),
         tool(
             "kill",
-            "the systemd unit reloads with /bin/kill; also stops the gateway through sudo",
+            "the systemd unit reloads with /bin/kill; also stops the gateway through sudo; the tests ask sysctl",
             Test,
-            || has("kill"),
+            || has("kill") && has("sysctl"),
             &["procps"],
         ),
         tool(

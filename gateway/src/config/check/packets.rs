@@ -59,15 +59,10 @@ fn inner(
 pub(super) fn syn_cookies(walk: &mut Walk, table: &mut Table<'_>) -> Option<SynCookies> {
     let field = table.get(walk, "syn_cookies")?;
     walk.table(&field, |walk, table| {
-        let above = table.require(walk, "above", "SYNs to one port, such as above: 1000/s");
-        let above = above.and_then(|field| walk.value(&field, units::rate));
-        let burst = table
-            .value(walk, "burst", number(1..=1_000_000))
-            .and_then(NonZeroU32::new);
+        let hint = "SYNs to one port, such as above: 1000/s";
+        let measured = rate_and_burst(walk, table, "above", hint);
         let set_sysctls = table.value_or(walk, "set_sysctls", true, truth);
-        let above = above?;
-        let burst = burst.unwrap_or(above.count);
-        comes_back(walk, table, above, burst);
+        let (above, burst) = measured?;
         Some(SynCookies {
             above,
             burst,
@@ -96,14 +91,27 @@ pub(super) fn cookies_fit(walk: &mut Walk, top: &Field<'_>, xdp: &Xdp, listen: &
     }
 }
 
-/// A burst must come back in reasonable time.
-fn comes_back(walk: &mut Walk, table: &Table<'_>, rate: Rate, burst: NonZeroU32) {
+/// The rate under `key`, and a burst that comes back in reasonable time.
+fn rate_and_burst(
+    walk: &mut Walk,
+    table: &mut Table<'_>,
+    key: &'static str,
+    hint: &str,
+) -> Option<(Rate, NonZeroU32)> {
+    let rate = table.require(walk, key, hint);
+    let rate = rate.and_then(|field| walk.value(&field, units::rate));
+    let burst = table
+        .value(walk, "burst", number(1..=1_000_000))
+        .and_then(NonZeroU32::new);
+    let rate = rate?;
+    let burst = burst.unwrap_or(rate.count);
     if rate.per.saturating_mul(burst.get()) / rate.count.get() > MOST_REFILL {
         let wrong = Wrong::new(format!(
             "a burst of {burst} comes back only after more than an hour"
         ));
         walk.fault(&table.field, wrong.hint("raise the rate or lower the burst"));
     }
+    Some((rate, burst))
 }
 
 /// Which prefixes a limit may name.
@@ -116,11 +124,8 @@ enum Prefixes {
 }
 
 fn read(walk: &mut Walk, table: &mut Table<'_>, prefixes: Prefixes) -> Option<PacketLimit> {
-    let rate = table.require(walk, "rate", "packets of one source, such as rate: 50/s");
-    let rate = rate.and_then(|field| walk.value(&field, units::rate));
-    let burst = table
-        .value(walk, "burst", number(1..=1_000_000))
-        .and_then(NonZeroU32::new);
+    let hint = "packets of one source, such as rate: 50/s";
+    let measured = rate_and_burst(walk, table, "rate", hint);
     let mut prefix = |key, default: u8, least| {
         let bits = table.value_or(
             walk,
@@ -138,9 +143,7 @@ fn read(walk: &mut Walk, table: &mut Table<'_>, prefixes: Prefixes) -> Option<Pa
         ),
         Prefixes::None => (0, 0),
     };
-    let rate = rate?;
-    let burst = burst.unwrap_or(rate.count);
-    comes_back(walk, table, rate, burst);
+    let (rate, burst) = measured?;
     Some(PacketLimit {
         rate,
         burst,

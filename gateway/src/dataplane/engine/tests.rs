@@ -1,6 +1,8 @@
-// Length: many short stories on one stage; what is about operations stands in `ops`.
+//! The engine on tables in memory, with a clock and a host of the test's making.
 
+mod bulk;
 mod ops;
+mod protection;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -121,6 +123,15 @@ fn with_lists(allow: &str, deny: &str) -> Config {
     )
 }
 
+/// A stage, an empty state directory and empty tables.
+fn fresh() -> (Stage, tempfile::TempDir, Shared) {
+    (
+        Stage::default(),
+        tempfile::tempdir().expect("a directory"),
+        Shared::new([1, 2]),
+    )
+}
+
 fn engine(stage: &Stage, directory: &std::path::Path, tables: &Shared) -> Engine {
     let store = Store::lock(directory).expect("the lock");
     let saved = store.load().expect("state");
@@ -163,11 +174,7 @@ fn outcome(engine: &mut Engine, text: &str) -> String {
 
 #[test]
 fn a_rule_is_in_force_at_once_and_ends_in_time() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     let added = engine
         .add_rules(deny(&["203.0.112.0/25"], Some(60)))
@@ -188,11 +195,7 @@ fn a_rule_is_in_force_at_once_and_ends_in_time() {
 
 #[test]
 fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut first = engine(&stage, dir.path(), &tables);
     first
         .add_rules(deny(&["198.51.100.7/32"], Some(100)))
@@ -219,11 +222,7 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
 
 #[test]
 fn the_protected_are_refused_and_nothing_changes() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     for protected in ["192.0.2.1/32", "192.0.2.0/24", "198.51.100.9/32", "172.16.5.0/24"] {
         let order = deny(&["198.51.100.77/32", protected], None);
@@ -243,11 +242,7 @@ fn the_protected_are_refused_and_nothing_changes() {
 
 #[test]
 fn never_blocked_are_the_host_the_operator_the_proxy_and_the_allowed() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     for protected in [
         "192.0.2.1",
@@ -266,11 +261,7 @@ fn never_blocked_are_the_host_the_operator_the_proxy_and_the_allowed() {
 
 #[test]
 fn an_allow_lifts_the_blocks_under_it() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     engine.block(block("198.51.100.8", 60)).expect("not refused");
     let allow = AddRules {
@@ -286,11 +277,7 @@ fn an_allow_lifts_the_blocks_under_it() {
 
 #[test]
 fn configured_rules_stay_and_are_named() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     let removed = engine
         .remove_rules(RuleList::Deny, &[net("203.0.113.0/24"), net("203.0.113.7/32")])
@@ -389,247 +376,4 @@ fn a_store_that_can_not_be_written_changes_nothing() {
         Err(Refusal::ReadOnly)
     ));
     assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean");
-}
-
-#[test]
-fn configured_denies_that_would_cut_someone_off_are_skipped_and_told() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut engine = engine(&stage, dir.path(), &tables);
-    let deny = "[192.0.2.0/24, 198.51.100.9, 172.16.5.0/24, 0.0.0.0/0, '::/0', 203.0.113.0/24]";
-    let applied = engine.reconfigure(&with_lists("[]", deny)).expect("memory");
-    assert_eq!(applied.newly_skipped.len(), 4, "{:?}", applied.newly_skipped);
-    assert_eq!(engine.skipped(), applied.newly_skipped);
-    for (protected, why) in [
-        ("192.0.2.1", "own address"),
-        ("198.51.100.9", "SSH"),
-        ("172.16.5.5", "trusted proxy"),
-    ] {
-        assert!(engine.skipped().iter().any(|text| text.contains(why)), "{why}");
-        assert_eq!(outcome(&mut engine, protected), "clean", "{protected}");
-        let explained = engine.explain(addr(protected), &[]).expect("memory");
-        assert!(
-            explained
-                .deny
-                .iter()
-                .all(|row| row.skipped.is_some() && !row.enforced)
-        );
-    }
-    assert_eq!(
-        outcome(&mut engine, "203.0.113.7"),
-        "denied",
-        "the others are in force"
-    );
-    assert_eq!(outcome(&mut engine, "2001:db8::1"), "denied");
-    let row = |engine: &mut Engine| engine.status().expect("memory").lists[1].clone();
-    assert_eq!(
-        row(&mut engine),
-        ListRow {
-            list: "deny".to_owned(),
-            desired: 2,
-            enforced: 2,
-            skipped: 4
-        }
-    );
-    let (entries, _) = engine.entries(List::Deny).expect("memory");
-    assert_eq!(entries.iter().filter(|row| row.skipped.is_some()).count(), 4);
-
-    // Forced, it is in force, and stays so after a restart.
-    let forced = AddRules {
-        force: true,
-        ..self::deny(&["192.0.2.0/24"], None)
-    };
-    engine.add_rules(forced).expect("forced");
-    assert_eq!(outcome(&mut engine, "192.0.2.1"), "denied");
-    assert_eq!(row(&mut engine).skipped, 3);
-    drop(engine);
-    let mut engine = self::engine(&stage, dir.path(), &tables);
-    assert_eq!(outcome(&mut engine, "192.0.2.1"), "denied");
-}
-
-#[test]
-fn a_default_deny_is_in_force_while_all_it_would_cut_off_are_allowed() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut engine = engine(&stage, dir.path(), &tables);
-    let allow = "[192.0.2.0/28, 198.51.100.9, 172.16.0.0/12]";
-    engine
-        .reconfigure(&with_lists(allow, "[0.0.0.0/0]"))
-        .expect("memory");
-    assert_eq!(engine.skipped(), Vec::<String>::new());
-    assert_eq!(outcome(&mut engine, "203.0.113.7"), "denied");
-    assert_eq!(outcome(&mut engine, "192.0.2.1"), "allowed");
-    // An address that comes later, as from DHCP, is not cut off.
-    stage
-        .host
-        .lock()
-        .expect("no panic")
-        .own
-        .push((addr("192.0.2.77"), "eth0".to_owned()));
-    engine.watch();
-    assert_eq!(engine.skipped().len(), 1);
-    assert_eq!(outcome(&mut engine, "192.0.2.77"), "clean");
-    // An allow that ends would end in the kernel before anyone looks; one without an end counts.
-    let allow = |ttl| AddRules {
-        list: RuleList::Allow,
-        ..deny(&["192.0.2.77/32"], ttl)
-    };
-    engine.add_rules(allow(Some(60))).expect("not refused");
-    assert_eq!(engine.skipped().len(), 1);
-    engine.add_rules(allow(None)).expect("not refused");
-    assert_eq!(engine.skipped(), Vec::<String>::new());
-    assert_eq!(outcome(&mut engine, "203.0.113.7"), "denied");
-    // Without the allow nobody is shut out either, and the one who took it away is told.
-    let removed = engine
-        .remove_rules(RuleList::Allow, &[net("192.0.2.77/32")])
-        .expect("saved");
-    assert!(
-        removed.notes.iter().any(|note| note.contains("NOT enforced")),
-        "{:?}",
-        removed.notes
-    );
-    assert_eq!(outcome(&mut engine, "192.0.2.77"), "clean");
-}
-
-#[test]
-fn a_commanded_deny_that_becomes_a_lockout_later_is_skipped_too() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut engine = engine(&stage, dir.path(), &tables);
-    engine
-        .add_rules(deny(&["198.51.0.0/17"], None))
-        .expect_err("it covers the operator");
-    stage.host.lock().expect("no panic").operators.clear();
-    engine
-        .add_rules(deny(&["198.51.0.0/17"], None))
-        .expect("nobody is cut off");
-    assert_eq!(outcome(&mut engine, "198.51.100.9"), "denied");
-    stage
-        .host
-        .lock()
-        .expect("no panic")
-        .operators
-        .push(addr("198.51.100.9"));
-    engine.watch();
-    assert_eq!(outcome(&mut engine, "198.51.100.9"), "clean");
-    stage.host.lock().expect("no panic").operators.clear();
-    engine.watch();
-    assert_eq!(outcome(&mut engine, "198.51.100.9"), "denied");
-}
-
-fn import(text: &str, replace: bool) -> ImportRules {
-    ImportRules {
-        list: RuleList::Deny,
-        replace,
-        force: false,
-        operators: Vec::new(),
-        bytes: text.len() as u64,
-        text: text.as_bytes().to_vec(),
-    }
-}
-
-#[test]
-fn a_list_is_taken_over_replaced_and_given_back() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut first = engine(&stage, dir.path(), &tables);
-    let until = stage.now().wall_ms + 60_000;
-    let text = format!("198.51.100.7 until={until} # a\n203.0.112.0/24\n198.51.100.7 until={until} # b\n");
-    let added = first.import_rules(import(&text, false)).expect("not refused");
-    assert_eq!((added.added, added.already, added.failed), (2, 0, 0));
-    assert_eq!(outcome(&mut first, "203.0.112.9"), "denied");
-    let (count, exported) = first.export_rules(RuleList::Deny);
-    let expected = format!("198.51.100.7 until={until} # b\n203.0.112.0/24\n");
-    assert_eq!((count, String::from_utf8(exported).expect("text")), (2, expected));
-
-    let added = first
-        .import_rules(import("203.0.112.0/24\n192.0.2.77\n", true))
-        .expect("not refused");
-    assert_eq!((added.added, added.already, added.removed), (1, 1, 1));
-    assert_eq!(outcome(&mut first, "198.51.100.7"), "clean");
-    assert_eq!(
-        outcome(&mut first, "203.0.113.9"),
-        "denied",
-        "the configuration stays"
-    );
-    drop(first);
-    let mut second = engine(&stage, dir.path(), &tables);
-    let (count, exported) = second.export_rules(RuleList::Deny);
-    let expected = "192.0.2.77\n203.0.112.0/24\n".to_owned();
-    assert_eq!((count, String::from_utf8(exported).expect("text")), (2, expected));
-    assert_eq!(outcome(&mut second, "192.0.2.77"), "denied");
-}
-
-#[test]
-fn a_list_that_can_not_be_read_or_cuts_someone_off_changes_nothing() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut engine = engine(&stage, dir.path(), &tables);
-    engine
-        .import_rules(import("203.0.112.0/24\n", false))
-        .expect("not refused");
-    for (text, line) in [("198.51.100.7\nx\n", 2), ("10.0.0.1/8\n", 1)] {
-        let refused = engine.import_rules(import(text, true));
-        assert!(
-            matches!(refused, Err(Refusal::Unreadable { line: at, .. }) if at == line),
-            "{refused:?}"
-        );
-    }
-    // The host itself, a network around an operator, and one inside a trusted proxy's.
-    for text in [
-        "192.0.2.1\n",
-        "1.0.0.0/8\n198.51.0.0/16\n",
-        "172.16.9.0/24\n",
-        "::/0\n0.0.0.0/0\n",
-    ] {
-        let refused = engine.import_rules(import(text, true));
-        assert!(matches!(refused, Err(Refusal::Protected { .. })), "{refused:?}");
-    }
-    assert_eq!(engine.export_rules(RuleList::Deny).0, 1);
-    assert_eq!(engine.sizes(List::Deny), (2, 2));
-}
-
-#[test]
-fn a_change_that_can_not_be_saved_is_not_made() {
-    let (stage, dir, tables) = (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([0, 0]),
-    );
-    let mut engine = engine(&stage, dir.path(), &tables);
-    engine
-        .add_rules(deny(&["203.0.112.0/24"], None))
-        .expect("not refused");
-    // A directory in the file's place: neither appended to nor replaced, whoever runs the test.
-    let file = dir.path().join("rules.txt");
-    std::fs::remove_file(&file).expect("removed");
-    std::fs::create_dir_all(file.join("x")).expect("made");
-    let failed = engine.add_rules(deny(&["198.51.100.7/32"], None));
-    assert!(matches!(failed, Err(Refusal::Store(_))), "{failed:?}");
-    let failed = engine.flush_rules(RuleList::Deny);
-    assert!(matches!(failed, Err(Refusal::Store(_))), "{failed:?}");
-    assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean");
-    assert_eq!(outcome(&mut engine, "203.0.112.7"), "denied");
-    std::fs::remove_dir_all(&file).expect("removed");
-    engine
-        .add_rules(deny(&["198.51.100.7/32"], None))
-        .expect("not refused");
-    drop(engine);
-    let saved = crate::dataplane::store::peek(dir.path()).expect("state");
-    assert_eq!(saved.len(), 2, "the file was written whole again");
 }

@@ -1,14 +1,16 @@
 //! Writes and reads the tables of single addresses; the layout and its rules are `gateway_common::addresses`.
 //!
-//! Generic over the family: the walk over buckets is the same, a bucket's inside is not.
+//! Generic over the family: the walk over buckets is the same, a bucket's inside is not. [`Table`] is the one or the other.
 
 use std::marker::PhantomData;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use gateway_common::addr::Addr;
-use gateway_common::addresses::{EMPTY6, GONE6, PROBES, WAYS4, WAYS6, home4, home6, slot4};
+use gateway_common::addresses::{EMPTY6, GONE6, PROBES, WAYS4, WAYS6, holds, home4, home6, slot4};
 use gateway_common::entry::{Kind, Stamp, Tally};
 use gateway_common::tables::Rule;
+use ipnet::IpNet;
 
 use super::region::Region;
 
@@ -141,9 +143,35 @@ impl Family for V6 {
     }
 }
 
+/// The single address that a network is, if a table of addresses can hold it.
+pub fn single(net: &IpNet) -> Option<IpAddr> {
+    let full = net.prefix_len() == net.max_prefix_len();
+    (full && holds(&net.addr().into())).then(|| net.addr())
+}
+
 /// No place is left on the walk of an address.
 #[derive(Debug)]
 pub struct Crowded;
+
+/// A table of single addresses, of whichever family. A `half` is 0 or 1.
+pub trait Table: Send {
+    /// Buckets of a half that the hash reaches.
+    fn buckets(&self) -> u32;
+    /// First bucket of a half.
+    fn first(&self, half: u32) -> u32;
+    fn get(&self, half: u32, addr: &Addr, kind: Kind) -> Option<Rule>;
+    /// Inserts (`true`), or replaces and keeps the larger count of hits.
+    fn put(&self, half: u32, addr: &Addr, kind: Kind, rule: &Rule) -> Result<bool, Crowded>;
+    /// Whether there was one.
+    fn remove(&self, half: u32, addr: &Addr, kind: Kind) -> bool;
+    /// Shows every entry of a half.
+    fn each(&self, half: u32, visit: &mut dyn FnMut(Addr, Kind, Rule));
+    /// Makes the idle half what the other one is. Hits counted from here until the switch are lost.
+    fn copy(&self, from: u32, to: u32);
+    /// Writes a half that nobody reads anew, without the traces of what was removed: each look-up for an address that is
+    /// not there would walk over them.
+    fn tidy(&self, half: u32);
+}
 
 /// One family's map: two halves of buckets.
 #[derive(Debug)]
@@ -154,7 +182,7 @@ pub struct Addresses<F> {
     family: PhantomData<F>,
 }
 
-impl<F: Family> Addresses<F> {
+impl<F: Family + Send> Addresses<F> {
     /// A map of `entries` buckets in both halves together.
     pub fn new(region: Region, entries: u32, mix: [u64; 4]) -> Self {
         Self {
@@ -163,16 +191,6 @@ impl<F: Family> Addresses<F> {
             mix,
             family: PhantomData,
         }
-    }
-
-    /// Buckets of a half that the hash reaches.
-    pub fn buckets(&self) -> u32 {
-        self.buckets
-    }
-
-    /// First bucket of a half.
-    pub fn first(&self, half: u32) -> u32 {
-        half * (self.buckets + PROBES)
     }
 
     fn bucket(&self, index: u32) -> Bucket<'_> {
@@ -206,13 +224,37 @@ impl<F: Family> Addresses<F> {
         })
     }
 
-    pub fn get(&self, half: u32, addr: &Addr, kind: Kind) -> Option<Rule> {
+    /// Every entry of a half.
+    fn entries(&self, half: u32) -> impl Iterator<Item = (Addr, Kind, Rule)> {
+        let first = self.first(half);
+        (first..first + self.buckets + PROBES).flat_map(move |index| {
+            let bucket = self.bucket(index);
+            (0..F::WAYS).filter_map(move |way| match F::read(bucket, way) {
+                Place::Entry(addr, stamp) => {
+                    let tally = Tally(F::tally(bucket, way).load(Ordering::Relaxed));
+                    Some((addr, Kind::from_number(stamp.kind())?, tally.rule(stamp)))
+                }
+                _ => None,
+            })
+        })
+    }
+}
+
+impl<F: Family + Send> Table for Addresses<F> {
+    fn buckets(&self) -> u32 {
+        self.buckets
+    }
+
+    fn first(&self, half: u32) -> u32 {
+        half * (self.buckets + PROBES)
+    }
+
+    fn get(&self, half: u32, addr: &Addr, kind: Kind) -> Option<Rule> {
         let (bucket, way, stamp) = self.find(half, addr, kind)?;
         Some(Tally(F::tally(bucket, way).load(Ordering::Relaxed)).rule(stamp))
     }
 
-    /// Inserts (`true`), or replaces and keeps the larger count of hits.
-    pub fn put(&self, half: u32, addr: &Addr, kind: Kind, rule: &Rule) -> Result<bool, Crowded> {
+    fn put(&self, half: u32, addr: &Addr, kind: Kind, rule: &Rule) -> Result<bool, Crowded> {
         let stamp = Stamp::new(kind, rule.deadline_ns);
         if let Some((bucket, way, _)) = self.find(half, addr, kind) {
             let merge = |old| {
@@ -235,8 +277,7 @@ impl<F: Family> Addresses<F> {
         Err(Crowded)
     }
 
-    /// Whether there was one.
-    pub fn remove(&self, half: u32, addr: &Addr, kind: Kind) -> bool {
+    fn remove(&self, half: u32, addr: &Addr, kind: Kind) -> bool {
         let Some((bucket, way, _)) = self.find(half, addr, kind) else {
             return false;
         };
@@ -250,41 +291,27 @@ impl<F: Family> Addresses<F> {
         true
     }
 
-    /// Every entry of a half.
-    pub fn entries(&self, half: u32) -> impl Iterator<Item = (Addr, u32, Rule)> {
-        let first = self.first(half);
-        (first..first + self.buckets + PROBES).flat_map(move |index| {
-            let bucket = self.bucket(index);
-            (0..F::WAYS).filter_map(move |way| match F::read(bucket, way) {
-                Place::Entry(addr, stamp) => {
-                    let tally = Tally(F::tally(bucket, way).load(Ordering::Relaxed));
-                    Some((addr, stamp.kind(), tally.rule(stamp)))
-                }
-                _ => None,
-            })
-        })
+    fn each(&self, half: u32, visit: &mut dyn FnMut(Addr, Kind, Rule)) {
+        for (addr, kind, rule) in self.entries(half) {
+            visit(addr, kind, rule);
+        }
     }
 
-    /// Writes a half that nobody reads anew, without the traces of what was removed: each look-up for an address that is
-    /// not there would walk over them.
-    pub fn tidy(&self, half: u32) {
-        let entries: Vec<(Addr, u32, Rule)> = self.entries(half).collect();
+    fn tidy(&self, half: u32) {
+        let entries: Vec<(Addr, Kind, Rule)> = self.entries(half).collect();
         let words = (self.buckets + PROBES) as usize * BUCKET;
         let first = self.first(half) as usize * BUCKET;
         for word in &self.region.words()[first..first + words] {
             word.store(0, Ordering::Relaxed);
         }
         for (addr, kind, rule) in entries {
-            let kinds = [Kind::Allow, Kind::Deny, Kind::Block];
-            let kind = kinds.into_iter().find(|known| *known as u32 == kind);
             // What had a place before has one now: walks only get shorter.
-            let put = kind.map(|kind| self.put(half, &addr, kind, &rule));
-            debug_assert!(matches!(put, Some(Ok(true))), "{addr:?}");
+            let put = self.put(half, &addr, kind, &rule);
+            debug_assert!(matches!(put, Ok(true)), "{addr:?}");
         }
     }
 
-    /// Makes the idle half what the other one is. Hits counted from here until the switch are lost.
-    pub fn copy(&self, from: u32, to: u32) {
+    fn copy(&self, from: u32, to: u32) {
         let words = (self.buckets + PROBES) as usize * BUCKET;
         let (source, target) = (
             self.first(from) as usize * BUCKET,

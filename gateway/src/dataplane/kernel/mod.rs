@@ -10,6 +10,7 @@
 mod addresses;
 mod attach;
 mod cookies;
+mod counts;
 mod error;
 mod log;
 mod netlink;
@@ -194,7 +195,6 @@ impl Kernel {
 
 impl Backend for Kernel {
     fn enforced(&mut self) -> Result<Image, Error> {
-        self.maps.recount()?;
         self.maps.image()
     }
 

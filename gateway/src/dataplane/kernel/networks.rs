@@ -190,11 +190,7 @@ fn read(place: &[AtomicU64]) -> Option<Listed> {
     let word = |index: usize| place[index].load(Ordering::Relaxed);
     let [bits, stamp] = halves_of(word(2));
     let stamp = Stamp(stamp);
-    let kind = match stamp.kind() {
-        1 => Kind::Allow,
-        2 => Kind::Deny,
-        _ => return None,
-    };
+    let kind = Kind::from_number(stamp.kind())?;
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&word(0).to_ne_bytes());
     bytes[8..].copy_from_slice(&word(1).to_ne_bytes());

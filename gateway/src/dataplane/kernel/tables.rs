@@ -7,22 +7,21 @@
 //! * Anything more is made in the idle halves, and one write of the settings switches to them: lists and settings
 //!   of a batch become visible together.
 
-// Length: which half is live, and how a batch becomes visible, is one subject; the layouts are in files of their own.
-
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use gateway_common::addr::Addr;
-use gateway_common::addresses::{PROBES, holds};
+use gateway_common::addresses::PROBES;
 use gateway_common::entry::Kind;
 use gateway_common::networks::SPANS;
 use gateway_common::outcome::SLOTS;
 use gateway_common::tables::{ALL_LISTENERS, Answered, Counter, Layout, Rule, Settings, feature, names};
 use ipnet::IpNet;
 
-use super::addresses::{Addresses, Crowded, V4, V6};
+use super::addresses::{Addresses, Crowded, Table, V4, V6, single};
+use super::counts::{Counts, V6_SHARE, family};
 use super::error::{load_failed, map_failed};
 use super::networks::{Listed, Networks};
 use super::region::Region;
@@ -33,8 +32,6 @@ use crate::dataplane::{Change, Counters, Error, Found, Image, List};
 
 /// More changes than this are made in the idle half: copying it then costs less than being seen half done is worth.
 const IN_PLACE: usize = 64;
-/// IPv6 addresses per list, as a part of the configured number.
-const V6_SHARE: u32 = 4;
 
 /// Entries of each sized map, by its name, for a capacity.
 pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
@@ -45,37 +42,16 @@ pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
     let buckets6 = addresses / u64::from(V6_SHARE) * 2 / 5 + 1;
     let halves = |buckets: u64| u32::try_from((buckets + u64::from(PROBES)) * 2).unwrap_or(u32::MAX);
     let networks = capacity.allow_prefixes.saturating_add(capacity.deny_prefixes);
-    // A network adds two borders at most, and there is one range more than borders.
+    // A network adds two borders at most, and there is one range more than borders. As many networks there can be: as
+    // many of each family, and the first place is never used.
     let ranges = networks.saturating_mul(2).saturating_add(1).saturating_mul(2);
     [
         (names::ADDRESSES4, halves(buckets4)),
         (names::ADDRESSES6, halves(buckets6)),
         (names::RANGES4, ranges),
         (names::RANGES6, ranges),
-        // Of both families together, and the first is never used.
-        (
-            names::NETWORKS,
-            networks.saturating_mul(2).saturating_add(1).saturating_mul(2),
-        ),
+        (names::NETWORKS, ranges),
     ]
-}
-
-/// How many entries each list has, and may have.
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    has: u32,
-    most: u32,
-}
-
-/// The family of an address; indices of [`Maps::counts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    V4 = 0,
-    V6 = 1,
-}
-
-fn family(addr: IpAddr) -> Family {
-    if addr.is_ipv4() { Family::V4 } else { Family::V6 }
 }
 
 /// All shared tables.
@@ -83,13 +59,10 @@ pub struct Maps {
     settings: Copies,
     counters: PerCpuArray<MapData, Counter>,
     answered: Array<MapData, Answered>,
-    addresses4: Addresses<V4>,
-    addresses6: Addresses<V6>,
+    /// By [`family`].
+    addresses: [Box<dyn Table>; 2],
     networks: Networks,
-    /// Single addresses by family and [`Kind`].
-    counts: [[Count; 4]; 2],
-    /// Networks by family and [`Kind`].
-    net_counts: [[Count; 4]; 2],
+    counts: Counts,
     capacities: BTreeMap<&'static str, u32>,
 }
 
@@ -106,18 +79,13 @@ struct Halves {
     networks: u32,
 }
 
-fn kind(list: List) -> Kind {
-    match list {
-        List::Allow => Kind::Allow,
-        List::Deny => Kind::Deny,
-        List::Block => Kind::Block,
+impl Halves {
+    fn of(layout: &Layout) -> Self {
+        Self {
+            addresses: [layout.addresses4, layout.addresses6].map(|first| u32::from(first != 0)),
+            networks: u32::from(layout.networks != 0),
+        }
     }
-}
-
-/// The single address that a network is, if the tables of addresses can hold it.
-fn single(net: IpNet) -> Option<IpAddr> {
-    let full = net.prefix_len() == net.max_prefix_len();
-    (full && holds(&net.addr().into())).then(|| net.addr())
 }
 
 impl Maps {
@@ -146,8 +114,10 @@ impl Maps {
             settings,
             counters: percpu(dir, names::COUNTERS)?,
             answered: array(dir, names::ANSWERED)?,
-            addresses4: Addresses::new(addresses4, entries4, mix),
-            addresses6: Addresses::new(addresses6, entries6, mix),
+            addresses: [
+                Box::new(Addresses::<V4>::new(addresses4, entries4, mix)),
+                Box::new(Addresses::<V6>::new(addresses6, entries6, mix)),
+            ],
             networks: Networks {
                 spans4,
                 ranges4,
@@ -156,13 +126,12 @@ impl Maps {
                 ranges: ranges / 2,
                 entries: entries / 2,
             },
-            counts: Default::default(),
-            net_counts: Default::default(),
+            counts: Counts::new(capacity),
             capacities,
         };
         maps.lay_out()?;
-        maps.limit(capacity);
-        maps.count()?;
+        let layout = maps.settings()?.layout;
+        maps.count(&layout);
         Ok(maps)
     }
 
@@ -178,52 +147,24 @@ impl Maps {
         self.capacities.get(name).copied().unwrap_or(0)
     }
 
-    fn limit(&mut self, capacity: Option<&Capacity>) {
-        let most = |kind: Kind, v6: bool, nets: bool| {
-            let Some(capacity) = capacity else { return u32::MAX };
-            let most = match (kind, nets) {
-                (Kind::Allow, true) => return capacity.allow_prefixes,
-                (Kind::Deny, true) => return capacity.deny_prefixes,
-                (Kind::Block, true) => return 0,
-                (Kind::Allow, false) => capacity.allow_addresses,
-                (Kind::Deny, false) => capacity.deny_addresses,
-                (Kind::Block, false) => capacity.blocks,
-            };
-            if v6 { most.div_ceil(V6_SHARE) } else { most }
-        };
-        for kind in [Kind::Allow, Kind::Deny, Kind::Block] {
-            for v6 in [false, true] {
-                let (family, kind_at) = (usize::from(v6), kind as usize);
-                self.counts[family][kind_at].most = most(kind, v6, false);
-                self.net_counts[family][kind_at].most = most(kind, v6, true);
-            }
+    /// Shows every entry of the live halves.
+    fn each(&self, layout: &Layout, mut visit: impl FnMut(IpNet, Kind, Rule)) {
+        let halves = Halves::of(layout);
+        for (table, half) in self.addresses.iter().zip(halves.addresses) {
+            table.each(half, &mut |addr, kind, rule| {
+                visit(IpAddr::from(addr).into(), kind, rule)
+            });
+        }
+        for (net, kind, rule) in self.networks.listed(halves.networks) {
+            visit(net, kind, rule);
         }
     }
 
-    fn count(&mut self) -> Result<(), Error> {
-        let halves = self.halves()?;
+    fn count(&mut self, layout: &Layout) {
         let mut counts = self.counts;
-        for count in counts.iter_mut().flatten() {
-            count.has = 0;
-        }
-        for (_, kind, _) in self.addresses4.entries(halves.addresses[0]) {
-            counts[0][kind as usize].has += 1;
-        }
-        for (_, kind, _) in self.addresses6.entries(halves.addresses[1]) {
-            counts[1][kind as usize].has += 1;
-        }
+        counts.clear();
+        self.each(layout, |net, kind, _| counts.of(&net, kind).has += 1);
         self.counts = counts;
-        self.count_networks(&self.networks.listed(halves.networks));
-        Ok(())
-    }
-
-    fn count_networks(&mut self, listed: &[Listed]) {
-        for count in self.net_counts.iter_mut().flatten() {
-            count.has = 0;
-        }
-        for (net, kind, _) in listed {
-            self.net_counts[family(net.addr()) as usize][*kind as usize].has += 1;
-        }
     }
 
     /// Gives fresh tables their layout.
@@ -242,11 +183,12 @@ impl Maps {
     }
 
     fn layout(&self, old: &Layout, halves: Halves, last6: u32) -> Layout {
+        let [four, six] = &self.addresses;
         Layout {
-            addresses4: self.addresses4.first(halves.addresses[0]),
-            buckets4: self.addresses4.buckets(),
-            addresses6: self.addresses6.first(halves.addresses[1]),
-            buckets6: self.addresses6.buckets(),
+            addresses4: four.first(halves.addresses[0]),
+            buckets4: four.buckets(),
+            addresses6: six.first(halves.addresses[1]),
+            buckets6: six.buckets(),
             spans4: halves.networks * SPANS,
             ranges4: self.networks.first_range(halves.networks) as u32,
             ranges6: self.networks.first_range(halves.networks) as u32,
@@ -254,14 +196,6 @@ impl Maps {
             networks: self.networks.first_network(halves.networks) as u32,
             ..*old
         }
-    }
-
-    fn halves(&self) -> Result<Halves, Error> {
-        let layout = self.settings()?.layout;
-        Ok(Halves {
-            addresses: [layout.addresses4, layout.addresses6].map(|first| u32::from(first != 0)),
-            networks: u32::from(layout.networks != 0),
-        })
     }
 
     pub fn settings(&self) -> Result<Settings, Error> {
@@ -272,24 +206,9 @@ impl Maps {
         self.settings.write(wanted)
     }
 
-    /// The settings' table bits as the counts have them.
-    fn table_bits(&self) -> u32 {
-        let any = |counts: &[Count; 4], bit: u32| {
-            if counts.iter().any(|count| count.has > 0) {
-                bit
-            } else {
-                0
-            }
-        };
-        any(&self.counts[0], feature::ADDRESSES4)
-            | any(&self.counts[1], feature::ADDRESSES6)
-            | any(&self.net_counts[0], feature::NETWORKS4)
-            | any(&self.net_counts[1], feature::NETWORKS6)
-    }
-
     pub fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
         let touches_networks = changes.iter().any(|change| match change {
-            Change::Put { net, .. } | Change::Remove { net, .. } => single(canonical(*net)).is_none(),
+            Change::Put { net, .. } | Change::Remove { net, .. } => single(&canonical(*net)).is_none(),
             Change::Settings(_) => false,
         });
         if touches_networks || changes.len() > IN_PLACE {
@@ -308,28 +227,16 @@ impl Maps {
 
     /// How many entries of each list are there and have not ended.
     pub fn live(&self, boot_ns: u64) -> Result<[usize; 3], Error> {
-        let halves = self.halves()?;
         let mut lists = [0; 3];
-        let mut count = |kind: u32, rule: &Rule| {
-            if let Some(list) = lists.get_mut((kind as usize).wrapping_sub(1)) {
-                *list += usize::from(rule.live(boot_ns));
-            }
-        };
-        for (_, kind, rule) in self.addresses4.entries(halves.addresses[0]) {
-            count(kind, &rule);
-        }
-        for (_, kind, rule) in self.addresses6.entries(halves.addresses[1]) {
-            count(kind, &rule);
-        }
-        for (_, kind, rule) in self.networks.listed(halves.networks) {
-            count(kind as u32, &rule);
-        }
+        self.each(&self.settings()?.layout, |_, kind, rule| {
+            lists[kind as usize - 1] += usize::from(rule.live(boot_ns));
+        });
         Ok(lists)
     }
 
     /// Each change at once, in order.
     fn write_in_place(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
-        let halves = self.halves()?;
+        let halves = Halves::of(&self.settings()?.layout);
         let mut failures = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             let result = match change {
@@ -348,7 +255,7 @@ impl Maps {
 
     fn mark(&mut self) -> Result<(), Error> {
         let settings = self.settings()?;
-        let features = settings.features & !feature::TABLES | self.table_bits();
+        let features = settings.features & !feature::TABLES | self.counts.table_bits();
         if features == settings.features {
             return Ok(());
         }
@@ -361,32 +268,23 @@ impl Maps {
             Change::Put { list, net, .. } | Change::Remove { list, net } => (*list, canonical(*net)),
             Change::Settings(_) => return Ok(()),
         };
-        let Some(addr) = single(net) else { return Ok(()) };
-        let (key, kind) = (Addr::from(addr), kind(list));
-        let at = family(addr);
-        let half = halves[at as usize];
-        let count = &mut self.counts[at as usize][kind as usize];
+        let Some(addr) = single(&net) else {
+            return Ok(());
+        };
+        let (key, kind, at) = (Addr::from(addr), list.kind(), family(addr));
+        let (table, half) = (&self.addresses[at], halves[at]);
+        let count = self.counts.of(&net, kind);
         match change {
             Change::Put { rule, .. } => {
-                let there = match at {
-                    Family::V4 => self.addresses4.get(half, &key, kind).is_some(),
-                    Family::V6 => self.addresses6.get(half, &key, kind).is_some(),
-                };
-                if !there && count.has >= count.most {
+                if count.has >= count.most && table.get(half, &key, kind).is_none() {
                     return Err(full(name_of(list, false), count.most));
                 }
-                let put = match at {
-                    Family::V4 => self.addresses4.put(half, &key, kind, rule),
-                    Family::V6 => self.addresses6.put(half, &key, kind, rule),
-                };
+                let put = table.put(half, &key, kind, rule);
                 let new = put.map_err(|Crowded| full(name_of(list, false), count.has))?;
                 count.has += u32::from(new);
             }
             Change::Remove { .. } => {
-                let gone = match at {
-                    Family::V4 => self.addresses4.remove(half, &key, kind),
-                    Family::V6 => self.addresses6.remove(half, &key, kind),
-                };
+                let gone = table.remove(half, &key, kind);
                 count.has = count.has.saturating_sub(u32::from(gone));
             }
             Change::Settings(_) => {}
@@ -397,27 +295,24 @@ impl Maps {
     /// Makes all changes where nobody looks, then shows them together.
     fn switch(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
         let kept = self.settings()?;
-        let live = self.halves()?;
+        let live = Halves::of(&kept.layout);
         let mut next = live;
         let mut networks = None;
         let mut wanted = kept;
         for change in changes {
             match change {
                 Change::Settings(settings) => wanted = keep_own(**settings, &kept),
-                Change::Put { net, .. } | Change::Remove { net, .. } => match single(canonical(*net)) {
-                    Some(addr) => {
-                        next.addresses[family(addr) as usize] = 1 - live.addresses[family(addr) as usize]
-                    }
+                Change::Put { net, .. } | Change::Remove { net, .. } => match single(&canonical(*net)) {
+                    Some(addr) => next.addresses[family(addr)] = 1 - live.addresses[family(addr)],
                     None => next.networks = 1 - live.networks,
                 },
             }
         }
-        let counts = (self.counts, self.net_counts);
-        if next.addresses[0] != live.addresses[0] {
-            self.addresses4.copy(live.addresses[0], next.addresses[0]);
-        }
-        if next.addresses[1] != live.addresses[1] {
-            self.addresses6.copy(live.addresses[1], next.addresses[1]);
+        let counts = self.counts;
+        for (at, table) in self.addresses.iter().enumerate() {
+            if next.addresses[at] != live.addresses[at] {
+                table.copy(live.addresses[at], next.addresses[at]);
+            }
         }
         if next.networks != live.networks {
             networks = Some(self.networks.listed(live.networks));
@@ -433,7 +328,7 @@ impl Maps {
                 }
             }
             if removals {
-                self.tidy(live, next, counts.0);
+                self.tidy(live, next, &counts);
             }
         }
         let mut last6 = kept.layout.last6;
@@ -442,20 +337,19 @@ impl Maps {
             match self.networks.write(next.networks, &listed) {
                 Ok(last) => last6 = last,
                 Err(_) => {
-                    (self.counts, self.net_counts) = counts;
+                    self.counts = counts;
                     return Err(full("network", self.networks.entries - 1));
                 }
             }
-            self.count_networks(&listed);
         }
-        let features = wanted.features & !feature::TABLES | self.table_bits();
+        let features = wanted.features & !feature::TABLES | self.counts.table_bits();
         let layout = self.layout(&kept.layout, next, last6);
         if let Err(error) = self.write_settings(Settings {
             features,
             layout,
             ..wanted
         }) {
-            (self.counts, self.net_counts) = counts;
+            self.counts = counts;
             return Err(error);
         }
         failures.sort_by_key(|(index, _)| *index);
@@ -463,29 +357,24 @@ impl Maps {
     }
 
     /// Writes anew each idle half of which much was removed since it was copied.
-    fn tidy(&self, live: Halves, next: Halves, before: [[Count; 4]; 2]) {
-        let has = |counts: &[Count; 4]| counts.iter().map(|count| count.has).sum::<u32>();
-        for family in [Family::V4, Family::V6] {
-            let at = family as usize;
-            let (had, left) = (has(&before[at]), has(&self.counts[at]));
-            if next.addresses[at] == live.addresses[at] || (had - left).saturating_mul(4) <= had {
-                continue;
-            }
-            match family {
-                Family::V4 => self.addresses4.tidy(next.addresses[at]),
-                Family::V6 => self.addresses6.tidy(next.addresses[at]),
+    fn tidy(&self, live: Halves, next: Halves, before: &Counts) {
+        for (at, table) in self.addresses.iter().enumerate() {
+            let (had, left) = (before.addresses(at), self.counts.addresses(at));
+            let switched = next.addresses[at] != live.addresses[at];
+            if switched && had.saturating_sub(left).saturating_mul(4) > had {
+                table.tidy(next.addresses[at]);
             }
         }
     }
 
     /// The networks of a half with a batch of changes made to them.
     fn changed_networks(
-        &self,
+        &mut self,
         listed: Vec<Listed>,
         changes: &[Change],
         failures: &mut Vec<(usize, Error)>,
     ) -> Vec<Listed> {
-        let mut counts = self.net_counts;
+        self.counts.count_networks(&listed);
         let mut nets: BTreeMap<(IpNet, Kind), Rule> = listed
             .into_iter()
             .map(|(net, kind, rule)| ((net, kind), rule))
@@ -493,9 +382,10 @@ impl Maps {
         let all = || changes.iter().enumerate();
         for (_, change) in all() {
             if let Change::Remove { list, net } = change {
-                let (net, kind) = (canonical(*net), kind(*list));
-                let gone = single(net).is_none() && nets.remove(&(net, kind)).is_some();
-                counts[family(net.addr()) as usize][kind as usize].has -= u32::from(gone);
+                let (net, kind) = (canonical(*net), list.kind());
+                if nets.remove(&(net, kind)).is_some() {
+                    self.counts.of(&net, kind).has -= 1;
+                }
             }
         }
         // The first place is never used.
@@ -504,15 +394,15 @@ impl Maps {
             let Change::Put { list, net, rule } = change else {
                 continue;
             };
-            let (net, kind) = (canonical(*net), kind(*list));
-            if single(net).is_some() {
+            let (net, kind) = (canonical(*net), list.kind());
+            if single(&net).is_some() {
                 continue;
             }
             if *list == List::Block {
                 failures.push((index, Error::NotAnAddress { net }));
                 continue;
             }
-            let count = &mut counts[family(net.addr()) as usize][kind as usize];
+            let count = self.counts.of(&net, kind);
             let there = nets.get(&(net, kind));
             if there.is_none() && (count.has >= count.most || nets.len() >= most as usize) {
                 failures.push((index, full(name_of(*list, true), count.most.min(most))));
@@ -527,29 +417,19 @@ impl Maps {
             .collect()
     }
 
-    /// Counts anew what the tables hold, which only we should have changed, and sees to the bits that follow from it.
-    pub fn recount(&mut self) -> Result<(), Error> {
-        self.count()?;
-        self.mark()
-    }
-
-    pub fn image(&self) -> Result<Image, Error> {
-        let halves = self.halves()?;
+    /// Everything that is there. Counts it on the way, which only we should have changed, and sees to the bits of the
+    /// settings that follow from the counts.
+    pub fn image(&mut self) -> Result<Image, Error> {
+        let layout = self.settings()?.layout;
+        let mut counts = self.counts;
+        counts.clear();
         let mut lists: [Vec<(IpNet, Rule)>; 3] = Default::default();
-        let mut add = |kind: u32, net: IpNet, rule: Rule| {
-            if let Some(list) = lists.get_mut((kind as usize).wrapping_sub(1)) {
-                list.push((net, rule));
-            }
-        };
-        for (addr, kind, rule) in self.addresses4.entries(halves.addresses[0]) {
-            add(kind, IpAddr::from(addr).into(), rule);
-        }
-        for (addr, kind, rule) in self.addresses6.entries(halves.addresses[1]) {
-            add(kind, IpAddr::from(addr).into(), rule);
-        }
-        for (net, kind, rule) in self.networks.listed(halves.networks) {
-            add(kind as u32, net, rule);
-        }
+        self.each(&layout, |net, kind, rule| {
+            counts.of(&net, kind).has += 1;
+            lists[kind as usize - 1].push((net, rule));
+        });
+        self.counts = counts;
+        self.mark()?;
         // From a sorted list a tree is built at once.
         let [allow, deny, block] = lists.map(|mut list| {
             list.sort_unstable_by_key(|(net, _)| *net);
@@ -564,13 +444,10 @@ impl Maps {
     }
 
     pub fn lookup(&self, addr: IpAddr) -> Result<Found, Error> {
-        let halves = self.halves()?;
         let settings = self.settings()?;
-        let key = Addr::from(addr);
-        let exact = |kind| match family(addr) {
-            Family::V4 => self.addresses4.get(halves.addresses[0], &key, kind),
-            Family::V6 => self.addresses6.get(halves.addresses[1], &key, kind),
-        };
+        let halves = Halves::of(&settings.layout);
+        let (key, at) = (Addr::from(addr), family(addr));
+        let exact = |kind| self.addresses[at].get(halves.addresses[at], &key, kind);
         let [allow_net, deny_net] = self.networks.around(halves.networks, settings.layout.last6, addr);
         Ok(Found {
             settings,

@@ -2,21 +2,13 @@
 
 use super::*;
 
-fn gateway() -> (Stage, tempfile::TempDir, Shared) {
-    (
-        Stage::default(),
-        tempfile::tempdir().expect("a directory"),
-        Shared::new([1, 2]),
-    )
-}
-
 fn admits(tables: &Shared, stage: &Stage, source: &str) -> bool {
     tables.admits(addr(source), stage.now().boot_ns)
 }
 
 #[test]
 fn a_bypass_passes_what_is_denied_until_its_end_and_survives_a_new_engine() {
-    let (stage, dir, tables) = gateway();
+    let (stage, dir, tables) = fresh();
     let mut config = config();
     config.state_dir = dir.path().to_owned();
     let open = || {
@@ -63,7 +55,7 @@ fn a_bypass_passes_what_is_denied_until_its_end_and_survives_a_new_engine() {
 
 #[test]
 fn a_bypass_needs_an_end_within_a_day_and_a_reason() {
-    let (stage, dir, tables) = gateway();
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     for (lasts, reason) in [
         (Duration::ZERO, "x"),
@@ -83,7 +75,7 @@ fn a_bypass_needs_an_end_within_a_day_and_a_reason() {
 
 #[test]
 fn a_bypass_ends_by_command() {
-    let (stage, dir, tables) = gateway();
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     engine
         .bypass_on(Duration::from_mins(1), "x".to_owned())
@@ -94,7 +86,7 @@ fn a_bypass_ends_by_command() {
 
 #[test]
 fn verify_names_and_repairs_what_others_did_and_nothing_else() {
-    let (stage, dir, mut tables) = gateway();
+    let (stage, dir, mut tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     engine.add_rules(deny(&["192.0.2.9/32"], None)).expect("added");
     engine.add_rules(deny(&["192.0.2.8/32"], Some(5))).expect("added");
@@ -141,7 +133,7 @@ fn verify_names_and_repairs_what_others_did_and_nothing_else() {
 
 #[test]
 fn an_unconfirmed_deny_ends_and_a_confirmed_one_has_its_own_end() {
-    let (stage, dir, tables) = gateway();
+    let (stage, dir, tables) = fresh();
     let mut config = config();
     config.state_dir = dir.path().to_owned();
     let open = || {
@@ -196,7 +188,7 @@ fn an_unconfirmed_deny_ends_and_a_confirmed_one_has_its_own_end() {
 
 #[test]
 fn what_is_denied_already_is_not_put_to_the_test() {
-    let (stage, dir, tables) = gateway();
+    let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     engine.add_rules(deny(&["192.0.2.9/32"], None)).expect("added");
     let minute = Duration::from_mins(1);
