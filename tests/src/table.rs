@@ -5,6 +5,7 @@
 
 mod checks;
 mod lies;
+mod limits;
 mod link;
 mod lists;
 
@@ -192,6 +193,10 @@ fn six() -> Frame {
     Frame::v6("2001:db8::1")
 }
 
+fn dropped(reason: DropReason) -> Verdict {
+    Verdict::Drop(reason)
+}
+
 /// Every row.
 #[must_use]
 pub fn cases() -> Vec<Case> {
@@ -201,10 +206,10 @@ pub fn cases() -> Vec<Case> {
         lists::deadlines(),
         link::protocols(),
         lies::lies(),
-        checks::syn_limit(),
+        limits::syn_limit(),
         checks::sources(),
         checks::flags(),
-        checks::limits(),
+        limits::limits(),
         checks::observed(),
     ]
     .concat()

@@ -17,8 +17,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::{Charged, Share};
+use super::record::Finish;
 use super::reject::Reject;
-use super::service::Finish;
 use crate::upstream::Lease;
 
 /// Why a request's body broke off.

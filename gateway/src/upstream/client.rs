@@ -1,25 +1,19 @@
-//! One worker's connections to all upstreams: pools, deadlines, and the one retry that is always safe.
-//!
-//! Kept connections are taken last in, first out, so that what is not needed grows old and is closed. A connection
-//! goes back when its response has been read to the end; whoever drops a [`Lease`] earlier closes the connection,
-//! since nothing may be read from it that belonged to somebody else's response.
+//! One worker's way to all upstreams: which endpoint, deadlines, and the one retry that is always safe.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::balance::Turn;
+use super::link::{Broken, Link};
+use super::pool::{InFlight, Lease, Local};
 use super::{Upstream, connect};
 
 /// How many different endpoints one request may try to reach.
@@ -53,36 +47,6 @@ pub enum Failure {
 pub struct Sent<B> {
     pub response: Response<Incoming>,
     pub lease: Lease<B>,
-}
-
-/// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
-#[derive(Debug)]
-pub struct Lease<B> {
-    sender: Option<SendRequest<B>>,
-    local: Rc<Local<B>>,
-    in_flight: InFlight,
-    idle_connections: usize,
-}
-
-/// Counts a request in an endpoint's load for as long as it lives.
-#[derive(Debug)]
-struct InFlight {
-    upstream: Arc<Upstream>,
-    index: usize,
-}
-
-/// Kept connections and turn of one upstream.
-#[derive(Debug)]
-struct Local<B> {
-    upstream: Weak<Upstream>,
-    turn: RefCell<Turn>,
-    idle: RefCell<Vec<Vec<Idle<B>>>>,
-}
-
-#[derive(Debug)]
-struct Idle<B> {
-    sender: SendRequest<B>,
-    since: Instant,
 }
 
 /// The pools of one worker.
@@ -124,9 +88,9 @@ where
         let mut tried = Vec::new();
         let index = self.pick(upstream, &local, &tried).ok_or_else(no_endpoint)?;
         let mut request = request;
-        if let Some(sender) = local.take(index, deadlines.idle) {
+        if let Some(link) = local.take(index, deadlines.idle) {
             upstream.metrics.reuses.inc();
-            match exchange(sender, &local, upstream, index, request, deadlines, &respond_by).await {
+            match exchange(link, &local, upstream, index, request, deadlines, &respond_by).await {
                 Ok(sent) => return Ok(sent),
                 Err(broken) => {
                     let repeat = match broken.request {
@@ -148,9 +112,8 @@ where
         let mut index = index;
         loop {
             match self.open(upstream, index, deadlines.connect).await {
-                Ok(sender) => {
-                    let sent =
-                        exchange(sender, &local, upstream, index, request, deadlines, &respond_by).await;
+                Ok(link) => {
+                    let sent = exchange(link, &local, upstream, index, request, deadlines, &respond_by).await;
                     return sent.map_err(|broken| {
                         upstream.metrics.failures.inc();
                         broken.failure
@@ -173,7 +136,7 @@ where
     pub fn prune(&self, idle: Duration) {
         self.locals.borrow_mut().retain(|_, local| {
             for pool in local.idle.borrow_mut().iter_mut() {
-                pool.retain(|kept| !kept.sender.is_closed() && kept.since.elapsed() < idle);
+                pool.retain(|kept| !kept.link.is_closed() && kept.since.elapsed() < idle);
             }
             local.upstream.strong_count() > 0
         });
@@ -218,32 +181,18 @@ where
             .pick(upstream.model.balance, &upstream.endpoints, tried, random)
     }
 
-    async fn open(
-        &self,
-        upstream: &Upstream,
-        index: usize,
-        limit: Duration,
-    ) -> Result<SendRequest<B>, Failure> {
+    async fn open(&self, upstream: &Upstream, index: usize, limit: Duration) -> Result<Link<B>, Failure> {
+        let endpoint = &upstream.endpoints[index];
         let connecting = async {
-            let transport = connect::connect(&upstream.endpoints[index], upstream.tls.as_ref()).await?;
-            http1::Builder::new()
-                .max_buf_size(BUFFER)
-                .handshake::<_, B>(TokioIo::new(transport))
-                .await
-                .map_err(std::io::Error::other)
+            let transport = connect::connect(endpoint, upstream.tls.as_ref()).await?;
+            Link::open(transport, &endpoint.name).await
         };
-        let (sender, connection) = timeout(limit, connecting)
+        let link = timeout(limit, connecting)
             .await
             .map_err(|_| Failure::ConnectTimeout)?
             .map_err(Failure::Connect)?;
         upstream.metrics.connects.inc();
-        let name = Arc::clone(&upstream.endpoints[index].name);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(endpoint = %name, %error, "upstream connection ended");
-            }
-        });
-        Ok(sender)
+        Ok(link)
     }
 }
 
@@ -251,21 +200,8 @@ fn no_endpoint() -> Failure {
     Failure::Connect(std::io::Error::other("no endpoint"))
 }
 
-/// Most bytes that are read from an upstream at a time, and the most that a response's header can have. It is what a
-/// client that does not read makes us hold, several times over.
-const BUFFER: usize = 32 << 10;
-
-/// An exchange without a response.
-struct Broken<B> {
-    failure: Failure,
-    /// The request, if no byte of it was taken.
-    request: Option<Box<Request<B>>>,
-    /// Whether the connection closed without a byte of a response.
-    silent: bool,
-}
-
 async fn exchange<B, T: Future<Output = ()>>(
-    mut sender: SendRequest<B>,
+    mut link: Link<B>,
     local: &Rc<Local<B>>,
     upstream: &Arc<Upstream>,
     index: usize,
@@ -275,103 +211,17 @@ async fn exchange<B, T: Future<Output = ()>>(
 ) -> Result<Sent<B>, Broken<B>>
 where
     B: Body + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let in_flight = InFlight::new(upstream, index);
-    let answer = tokio::select! {
+    let response = tokio::select! {
         biased;
-        answer = sender.try_send_request(request) => answer,
+        answer = link.send(request) => answer?,
         () = respond_by() => {
             return Err(Broken { failure: Failure::ResponseTimeout, request: None, silent: false });
         }
     };
-    match answer {
-        Ok(response) => {
-            let idle_connections = deadlines.idle_connections;
-            let lease = Lease {
-                sender: Some(sender),
-                local: Rc::clone(local),
-                in_flight,
-                idle_connections,
-            };
-            Ok(Sent { response, lease })
-        }
-        Err(mut error) => {
-            let request = error.take_message().map(Box::new);
-            let error = error.into_error();
-            let silent = error.is_incomplete_message() || error.is_canceled() || reset(&error);
-            Err(Broken {
-                failure: Failure::Exchange(error),
-                request,
-                silent,
-            })
-        }
-    }
-}
-
-/// Whether the other side reset the connection, which is how a close meets bytes that were under way.
-fn reset(error: &hyper::Error) -> bool {
-    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<std::io::Error>());
-    source.is_some_and(|e| matches!(e.kind(), BrokenPipe | ConnectionReset))
-}
-
-impl<B> Local<B> {
-    /// A kept connection that can take a request at once.
-    fn take(&self, index: usize, idle: Duration) -> Option<SendRequest<B>> {
-        let mut pools = self.idle.borrow_mut();
-        let pool = pools.get_mut(index)?;
-        let mut at = pool.len();
-        while at > 0 {
-            at -= 1;
-            if pool[at].sender.is_closed() || pool[at].since.elapsed() >= idle {
-                pool.swap_remove(at);
-            } else if pool[at].sender.is_ready() {
-                return Some(pool.remove(at).sender);
-            }
-        }
-        None
-    }
-}
-
-impl<B> Lease<B> {
-    /// `host:port` of the endpoint.
-    #[must_use]
-    pub fn endpoint(&self) -> &Arc<str> {
-        self.in_flight.upstream.endpoints[self.in_flight.index].name()
-    }
-
-    /// Keeps the connection for the next request. Only after the response has been read to its end.
-    pub fn keep(mut self) {
-        let Some(sender) = self.sender.take() else { return };
-        let mut pools = self.local.idle.borrow_mut();
-        if let Some(pool) = pools.get_mut(self.in_flight.index)
-            && pool.len() < self.idle_connections
-            && !sender.is_closed()
-        {
-            pool.push(Idle {
-                sender,
-                since: Instant::now(),
-            });
-        }
-    }
-}
-
-impl InFlight {
-    fn new(upstream: &Arc<Upstream>, index: usize) -> Self {
-        upstream.endpoints[index]
-            .in_flight
-            .fetch_add(1, Ordering::Relaxed);
-        Self {
-            upstream: Arc::clone(upstream),
-            index,
-        }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.upstream.endpoints[self.index]
-            .in_flight
-            .fetch_sub(1, Ordering::Relaxed);
-    }
+    let lease = Lease::new(link, local, in_flight, deadlines.idle_connections);
+    Ok(Sent { response, lease })
 }

@@ -6,6 +6,8 @@
 mod balance;
 mod client;
 mod connect;
+mod link;
+mod pool;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +15,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rustls_pki_types::ServerName;
 
-pub use client::{Client, Deadlines, Failure, Lease, Sent};
+pub use client::{Client, Deadlines, Failure, Sent};
+pub use pool::Lease;
 
 use crate::config::model;
 use crate::telemetry::Metrics;

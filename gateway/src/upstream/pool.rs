@@ -1,0 +1,122 @@
+//! Kept connections of one worker, and the load that is counted while one is in use.
+//!
+//! Kept connections are taken last in, first out, so that what is not needed grows old and is closed. A connection
+//! goes back when its response has been read to the end; whoever drops a [`Lease`] earlier closes the connection,
+//! since nothing may be read from it that belonged to somebody else's response.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Upstream;
+use super::balance::Turn;
+use super::link::Link;
+
+/// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
+#[derive(Debug)]
+pub struct Lease<B> {
+    link: Option<Link<B>>,
+    local: Rc<Local<B>>,
+    in_flight: InFlight,
+    idle_connections: usize,
+}
+
+/// Counts a request in an endpoint's load for as long as it lives.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    upstream: Arc<Upstream>,
+    index: usize,
+}
+
+/// Kept connections and turn of one upstream.
+#[derive(Debug)]
+pub(super) struct Local<B> {
+    pub(super) upstream: Weak<Upstream>,
+    pub(super) turn: RefCell<Turn>,
+    pub(super) idle: RefCell<Vec<Vec<Idle<B>>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Idle<B> {
+    pub(super) link: Link<B>,
+    pub(super) since: Instant,
+}
+
+impl<B> Local<B> {
+    /// A kept connection that can take a request at once.
+    pub(super) fn take(&self, index: usize, idle: Duration) -> Option<Link<B>> {
+        let mut pools = self.idle.borrow_mut();
+        let pool = pools.get_mut(index)?;
+        let mut at = pool.len();
+        while at > 0 {
+            at -= 1;
+            if pool[at].link.is_closed() || pool[at].since.elapsed() >= idle {
+                pool.swap_remove(at);
+            } else if pool[at].link.is_ready() {
+                return Some(pool.remove(at).link);
+            }
+        }
+        None
+    }
+}
+
+impl<B> Lease<B> {
+    pub(super) fn new(
+        link: Link<B>,
+        local: &Rc<Local<B>>,
+        in_flight: InFlight,
+        idle_connections: usize,
+    ) -> Self {
+        Self {
+            link: Some(link),
+            local: Rc::clone(local),
+            in_flight,
+            idle_connections,
+        }
+    }
+
+    /// `host:port` of the endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &Arc<str> {
+        self.in_flight.upstream.endpoints[self.in_flight.index].name()
+    }
+
+    /// Keeps the connection for the next request. Only after the response has been read to its end.
+    pub fn keep(mut self) {
+        let Some(link) = self.link.take() else { return };
+        let mut pools = self.local.idle.borrow_mut();
+        if let Some(pool) = pools.get_mut(self.in_flight.index)
+            && pool.len() < self.idle_connections
+            && !link.is_closed()
+        {
+            pool.push(Idle {
+                link,
+                since: Instant::now(),
+            });
+        }
+    }
+}
+
+impl InFlight {
+    pub(super) fn new(upstream: &Arc<Upstream>, index: usize) -> Self {
+        upstream.endpoints[index]
+            .in_flight
+            .fetch_add(1, Ordering::Relaxed);
+        Self {
+            upstream: Arc::clone(upstream),
+            index,
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.upstream.endpoints[self.index]
+            .in_flight
+            .fetch_sub(1, Ordering::Relaxed);
+    }
+}
