@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod http;
+pub mod http1;
 pub mod net;
 pub mod runtime;
 pub mod strikes;

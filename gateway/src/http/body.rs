@@ -12,13 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::{Charged, Share};
 use super::record::Finish;
 use super::reject::Reject;
+use crate::http1;
 use crate::upstream::Lease;
 
 /// Why a request's body broke off.
@@ -54,6 +54,51 @@ impl Progress {
     #[must_use]
     pub fn moved(&self) -> Instant {
         self.moved.get()
+    }
+}
+
+/// A request's body, as its connection brings it.
+#[derive(Debug)]
+pub enum Incoming {
+    /// There is none.
+    Empty,
+    Http1(http1::incoming::Incoming<Charged>),
+    Http2(hyper::body::Incoming),
+}
+
+impl Incoming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Http1(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| fault_of_http1(&error))))
+            }
+            Self::Http2(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(|error| fault_of_http2(&error))))
+            }
+        }
+    }
+
+    /// Whether there is nothing more to come.
+    #[must_use]
+    pub fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    /// What is known of the length of what is to come.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
     }
 }
 
@@ -118,7 +163,7 @@ impl Body for RequestBody {
         else {
             return Poll::Ready(None);
         };
-        let fault = match Pin::new(incoming).poll_frame(cx) {
+        let fault = match incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
                 progress.moved.set(Instant::now());
@@ -131,7 +176,7 @@ impl Body for RequestBody {
                     }
                 }
             }
-            Poll::Ready(Some(Err(error))) => fault_of(&error),
+            Poll::Ready(Some(Err(fault))) => fault,
             Poll::Ready(None) => {
                 progress.moved.set(Instant::now());
                 return Poll::Ready(None);
@@ -148,16 +193,16 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
-            Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Body::is_end_stream),
+            Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Incoming::is_end_stream),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Stream { incoming, .. } => {
-                incoming.as_ref().map_or_else(SizeHint::default, Body::size_hint)
-            }
+            Self::Stream { incoming, .. } => incoming
+                .as_ref()
+                .map_or_else(SizeHint::default, Incoming::size_hint),
         }
     }
 }
@@ -179,7 +224,7 @@ impl Drop for RequestBody {
 }
 
 /// Where HTTP/2 bodies go that nobody wants to read to their end, each worker's to its own [`discard_all`].
-pub type Unread = UnboundedSender<Incoming>;
+pub type Unread = UnboundedSender<hyper::body::Incoming>;
 
 /// Most that is read of such a body, in bytes and in time.
 const DISCARD_BYTES: usize = 1 << 20;
@@ -188,14 +233,16 @@ const DISCARD: Duration = Duration::from_secs(1);
 /// Lets the client finish what it is sending, within bounds. A stream that is reset while its client still sends is an
 /// error to many clients, though the answer was there before.
 pub(super) fn discard(incoming: Incoming, unread: &Unread) {
-    if !incoming.is_end_stream() {
+    if let Incoming::Http2(incoming) = incoming
+        && !incoming.is_end_stream()
+    {
         // Without a receiver the worker is ending.
         let _ = unread.send(incoming);
     }
 }
 
 /// Reads bodies and throws them away.
-pub(super) async fn discard_all(mut unread: UnboundedReceiver<Incoming>) {
+pub(super) async fn discard_all(mut unread: UnboundedReceiver<hyper::body::Incoming>) {
     while let Some(mut incoming) = unread.recv().await {
         tokio::task::spawn_local(async move {
             let mut left = DISCARD_BYTES;
@@ -213,20 +260,17 @@ pub(super) async fn discard_all(mut unread: UnboundedReceiver<Incoming>) {
 }
 
 /// Tells bytes that lie (a bad chunk) from bytes that stopped coming.
-fn fault_of(error: &hyper::Error) -> Fault {
+fn fault_of_http1(error: &http1::Error) -> Fault {
+    match error {
+        http1::Error::Malformed | http1::Error::TooLarge => Fault::Reject(Reject::Malformed),
+        _ => Fault::Gone,
+    }
+}
+
+/// As [`fault_of_http1`].
+fn fault_of_http2(error: &hyper::Error) -> Fault {
     let mut cause = std::error::Error::source(error);
     while let Some(source) = cause {
-        if let Some(io) = source.downcast_ref::<std::io::Error>() {
-            let lies = matches!(
-                io.kind(),
-                std::io::ErrorKind::InvalidData | std::io::ErrorKind::InvalidInput
-            );
-            return if lies {
-                Fault::Reject(Reject::Malformed)
-            } else {
-                Fault::Gone
-            };
-        }
         if let Some(h2) = source.downcast_ref::<h2::Error>() {
             let lies = h2.is_library() && h2.reason() == Some(h2::Reason::PROTOCOL_ERROR);
             return if lies {
@@ -253,7 +297,7 @@ pub struct ResponseBody {
 enum Source {
     Own(Option<Bytes>),
     Upstream {
-        incoming: Incoming,
+        /// Present until the response has been read to its end.
         lease: Option<Lease<RequestBody>>,
         stall: Stall,
     },
@@ -282,7 +326,6 @@ impl ResponseBody {
 
     /// What the upstream sends, with at most `pause` between two pieces.
     pub(super) fn upstream(
-        incoming: Incoming,
         lease: Lease<RequestBody>,
         pause: Duration,
         share: Option<Rc<Share>>,
@@ -290,7 +333,6 @@ impl ResponseBody {
     ) -> Self {
         let mut body = Self {
             source: Source::Upstream {
-                incoming,
                 lease: Some(lease),
                 stall: Stall::new(pause),
             },
@@ -304,13 +346,11 @@ impl ResponseBody {
 
     /// Gives the connection back if the body has been read to its end.
     fn settle(&mut self) {
-        if let Source::Upstream { incoming, lease, .. } = &mut self.source
-            && incoming.is_end_stream()
+        if let Source::Upstream { lease: held, .. } = &mut self.source
+            && let Some(lease) = held.take_if(|lease| lease.is_read())
         {
             self.finish.complete = true;
-            if let Some(lease) = lease.take() {
-                lease.keep();
-            }
+            lease.keep();
         }
     }
 
@@ -340,17 +380,21 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
         let this = &mut *self;
-        let (incoming, stall) = match &mut this.source {
+        let (lease, stall) = match &mut this.source {
             Source::Own(bytes) => {
                 let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
             }
-            Source::Upstream { incoming, stall, .. } => (incoming, stall),
+            Source::Upstream { lease: None, .. } => return Poll::Ready(None),
+            Source::Upstream {
+                lease: Some(lease),
+                stall,
+            } => (lease, stall),
         };
         if let Some(share) = &this.share {
             ready!(share.poll_room(cx));
         }
-        match Pin::new(incoming).poll_frame(cx) {
+        match lease.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 stall.moved();
                 this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -363,12 +407,7 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Err(this.broke(Reject::UpstreamMalformed))))
             }
             Poll::Ready(None) => {
-                this.finish.complete = true;
-                if let Source::Upstream { lease, .. } = &mut this.source
-                    && let Some(lease) = lease.take()
-                {
-                    lease.keep();
-                }
+                this.settle();
                 Poll::Ready(None)
             }
             Poll::Pending => {
@@ -381,14 +420,16 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
-            Source::Upstream { incoming, .. } => incoming.is_end_stream(),
+            Source::Upstream { lease, .. } => lease.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Upstream { incoming, .. } => incoming.size_hint(),
+            Source::Upstream { lease, .. } => lease
+                .as_ref()
+                .map_or_else(|| SizeHint::with_exact(0), Lease::size_hint),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! One client connection: handshake, choice of protocol, and its end, whoever brings it about.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use hyper::rt::Executor;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use tokio::io::AsyncReadExt;
@@ -17,24 +18,22 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
+use super::body::Incoming;
 use super::budget::Budget;
 use super::client::{Client, ClientAddr};
 use super::connections::Guest;
 use super::reject::Reject;
 use super::service::{self, Conn};
-use super::wire::{Ahead, Seen, Wire};
+use super::turns;
+use super::wire::{Ahead, Wire};
 use super::worker::{Phase, Worker};
 use crate::config::model::Limits;
 use crate::net::Transport;
 
 /// What a client sends first to speak HTTP/2 without asking (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Smallest read buffer that hyper accepts.
-const LEAST_BUFFER: usize = 8192;
 /// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
 const SEND_BUFFER: usize = 64 << 10;
-/// Header lines that hyper's parser takes without an allocation.
-const INLINE_HEADERS: usize = 100;
 
 /// Runs HTTP/2 streams on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
@@ -98,7 +97,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
             }
         }
     };
-    let seen = Rc::new(Seen::default());
+    let partial = Rc::new(Cell::new(false));
     let Ok(socket) = HeaderValue::from_str(&client.ip().to_string()) else {
         return;
     };
@@ -107,19 +106,17 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         client,
         socket,
         tls: tls.is_some(),
-        seen: Rc::clone(&seen),
+        partial: Rc::clone(&partial),
         budget: http2.then(|| Budget::new(&worker.pool)),
-        begun: Cell::new(0),
         active: Cell::new(0),
         quiet_since: Cell::new(Instant::now()),
     });
-    let wire = Wire::new(transport, ahead, seen, &limits, http2);
-    let outcome = if http2 {
-        speak_http2(&conn, wire, &limits).await
-    } else {
-        speak_http1(&conn, wire, &limits).await
-    };
-    if let Err(error) = outcome {
+    if !http2 {
+        turns::take(&conn, transport, ahead.get(), &limits).await;
+        return;
+    }
+    let wire = Wire::new(transport, ahead, partial, limits.body_progress);
+    if let Err(error) = speak_http2(&conn, wire, &limits).await {
         match reject_of(&error, &conn) {
             Some(reject) => worker.refused(caller, None, reject),
             None => tracing::debug!(client = %client.ip(), %error, "connection ended"),
@@ -167,26 +164,6 @@ async fn sniff(stream: &mut TcpStream, ahead: &mut Ahead) -> std::io::Result<boo
     }
 }
 
-async fn speak_http1(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(), hyper::Error> {
-    let mut builder = http1::Builder::new();
-    builder
-        // The wire keeps the deadline, as it can answer; hyper would only close.
-        .header_read_timeout(None)
-        .max_buf_size((limits.header_bytes as usize).max(LEAST_BUFFER))
-        .max_header_size(limits.header_bytes as usize);
-    if limits.header_count as usize != INLINE_HEADERS {
-        builder.max_headers(limits.header_count as usize);
-    }
-    let service = |request| service::serve(Rc::clone(conn), request);
-    drive(
-        builder.serve_connection(wire, service_fn(service)),
-        conn,
-        None,
-        |c| c.graceful_shutdown(),
-    )
-    .await
-}
-
 async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(), hyper::Error> {
     let mut builder = http2::Builder::new(Local);
     builder
@@ -197,19 +174,20 @@ async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(),
         .keep_alive_interval(limits.request_header)
         .keep_alive_timeout(limits.request_header);
     let shared = Rc::clone(conn);
-    let service = service_fn(move |request| service::serve(Rc::clone(&shared), request));
-    let idle = Some(limits.request_header);
-    drive(builder.serve_connection(wire, service), conn, idle, |c| {
-        c.graceful_shutdown()
-    })
-    .await
+    let service = service_fn(move |request: http::Request<_>| {
+        let conn = Rc::clone(&shared);
+        let request = request.map(Incoming::Http2);
+        async move { Ok::<_, Infallible>(service::serve(conn, request, None).await) }
+    });
+    let connection = builder.serve_connection(wire, service);
+    drive(connection, conn, limits.request_header, |c| c.graceful_shutdown()).await
 }
 
-/// Runs a connection; tells it to finish when the server drains, or when it has been idle for longer than `idle`.
+/// Runs a connection; tells it to finish when the server drains, or when it has been idle for longer than `limit`.
 async fn drive<C>(
     connection: C,
     conn: &Conn,
-    idle: Option<Duration>,
+    limit: Duration,
     finish: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
@@ -219,13 +197,7 @@ where
     let mut phase = conn.worker.phase.clone();
     let mut finishing = false;
     loop {
-        let idle_until = idle.map(|limit| conn.quiet_since.get() + limit);
-        let idle_over = async {
-            match idle_until {
-                Some(until) => sleep_until(until).await,
-                None => std::future::pending().await,
-            }
-        };
+        let idle_over = sleep_until(conn.quiet_since.get() + limit);
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
@@ -237,7 +209,7 @@ where
                 if conn.active.get() > 0 {
                     // Counted from the end of the last request; look again later.
                     conn.quiet_since.set(Instant::now());
-                } else if idle.is_some_and(|limit| conn.quiet_since.get().elapsed() >= limit) {
+                } else if conn.quiet_since.get().elapsed() >= limit {
                     finishing = true;
                     finish(connection.as_mut());
                 }
@@ -255,7 +227,7 @@ fn reject_of(error: &hyper::Error, conn: &Conn) -> Option<Reject> {
         return Some(Reject::Malformed);
     }
     if error.is_timeout() {
-        return conn.seen.partial.get().then_some(Reject::HeaderTimeout);
+        return conn.partial.get().then_some(Reject::HeaderTimeout);
     }
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
     source

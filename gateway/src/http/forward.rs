@@ -1,12 +1,10 @@
 //! An admitted request on its way to the upstream, and what comes of it.
 
-use http::{Request, Response, StatusCode};
+use http::Request;
 use http_body::Body;
-use hyper::body::Incoming;
 
 use super::body::{Progress, RequestBody};
 use super::filter::Admitted;
-use super::headers;
 use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
@@ -54,11 +52,6 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     *copy.uri_mut() = request.uri().clone();
     copy.headers_mut().clone_from(request.headers());
     copy
-}
-
-/// Whether a response's header leaves no doubt about where the response ends, and answers what was asked.
-pub(super) fn is_honest(response: &Response<Incoming>) -> bool {
-    response.status() != StatusCode::SWITCHING_PROTOCOLS && headers::plain_framing(response.headers())
 }
 
 pub(super) fn reject_of(failure: &Failure, route: &Route) -> Reject {

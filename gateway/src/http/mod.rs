@@ -8,9 +8,9 @@ mod budget;
 pub mod client;
 mod connection;
 pub mod connections;
+mod date;
 pub mod filter;
 mod forward;
-mod head;
 pub mod headers;
 pub mod host;
 pub mod path;
@@ -22,6 +22,7 @@ pub mod server;
 mod service;
 pub mod site;
 pub mod tls;
+mod turns;
 mod wire;
 mod worker;
 

@@ -7,9 +7,8 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version};
-use http_body::Body;
-use hyper::body::Incoming;
 
+use super::body::Incoming;
 use super::client::Client;
 use super::filter::{Admitted, Exchange};
 use super::reject::Reject;
@@ -64,7 +63,8 @@ pub(super) fn prepare(
     {
         return Err(Reject::Blocked);
     }
-    if !headers::plain_framing(&head.headers) {
+    // Of HTTP/1, the connection has made sure.
+    if head.version == Version::HTTP_2 && !headers::plain_framing(&head.headers) {
         return Err(Reject::Malformed);
     }
     // TRACE would echo what the gateway adds; nobody needs it through a gateway.

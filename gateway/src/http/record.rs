@@ -84,11 +84,9 @@ impl Drop for Finish {
         if let Some(Fault::Reject(reject)) = self.progress.as_ref().and_then(|progress| progress.fault()) {
             self.broke(reject);
         }
-        self.conn.seen.partial.set(false);
-        self.conn.seen.finished.set(self.conn.seen.finished.get() + 1);
+        self.conn.partial.set(false);
         self.conn.active.set(self.conn.active.get().saturating_sub(1));
         let now = Instant::now();
-        self.conn.seen.idle_since.set(Some(now));
         self.conn.quiet_since.set(now);
         let duration = now - self.started;
         let metrics = self

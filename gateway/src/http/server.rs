@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hyper::body::Incoming;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -258,7 +257,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 async fn work(
     worker: Rc<Worker>,
     sockets: Vec<std::net::TcpListener>,
-    unread: mpsc::UnboundedReceiver<Incoming>,
+    unread: mpsc::UnboundedReceiver<hyper::body::Incoming>,
 ) -> bool {
     tokio::task::spawn_local(body::discard_all(unread));
     let mut accepting = tokio::task::JoinSet::new();

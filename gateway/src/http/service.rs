@@ -1,24 +1,20 @@
 //! The walk of one request: facts, route, policy, upstream, and back.
 
 use std::cell::Cell;
-use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Version};
-use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::body::{self, Fault, RequestBody, ResponseBody};
+use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::ClientAddr;
-use super::forward::{forward, is_honest, reject_of};
+use super::forward::{forward, reject_of};
 use super::headers;
 use super::prepare::{identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
-use super::wire::Seen;
 use super::worker::Worker;
 use crate::telemetry::access_log;
 use crate::upstream::Sent;
@@ -31,33 +27,34 @@ pub(super) struct Conn {
     /// The client's address as a header value, made once.
     pub(super) socket: HeaderValue,
     pub(super) tls: bool,
-    pub(super) seen: Rc<Seen>,
+    /// Under HTTP/2, whether bytes have come since the last request ended.
+    pub(super) partial: Rc<Cell<bool>>,
     /// What its answers may hold in memory; under HTTP/1 there is one at a time.
     pub(super) budget: Option<Rc<Budget>>,
-    /// Requests so far.
-    pub(super) begun: Cell<u64>,
     /// Requests under way, and since when there is none.
     pub(super) active: Cell<u32>,
     pub(super) quiet_since: Cell<Instant>,
 }
 
-/// Serves one request. Never fails: every refusal is an answer.
+/// Serves one request. Every refusal is an answer.
+///
+/// `doomed` says what is wrong with a header that could not be read; the request then only stands for it, and is refused as
+/// any other, with document, id, count and record.
 pub(super) async fn serve(
     conn: Rc<Conn>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
-    conn.seen.partial.set(false);
-    conn.begun.set(conn.begun.get() + 1);
+    doomed: Option<Reject>,
+) -> Response<ResponseBody> {
+    conn.partial.set(false);
     conn.active.set(conn.active.get() + 1);
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
-    let prepared = match conn.seen.doomed.get() {
-        // What was sent is not known; hyper has only seen what stands for it.
-        Some((number, reject)) if number == conn.begun.get() => Err((reject, true)),
-        _ => prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| (reject, false)),
+    let prepared = match doomed {
+        Some(reject) => Err((reject, true)),
+        None => prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| (reject, false)),
     };
     let limits = site.limits;
     drop(site);
@@ -88,7 +85,7 @@ pub(super) async fn serve(
             if let Some(unread) = &unread_body {
                 body::discard(body, unread);
             }
-            return Ok(refuse(finish, reject, close));
+            return refuse(finish, reject, close);
         }
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
@@ -103,33 +100,27 @@ pub(super) async fn serve(
     )
     .await
     {
-        Ok(Sent { response, lease }) => {
+        Ok(Sent { mut head, lease }) => {
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
-            if !is_honest(&response) {
-                drop(lease);
-                return Ok(refuse(finish, Reject::UpstreamMalformed, unread));
-            }
-            finish.status = response.status();
-            let (mut head, incoming) = response.into_parts();
+            finish.status = head.status;
             headers::prepare_response(&mut head.headers, &facts.id);
             route.chain.respond(&mut head.headers);
-            head.extensions.clear();
             let share = conn.budget.as_ref().map(Budget::share);
-            let body = ResponseBody::upstream(incoming, lease, limits.body_progress, share, finish);
-            Ok(Response::from_parts(head, body))
+            let body = ResponseBody::upstream(lease, limits.body_progress, share, finish);
+            Response::from_parts(head, body)
         }
         Err(failure) => {
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
                 // A client that only stopped sending can still read this. It is no refusal, and no strike.
                 let (head, body) = Reject::Malformed.answer(Some(&facts.id), unread).into_parts();
-                return Ok(Response::from_parts(head, ResponseBody::to_nobody(body, finish)));
+                return Response::from_parts(head, ResponseBody::to_nobody(body, finish));
             }
             let reject = match fault {
                 Some(Fault::Reject(reject)) => reject,
                 _ => reject_of(&failure, &route),
             };
-            Ok(refuse(finish, reject, unread))
+            refuse(finish, reject, unread)
         }
     }
 }

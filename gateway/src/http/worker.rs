@@ -8,11 +8,13 @@ use arc_swap::Guard;
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::body::{RequestBody, Unread};
 use super::budget::Pool;
 use super::client::{Client, Watch};
 use super::connections::Connections;
+use super::date::Date;
 use super::reject::Reject;
 use super::site::{Route, Site, SiteHandle};
 use crate::telemetry::Metrics;
@@ -44,6 +46,7 @@ pub(super) struct Worker {
     open: Cell<usize>,
     emptied: Notify,
     ids: RefCell<Ids>,
+    date: RefCell<Date>,
 }
 
 impl std::fmt::Debug for Worker {
@@ -80,6 +83,7 @@ impl Worker {
                 state: seed,
                 slab: BytesMut::new(),
             }),
+            date: RefCell::default(),
         }
     }
 
@@ -105,6 +109,11 @@ impl Worker {
     /// A new request id: 128 random bits in hexadecimal. Unique, not secret.
     pub(super) fn request_id(&self) -> HeaderValue {
         self.ids.borrow_mut().next()
+    }
+
+    /// The text of a `Date` line.
+    pub(super) fn date(&self) -> [u8; 29] {
+        self.date.borrow_mut().at(Instant::now())
     }
 
     pub(super) fn opened(&self) {

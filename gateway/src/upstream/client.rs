@@ -7,14 +7,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use bytes::Bytes;
+use http::{Request, response};
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::link::{Broken, Link};
 use super::pool::{InFlight, Lease, Local};
 use super::{Upstream, connect};
+use crate::http1::Error;
 
 /// How many different endpoints one request may try to reach.
 const CONNECT_ATTEMPTS: usize = 3;
@@ -37,15 +38,15 @@ pub enum Failure {
     /// No endpoint took the connection in time.
     ConnectTimeout,
     /// The connection was made, and broke before a response's header ended, or what came is not HTTP.
-    Exchange(hyper::Error),
+    Exchange(Error),
     /// The answer did not begin in time.
     ResponseTimeout,
 }
 
-/// A response's header, with the body still to come.
+/// A response's header; the body is still to come, by the lease.
 #[derive(Debug)]
 pub struct Sent<B> {
-    pub response: Response<Incoming>,
+    pub head: response::Parts,
     pub lease: Lease<B>,
 }
 
@@ -58,9 +59,7 @@ pub struct Client<B> {
 
 impl<B> Client<B>
 where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin,
 {
     /// Without connections. `seed` varies the draws between workers.
     #[must_use]
@@ -136,7 +135,7 @@ where
     pub fn prune(&self, idle: Duration) {
         self.locals.borrow_mut().retain(|_, local| {
             for pool in local.idle.borrow_mut().iter_mut() {
-                pool.retain(|kept| !kept.link.is_closed() && kept.since.elapsed() < idle);
+                pool.retain_mut(|kept| kept.since.elapsed() < idle && !kept.link.is_closed());
             }
             local.upstream.strong_count() > 0
         });
@@ -210,12 +209,10 @@ async fn exchange<B, T: Future<Output = ()>>(
     respond_by: &impl Fn() -> T,
 ) -> Result<Sent<B>, Broken<B>>
 where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin,
 {
     let in_flight = InFlight::new(upstream, index);
-    let response = tokio::select! {
+    let head = tokio::select! {
         biased;
         answer = link.send(request) => answer?,
         () = respond_by() => {
@@ -223,5 +220,5 @@ where
         }
     };
     let lease = Lease::new(link, local, in_flight, deadlines.idle_connections);
-    Ok(Sent { response, lease })
+    Ok(Sent { head, lease })
 }

@@ -1,23 +1,21 @@
 //! One established connection to an endpoint, and one exchange on it. Knows nothing of pools, retries or deadlines.
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Request, response};
+use http_body::{Body, Frame, SizeHint};
 
 use super::Failure;
+use crate::http1::Error;
+use crate::http1::outgoing::{Connection, Head};
 use crate::net::Transport;
 
-/// Most bytes that are read from an upstream at a time, and the most that a response's header can have. It is what a
-/// client that does not read makes us hold, several times over.
-const BUFFER: usize = 32 << 10;
-
-/// A connection that takes one request at a time.
+/// A connection that takes one request at a time. Boxed, as it moves between pool, exchange and body.
 #[derive(Debug)]
-pub(super) struct Link<B>(SendRequest<B>);
+pub(super) struct Link<B>(Box<Connection<B>>);
 
 /// An exchange without a response.
 pub(super) struct Broken<B> {
@@ -30,55 +28,60 @@ pub(super) struct Broken<B> {
 
 impl<B> Link<B>
 where
-    B: Body + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: Body<Data = Bytes> + Unpin,
 {
     /// Begins to speak HTTP on an open connection. `endpoint` is for the log.
-    pub(super) async fn open(transport: Transport, endpoint: &Arc<str>) -> std::io::Result<Self> {
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER)
-            .handshake::<_, B>(TokioIo::new(transport))
-            .await
-            .map_err(std::io::Error::other)?;
-        let name = Arc::clone(endpoint);
-        tokio::task::spawn_local(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(endpoint = %name, %error, "upstream connection ended");
-            }
-        });
-        Ok(Self(sender))
+    #[expect(clippy::unused_async, reason = "another protocol has something to say here")]
+    pub(super) async fn open(transport: Transport, _endpoint: &Arc<str>) -> std::io::Result<Self> {
+        Ok(Self(Box::new(Connection::new(transport))))
     }
 
     /// Sends a request and waits for the response's header.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Response<Incoming>, Broken<B>> {
-        self.0.try_send_request(request).await.map_err(|mut error| {
-            let request = error.take_message().map(Box::new);
-            let error = error.into_error();
-            let silent = error.is_incomplete_message() || error.is_canceled() || reset(&error);
-            Broken {
-                failure: Failure::Exchange(error),
-                request,
-                silent,
+    pub(super) async fn send(&mut self, request: Request<B>) -> Result<response::Parts, Broken<B>> {
+        let mut wanted = self.0.begin(request, false);
+        loop {
+            match poll_fn(|cx| self.0.poll_head(cx, &mut wanted)).await {
+                Ok(Head::Answer(head)) => return Ok(head),
+                Ok(Head::Interim(status, _)) => tracing::trace!(%status, "interim answer"),
+                Err(error) => {
+                    let gone = matches!(&error, Error::Closed) || reset(&error);
+                    return Err(Broken {
+                        silent: gone && !self.0.has_answered(),
+                        failure: Failure::Exchange(error),
+                        request: None,
+                    });
+                }
             }
-        })
-    }
-}
-
-impl<B> Link<B> {
-    pub(super) fn is_closed(&self) -> bool {
-        self.0.is_closed()
+        }
     }
 
-    /// Whether a request can be sent at once.
-    pub(super) fn is_ready(&self) -> bool {
-        self.0.is_ready()
+    /// Whether the other side has closed it. Only of a connection that is not in use.
+    pub(super) fn is_closed(&mut self) -> bool {
+        self.0.is_stale(&mut Context::from_waker(Waker::noop()))
+    }
+
+    pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.0.poll_frame(cx)
+    }
+
+    /// Whether the response has been read to its end.
+    pub(super) fn is_read(&self) -> bool {
+        self.0.is_read()
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+
+    /// Makes it fit for the pool. Whether it is.
+    pub(super) fn rest(&mut self) -> bool {
+        self.0.rest();
+        self.0.is_reusable()
     }
 }
 
 /// Whether the other side reset the connection, which is how a close meets bytes that were under way.
-fn reset(error: &hyper::Error) -> bool {
+fn reset(error: &Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-    let source = std::error::Error::source(error).and_then(|s| s.downcast_ref::<std::io::Error>());
-    source.is_some_and(|e| matches!(e.kind(), BrokenPipe | ConnectionReset))
+    matches!(error, Error::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
 }

@@ -8,13 +8,17 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Upstream;
 use super::balance::Turn;
 use super::link::Link;
+use crate::http1::Error;
 
 /// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
 #[derive(Debug)]
@@ -46,25 +50,30 @@ pub(super) struct Idle<B> {
     pub(super) since: Instant,
 }
 
-impl<B> Local<B> {
-    /// A kept connection that can take a request at once.
+impl<B> Local<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    /// A kept connection that is open still.
     pub(super) fn take(&self, index: usize, idle: Duration) -> Option<Link<B>> {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.get_mut(index)?;
         let mut at = pool.len();
         while at > 0 {
             at -= 1;
-            if pool[at].link.is_closed() || pool[at].since.elapsed() >= idle {
-                pool.swap_remove(at);
-            } else if pool[at].link.is_ready() {
-                return Some(pool.remove(at).link);
+            let mut kept = pool.remove(at);
+            if kept.since.elapsed() < idle && !kept.link.is_closed() {
+                return Some(kept.link);
             }
         }
         None
     }
 }
 
-impl<B> Lease<B> {
+impl<B> Lease<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
     pub(super) fn new(
         link: Link<B>,
         local: &Rc<Local<B>>,
@@ -85,13 +94,33 @@ impl<B> Lease<B> {
         self.in_flight.upstream.endpoints[self.in_flight.index].name()
     }
 
+    /// The next piece of the response's body.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.link {
+            Some(link) => link.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// Whether the response has been read to its end.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.link.as_ref().is_none_or(Link::is_read)
+    }
+
+    /// What is known of the length of what is left of the response.
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.link.as_ref().map_or_else(SizeHint::default, Link::size_hint)
+    }
+
     /// Keeps the connection for the next request. Only after the response has been read to its end.
     pub fn keep(mut self) {
-        let Some(link) = self.link.take() else { return };
+        let Some(mut link) = self.link.take() else { return };
         let mut pools = self.local.idle.borrow_mut();
         if let Some(pool) = pools.get_mut(self.in_flight.index)
             && pool.len() < self.idle_connections
-            && !link.is_closed()
+            && link.rest()
         {
             pool.push(Idle {
                 link,

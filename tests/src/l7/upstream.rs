@@ -48,7 +48,7 @@ impl Wire {
         self.buffer.clone()
     }
 
-    /// Reads the whole body and takes it out of the buffer.
+    /// Reads the whole body and takes it out of the buffer; a chunked one as it came, with its trailer.
     pub fn body(&mut self, request: &Request) -> Vec<u8> {
         if let Some(length) = request
             .header("content-length")
@@ -62,9 +62,36 @@ impl Wire {
         if request.header("transfer-encoding").is_empty() {
             return vec![];
         }
-        let raw = self.read_until(b"0\r\n\r\n");
-        self.buffer.clear();
+        let mut raw = Vec::new();
+        while let Some(line) = self.line() {
+            let size = usize::from_str_radix(line.split(';').next().unwrap_or("").trim(), 16).unwrap_or(0);
+            raw.extend(format!("{line}\r\n").into_bytes());
+            if size == 0 {
+                break;
+            }
+            while self.buffer.len() < size + 2 && self.more().is_ok() {}
+            let size = (size + 2).min(self.buffer.len());
+            raw.extend(self.buffer.drain(..size));
+        }
+        while let Some(line) = self.line() {
+            raw.extend(format!("{line}\r\n").into_bytes());
+            if line.is_empty() {
+                break;
+            }
+        }
         raw
+    }
+
+    fn line(&mut self) -> Option<String> {
+        let end = loop {
+            if let Some(end) = find(&self.buffer, b"\r\n") {
+                break end;
+            }
+            self.more().ok()?;
+        };
+        let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
+        self.buffer.drain(..end + 2);
+        Some(line)
     }
 
     /// Waits for the other side to close.

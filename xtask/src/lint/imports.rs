@@ -15,9 +15,10 @@ use super::tokens;
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &[]),
     ("net", &[]),
+    ("http1", &["net"]),
     ("telemetry", &["config", "http::reject"]),
-    ("upstream", &["config", "net", "telemetry"]),
-    ("http", &["config", "net", "upstream", "telemetry"]),
+    ("upstream", &["config", "net", "http1", "telemetry"]),
+    ("http", &["config", "net", "http1", "upstream", "telemetry"]),
     ("dataplane", &["config", "telemetry"]),
     (
         "strikes",

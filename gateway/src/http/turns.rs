@@ -1,0 +1,293 @@
+//! A client's HTTP/1 connection: one request after another, in one task. Owns their order, the deadlines between them, and
+//! the ways in which such a connection ends; [`service`] serves each.
+//!
+//! A header that can not be read is refused as any other request is. Nothing behind it is ever read.
+
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::CONNECTION;
+use http::{Method, Request, Response, Version};
+use http_body::Body as _;
+use tokio::time::Instant;
+
+use super::body::{Incoming, ResponseBody, Stall};
+use super::budget::Charged;
+use super::reject::Reject;
+use super::service::{self, Conn};
+use super::worker::Phase;
+use crate::config::model::Limits;
+use crate::http1::alarm::Alarm;
+use crate::http1::incoming::{Connection, NoHead, Reply};
+use crate::http1::{Fault, head};
+use crate::net::Transport;
+
+/// How often to look whether a client that has ended its side, as it may, has gone altogether.
+const HALF_CLOSED_LOOK: Duration = Duration::from_millis(250);
+/// What is still read of a client that has been answered early, in bytes and in time. Closing at once would reset the
+/// connection, and the client's kernel would throw away the answer.
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What a connection's turns share.
+struct Turns<'a> {
+    conn: &'a Rc<Conn>,
+    wire: Connection<Charged>,
+    limits: &'a Limits,
+    alarm: RefCell<Alarm>,
+    stall: RefCell<Stall>,
+}
+
+/// Serves a connection to its end. `ahead` has been read of it already.
+pub(super) async fn take(conn: &Rc<Conn>, transport: Transport, ahead: &[u8], limits: &Limits) {
+    let most = head::Limits {
+        bytes: limits.header_bytes as usize,
+        lines: limits.header_count as usize,
+    };
+    let turns = Turns {
+        conn,
+        wire: Connection::new(transport, ahead, most),
+        limits,
+        alarm: RefCell::default(),
+        stall: RefCell::new(Stall::new(limits.body_progress)),
+    };
+    if let Err(error) = turns.run().await {
+        tracing::debug!(client = %conn.client.ip(), %error, "connection ended");
+    }
+}
+
+/// What to do next on a connection without a request.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is taken apart at once, and a box would be an allocation a request"
+)]
+enum Next {
+    Request(http::request::Parts, head::Meaning),
+    Refuse(Reject),
+    Close,
+}
+
+impl Turns<'_> {
+    async fn run(&self) -> io::Result<()> {
+        let mut phase = self.conn.worker.phase.clone();
+        let mut stopping = pin!(phase.wait_for(|phase| *phase != Phase::Serving));
+        let mut stop = false;
+        let mut look = |cx: &mut Context<'_>| {
+            stop = stop || stopping.as_mut().poll(cx).is_ready();
+            stop
+        };
+        loop {
+            let (request, meaning) = match poll_fn(|cx| self.poll_next(cx, &mut look)).await {
+                Next::Request(parts, meaning) => (
+                    Request::from_parts(parts, Incoming::Http1(self.wire.body())),
+                    Some(meaning),
+                ),
+                Next::Refuse(reject) => return self.refuse(reject).await,
+                Next::Close => return self.close().await,
+            };
+            let (method, version) = (request.method().clone(), request.version());
+            let mut serving = pin!(service::serve(Rc::clone(self.conn), request, None));
+            let mut departure = Departure::default();
+            let response = poll_fn(|cx| match serving.as_mut().poll(cx) {
+                Poll::Ready(response) => Poll::Ready(Some(response)),
+                Poll::Pending => {
+                    look(cx);
+                    departure.poll(&self.wire, cx).map(|()| None)
+                }
+            });
+            let Some(response) = response.await else {
+                // Gone; what was under way is dropped.
+                return Ok(());
+            };
+            let last = poll_fn(|cx| Poll::Ready(look(cx))).await;
+            let keep_alive = meaning.is_some_and(|meaning| meaning.keep_alive) && !last;
+            if !self.answer(response, &method, version, keep_alive).await? {
+                return self.close().await;
+            }
+        }
+    }
+
+    /// Waits for a header, no longer than a client may take for one. One that began is answered when it does not end; silence is
+    /// how an honest client keeps a spare connection, and is only ended.
+    fn poll_next(
+        &self,
+        cx: &mut Context<'_>,
+        stopping: &mut impl FnMut(&mut Context<'_>) -> bool,
+    ) -> Poll<Next> {
+        match self.wire.poll_head(cx) {
+            Poll::Ready(Ok((parts, meaning))) => return Poll::Ready(Next::Request(parts, meaning)),
+            Poll::Ready(Err(NoHead::Ended | NoHead::Io(_))) => return Poll::Ready(Next::Close),
+            Poll::Ready(Err(NoHead::Fault(Fault::Malformed))) => {
+                return Poll::Ready(Next::Refuse(Reject::Malformed));
+            }
+            Poll::Ready(Err(NoHead::Fault(Fault::TooLarge))) => {
+                return Poll::Ready(Next::Refuse(Reject::HeaderTooLarge));
+            }
+            Poll::Pending => {}
+        }
+        let stop = stopping(cx) && !self.wire.has_begun();
+        let until = self.conn.quiet_since.get() + self.limits.request_header;
+        if !stop {
+            ready!(self.alarm.borrow_mut().poll(cx, until));
+        }
+        Poll::Ready(if self.wire.has_begun() {
+            Next::Refuse(Reject::HeaderTimeout)
+        } else {
+            Next::Close
+        })
+    }
+
+    /// Answers what can not be read, and ends the connection.
+    async fn refuse(&self, reject: Reject) -> io::Result<()> {
+        let mut stand_in = Request::new(Incoming::Empty);
+        if let Ok(unknown) = Method::from_bytes(b"-") {
+            *stand_in.method_mut() = unknown;
+        }
+        let response = service::serve(Rc::clone(self.conn), stand_in, Some(reject)).await;
+        self.answer(response, &Method::GET, Version::HTTP_11, false)
+            .await?;
+        self.close().await
+    }
+
+    /// Sends an answer. Returns whether another request may follow.
+    async fn answer(
+        &self,
+        response: Response<ResponseBody>,
+        method: &Method,
+        version: Version,
+        keep_alive: bool,
+    ) -> io::Result<bool> {
+        let (mut parts, mut body) = response.into_parts();
+        // Only the gateway's own refusals say so; what an upstream said of its connection is gone.
+        let close = parts.headers.remove(CONNECTION).is_some();
+        let reply = Reply {
+            method,
+            version,
+            keep_alive: keep_alive && !close,
+            date: &self.conn.worker.date(),
+        };
+        let keep_alive = self
+            .wire
+            .begin(&parts, &body.size_hint(), body.is_end_stream(), &reply);
+        let mut ended = self.wire.is_bodiless();
+        let mut departure = Departure::default();
+        let sent = poll_fn(|cx| self.poll_send(cx, &mut body, &mut ended, &mut departure)).await;
+        if sent.is_err() && !self.wire.is_delimited() {
+            // A plain end would look like the end of the body.
+            self.wire
+                .with_transport(|transport| transport.tcp().set_zero_linger())?;
+        }
+        sent?;
+        Ok(keep_alive && self.wire.is_read())
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        body: &mut ResponseBody,
+        ended: &mut bool,
+        departure: &mut Departure,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut waiting = false;
+            while !*ended && !waiting && self.wire.has_room() {
+                match Pin::new(&mut *body).poll_frame(cx) {
+                    Poll::Ready(Some(Ok(frame))) => {
+                        let trailer = match frame.into_data() {
+                            Ok(piece) => {
+                                self.wire.push(piece);
+                                None
+                            }
+                            Err(frame) => frame.into_trailers().ok(),
+                        };
+                        *ended = trailer.is_some() || body.is_end_stream();
+                        if *ended {
+                            self.wire.finish(trailer.as_ref());
+                        }
+                    }
+                    Poll::Ready(None) => {
+                        *ended = true;
+                        self.wire.finish(None);
+                    }
+                    Poll::Ready(Some(Err(_))) => {
+                        // What came before it is good.
+                        let _ = self.wire.poll_write(cx);
+                        return Poll::Ready(Err(io::Error::other("the answer broke off")));
+                    }
+                    Poll::Pending => waiting = true,
+                }
+            }
+            let mut stall = self.stall.borrow_mut();
+            match self.wire.poll_write(cx) {
+                Poll::Ready(written) => {
+                    written?;
+                    stall.moved();
+                }
+                // Gives up on a client that takes nothing.
+                Poll::Pending => return stall.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            }
+            if *ended {
+                return Poll::Ready(Ok(()));
+            }
+            if waiting {
+                ready!(departure.poll(&self.wire, cx));
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+    }
+
+    /// Ends our direction, and reads for a while what the client still sends.
+    async fn close(&self) -> io::Result<()> {
+        poll_fn(|cx| {
+            let mut stall = self.stall.borrow_mut();
+            match self.wire.poll_shutdown(cx) {
+                Poll::Ready(done) => Poll::Ready(done),
+                Poll::Pending => stall.poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into())),
+            }
+        })
+        .await?;
+        if !self.wire.is_owed_a_reading() {
+            return Ok(());
+        }
+        let (until, mut left) = (Instant::now() + LINGER, LINGER_BYTES);
+        poll_fn(|cx| {
+            while left > 0 && self.alarm.borrow_mut().poll(cx, until).is_pending() {
+                match ready!(self.wire.poll_discard(cx)) {
+                    Ok(taken) if taken > 0 => left = left.saturating_sub(taken),
+                    _ => break,
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+}
+
+/// Notices a client that goes away while it is owed an answer. One that only ends its side has not gone.
+#[derive(Default)]
+struct Departure {
+    look: Option<(Alarm, Instant)>,
+}
+
+impl Departure {
+    fn poll(&mut self, wire: &Connection<Charged>, cx: &mut Context<'_>) -> Poll<()> {
+        if ready!(wire.poll_departure(cx)).is_err() {
+            return Poll::Ready(());
+        }
+        let (alarm, at) = self
+            .look
+            .get_or_insert_with(|| (Alarm::default(), Instant::now() + HALF_CLOSED_LOOK));
+        while alarm.poll(cx, *at).is_ready() {
+            if wire.take_error().is_err() {
+                return Poll::Ready(());
+            }
+            *at = Instant::now() + HALF_CLOSED_LOOK;
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,287 @@
+//! An upstream's side of a connection: one exchange after another, without a task of its own.
+//!
+//! Whoever waits for an answer moves the request; whoever reads the answer's body moves what is left of the request.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, Method, Request, StatusCode, response};
+use http_body::{Body, Frame, SizeHint};
+
+use super::Error;
+use super::body::{Decoder, Piece};
+use super::head::{self, Framing, Limits, Search};
+use super::stream::Stream;
+use crate::net::Transport;
+
+/// Room made for a header; most fit, with a small body behind them.
+const HEAD_ROOM: usize = 4 << 10;
+/// Most bytes that are read at a time. It is what a client that does not read makes us hold, several times over.
+const BODY_ROOM: usize = 32 << 10;
+/// The most that a response's header can have.
+const MOST: Limits = Limits {
+    bytes: 32 << 10,
+    lines: 200,
+};
+/// Most interim answers before the answer.
+const INTERIM: u32 = 16;
+
+/// A connection that requests are sent on.
+#[derive(Debug)]
+pub struct Connection<B> {
+    stream: Stream<Bytes>,
+    search: Search,
+    decoder: Decoder,
+    upload: Upload<B>,
+    /// How the request's body is delimited.
+    framing: Framing,
+    /// Whether the other side leaves the connection open.
+    keep_alive: bool,
+    broken: bool,
+}
+
+/// What is left of the request.
+#[derive(Debug)]
+enum Upload<B> {
+    Done,
+    Body(B),
+    /// The other side takes no more of it; it may still answer.
+    Abandoned,
+}
+
+/// A request and what was asked of the answer, while the answer is waited for.
+#[derive(Debug)]
+pub struct Wanted {
+    to_head: bool,
+    upgrade: bool,
+    interim: u32,
+}
+
+/// What comes before a body.
+#[derive(Debug)]
+pub enum Head {
+    /// 1xx, but not 101; the answer is still to come.
+    Interim(StatusCode, HeaderMap),
+    Answer(response::Parts),
+}
+
+impl<B> Connection<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    #[must_use]
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            stream: Stream::new(transport, BytesMut::new()),
+            search: Search::default(),
+            decoder: Decoder::new(Framing::None),
+            upload: Upload::Done,
+            framing: Framing::None,
+            keep_alive: true,
+            broken: false,
+        }
+    }
+
+    /// Whether the other side has closed, or said something that nobody asked for. Looks at the socket only if there is news.
+    pub fn is_stale(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.stream.ahead.is_empty() || self.stream.poll_fill(cx, HEAD_ROOM).is_ready()
+    }
+
+    /// Begins an exchange. Only if the one before has ended with [`Connection::is_reusable`].
+    pub fn begin(&mut self, request: Request<B>, upgrade: bool) -> Wanted {
+        let (parts, body) = request.into_parts();
+        let meant_to_have = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
+        self.framing = match body.size_hint().exact() {
+            Some(0) if !meant_to_have => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if body.is_end_stream() => Framing::Length(0),
+            None => Framing::Chunked,
+        };
+        head::write_request(self.stream.gather(), &parts, self.framing, upgrade);
+        self.upload = if body.is_end_stream() {
+            Upload::Done
+        } else {
+            Upload::Body(body)
+        };
+        self.search = Search::default();
+        Wanted {
+            to_head: parts.method == Method::HEAD,
+            upgrade,
+            interim: 0,
+        }
+    }
+
+    /// Whether any byte of an answer has come.
+    #[must_use]
+    pub fn has_answered(&self) -> bool {
+        !self.stream.ahead.is_empty()
+    }
+
+    /// Sends, and waits for a header.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>, wanted: &mut Wanted) -> Poll<Result<Head, Error>> {
+        self.poll_upload(cx)?;
+        loop {
+            if let Some(end) = self.search.end(&self.stream.ahead, MOST.bytes)? {
+                let bytes = self.stream.ahead.split_to(end).freeze();
+                self.search = Search::default();
+                let (parts, meaning) = head::response(&bytes, MOST, wanted.to_head)?;
+                if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+                    if !wanted.upgrade {
+                        return Poll::Ready(Err(Error::Malformed));
+                    }
+                } else if parts.status.is_informational() {
+                    wanted.interim += 1;
+                    if wanted.interim > INTERIM {
+                        return Poll::Ready(Err(Error::Malformed));
+                    }
+                    return Poll::Ready(Ok(Head::Interim(parts.status, parts.headers)));
+                }
+                self.decoder = Decoder::new(meaning.framing);
+                self.keep_alive = meaning.keep_alive;
+                return Poll::Ready(Ok(Head::Answer(parts)));
+            }
+            if ready!(self.stream.poll_fill(cx, HEAD_ROOM))? == 0 {
+                return Poll::Ready(Err(Error::Closed));
+            }
+        }
+    }
+
+    /// Moves what is left of the request. An endpoint that takes no more of it may have answered before it closed.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
+        loop {
+            if !matches!(self.upload, Upload::Body(_)) || !self.stream.has_room() {
+                match self.stream.poll_write(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => {
+                        self.upload = Upload::Abandoned;
+                        self.broken = true;
+                        return Ok(());
+                    }
+                    Poll::Pending => return Ok(()),
+                }
+            }
+            let Upload::Body(body) = &mut self.upload else {
+                return Ok(());
+            };
+            let frame = match Pin::new(body).poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    // What is there goes out before more is waited for.
+                    if self.stream.is_written() {
+                        return Ok(());
+                    }
+                    match self.stream.poll_write(cx) {
+                        Poll::Ready(Ok(())) | Poll::Pending => return Ok(()),
+                        Poll::Ready(Err(_)) => {
+                            self.upload = Upload::Abandoned;
+                            self.broken = true;
+                            return Ok(());
+                        }
+                    }
+                }
+            };
+            match frame {
+                Some(Ok(frame)) => {
+                    let trailer = match frame.into_data() {
+                        Ok(data) => {
+                            self.push(data);
+                            None
+                        }
+                        Err(frame) => frame.into_trailers().ok(),
+                    };
+                    let ended = trailer.is_some()
+                        || matches!(&self.upload, Upload::Body(body) if body.is_end_stream());
+                    if ended {
+                        self.finish(trailer.as_ref());
+                    }
+                }
+                None => self.finish(None),
+                Some(Err(_)) => {
+                    self.upload = Upload::Abandoned;
+                    self.broken = true;
+                    return Err(Error::Body);
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, data: Bytes) {
+        // An empty chunk would be the last one.
+        if !data.has_remaining() {
+            return;
+        }
+        if self.framing == Framing::Chunked {
+            head::write_chunk_size(self.stream.gather(), data.len());
+            self.stream.push(data, b"\r\n");
+        } else {
+            self.stream.push(data, b"");
+        }
+    }
+
+    fn finish(&mut self, trailer: Option<&HeaderMap>) {
+        self.upload = Upload::Done;
+        if self.framing == Framing::Chunked {
+            head::write_trailer(self.stream.gather(), trailer);
+        }
+    }
+
+    /// The next piece of the answer's body.
+    pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if !matches!(self.upload, Upload::Done | Upload::Abandoned) || !self.stream.is_written() {
+            self.poll_upload(cx)?;
+        }
+        loop {
+            match self.decoder.take(&mut self.stream.ahead) {
+                Ok(Piece::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Ok(Piece::Trailer(trailer)) => return Poll::Ready(Some(Ok(Frame::trailers(trailer)))),
+                Ok(Piece::End) => return Poll::Ready(None),
+                Ok(Piece::More) => {}
+                Err(fault) => return Poll::Ready(Some(Err(fault.into()))),
+            }
+            let room = self.decoder.wants(BODY_ROOM);
+            match ready!(self.stream.poll_fill(cx, room)) {
+                Ok(0) if self.decoder.end_of_connection() => return Poll::Ready(None),
+                Ok(0) => return Poll::Ready(Some(Err(Error::Closed))),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(Some(Err(error.into()))),
+            }
+        }
+    }
+
+    /// Whether the answer's body has been read to its end.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.decoder.is_done()
+    }
+
+    #[must_use]
+    pub fn size_hint(&self) -> SizeHint {
+        self.decoder
+            .left()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+
+    /// Whether another exchange can follow: both directions are at their end and nothing came behind the answer.
+    #[must_use]
+    pub fn is_reusable(&self) -> bool {
+        self.keep_alive
+            && !self.broken
+            && !self.stream.ended
+            && matches!(self.upload, Upload::Done)
+            && self.decoder.is_done()
+            && self.stream.is_written()
+            && self.stream.ahead.is_empty()
+    }
+
+    /// Gives back memory that an idle connection has no use for.
+    pub fn rest(&mut self) {
+        self.stream.rest();
+    }
+
+    /// The connection and what was read of it, to speak another protocol.
+    #[must_use]
+    pub fn into_parts(self) -> (Transport, BytesMut) {
+        self.stream.into_parts()
+    }
+}
