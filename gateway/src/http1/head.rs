@@ -1,9 +1,9 @@
-//! A whole header, read strictly and written plainly (RFC 9112, 2 to 6).
+//! A whole header, read strictly (RFC 9112, 2 to 6).
 //!
 //! httparse finds the parts and checks their letters. It lets through what a recipient may tolerate, so what it can not tell
 //! is looked at here: every line ends in CR LF, and the framing is said once, in one way.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request, response};
 use memchr::memchr;
@@ -316,123 +316,5 @@ fn fault(error: httparse::Error) -> Fault {
     }
 }
 
-/// Writes a request's header. The framing is the caller's; lines that would contradict it are left out.
-pub fn write_request(out: &mut BytesMut, parts: &request::Parts, framing: Framing, upgrade: bool) {
-    out.reserve(256 + parts.headers.len() * 48);
-    out.put_slice(parts.method.as_str().as_bytes());
-    out.put_u8(b' ');
-    let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-    if !target.starts_with('/') && target != "*" {
-        out.put_u8(b'/');
-    }
-    out.put_slice(target.as_bytes());
-    out.put_slice(b" HTTP/1.1\r\n");
-    write_lines(out, &parts.headers, upgrade);
-    write_framing(out, framing);
-    out.put_slice(b"\r\n");
-}
-
-/// What an answer's header is written with.
-#[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
-    pub framing: Framing,
-    /// Keep a `Content-Length` that describes the body of another answer: that to a GET, in one to a HEAD.
-    pub keep_length: bool,
-    /// What to say of the connection, if anything.
-    pub connection: Option<&'static str>,
-    /// Written if the answer has no `Date`: an IMF-fixdate.
-    pub date: &'a [u8],
-}
-
-/// Writes an answer's header. Its lines on framing are replaced by what `answer` says.
-pub fn write_response(out: &mut BytesMut, parts: &response::Parts, answer: &Answer<'_>) {
-    out.reserve(256 + parts.headers.len() * 48);
-    if parts.status == StatusCode::OK {
-        out.put_slice(b"HTTP/1.1 200 OK\r\n");
-    } else {
-        out.put_slice(b"HTTP/1.1 ");
-        out.put_slice(parts.status.as_str().as_bytes());
-        out.put_u8(b' ');
-        out.put_slice(parts.status.canonical_reason().unwrap_or("Unknown").as_bytes());
-        out.put_slice(b"\r\n");
-    }
-    let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    write_lines(out, &parts.headers, switching);
-    if answer.keep_length
-        && let Some(length) = parts.headers.get(CONTENT_LENGTH)
-    {
-        write_line(out, b"content-length", length.as_bytes());
-    }
-    if !parts.headers.contains_key(http::header::DATE) && !parts.status.is_informational() {
-        write_line(out, b"date", answer.date);
-    }
-    if let Some(connection) = answer.connection.filter(|_| !switching) {
-        write_line(out, b"connection", connection.as_bytes());
-    }
-    write_framing(out, answer.framing);
-    out.put_slice(b"\r\n");
-}
-
-/// Writes an interim answer (1xx) that is not 101.
-pub fn write_interim(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
-    out.put_slice(b"\r\n");
-    write_lines(out, headers, false);
-    out.put_slice(b"\r\n");
-}
-
-/// Writes the last chunk and the trailer.
-pub fn write_trailer(out: &mut BytesMut, trailer: Option<&HeaderMap>) {
-    out.put_slice(b"0\r\n");
-    if let Some(trailer) = trailer {
-        write_lines(out, trailer, false);
-    }
-    out.put_slice(b"\r\n");
-}
-
-/// Lines on the connection belong to it, so they are written only where they are meant: `whole`.
-fn write_lines(out: &mut BytesMut, headers: &HeaderMap, whole: bool) {
-    for (name, value) in headers {
-        if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING || (*name == CONNECTION && !whole) {
-            continue;
-        }
-        write_line(out, name.as_str().as_bytes(), value.as_bytes());
-    }
-}
-
-fn write_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
-    out.reserve(name.len() + value.len() + 4);
-    out.put_slice(name);
-    out.put_slice(b": ");
-    out.put_slice(value);
-    out.put_slice(b"\r\n");
-}
-
-fn write_framing(out: &mut BytesMut, framing: Framing) {
-    match framing {
-        Framing::None | Framing::UntilClose => {}
-        Framing::Length(length) => {
-            out.put_slice(b"content-length: ");
-            write_number(out, length);
-            out.put_slice(b"\r\n");
-        }
-        Framing::Chunked => out.put_slice(b"transfer-encoding: chunked\r\n"),
-    }
-}
-
-fn write_number(out: &mut BytesMut, number: u64) {
-    out.put_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-/// Writes what stands before a chunk of so many bytes.
-pub fn write_chunk_size(out: &mut BytesMut, size: usize) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
-    for digit in (0..digits).rev() {
-        out.put_u8(HEX[(size >> (digit * 4)) & 15]);
-    }
-    out.put_slice(b"\r\n");
-}
+#[cfg(test)]
+mod tests;

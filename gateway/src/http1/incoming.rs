@@ -14,8 +14,9 @@ use http::{HeaderMap, Method, StatusCode, Version, request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{Decoder, Piece};
-use super::head::{self, Answer, Framing, Limits, Meaning, Search};
+use super::head::{self, Framing, Limits, Meaning, Search};
 use super::stream::Stream;
+use super::write::{self, Answer};
 use super::{Error, Fault};
 use crate::net::Transport;
 
@@ -190,7 +191,7 @@ impl<D: Buf> Connection<D> {
             connection,
             date: reply.date,
         };
-        head::write_response(shared.stream.gather(), parts, &answer);
+        write::response(shared.stream.gather(), parts, &answer);
         shared.answer = framing;
         keep_alive
     }
@@ -221,7 +222,7 @@ impl<D: Buf> Connection<D> {
             return;
         }
         if shared.answer == Framing::Chunked {
-            head::write_chunk_size(shared.stream.gather(), piece.remaining());
+            write::chunk_size(shared.stream.gather(), piece.remaining());
             shared.stream.push(piece, b"\r\n");
         } else {
             shared.stream.push(piece, b"");
@@ -232,13 +233,13 @@ impl<D: Buf> Connection<D> {
     pub fn finish(&self, trailer: Option<&HeaderMap>) {
         let shared = &mut *self.0.borrow_mut();
         if shared.answer == Framing::Chunked {
-            head::write_trailer(shared.stream.gather(), trailer);
+            write::trailer(shared.stream.gather(), trailer);
         }
     }
 
     /// Gathers an interim answer. Only between a request and its answer, and never to HTTP/1.0.
     pub fn interim(&self, status: StatusCode, headers: &HeaderMap) {
-        head::write_interim(self.0.borrow_mut().stream.gather(), status, headers);
+        write::interim(self.0.borrow_mut().stream.gather(), status, headers);
     }
 
     /// Ready when all that was gathered is written.

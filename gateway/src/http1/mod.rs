@@ -5,7 +5,7 @@
 //! a small answer cost more than the rest of the proxy (`docs/benchmarks.md`), and it is lenient in places where two
 //! servers can come to differ on where a request ends. What is read here has one meaning or none.
 //!
-//! - [`head`]: a whole header, in both directions;
+//! - [`head`]: a whole header, read; [`write`]: headers and framing, written;
 //! - [`body`]: where a body ends;
 //! - [`stream`]: bytes read ahead and bytes on their way out;
 //! - [`incoming`]: a client's side: requests in, answers out;
@@ -17,6 +17,7 @@ pub mod head;
 pub mod incoming;
 pub mod outgoing;
 pub mod stream;
+pub mod write;
 
 /// Why bytes can not be taken for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ use super::Error;
 use super::body::{Decoder, Piece};
 use super::head::{self, Framing, Limits, Search};
 use super::stream::Stream;
+use super::write;
 use crate::net::Transport;
 
 /// Room made for a header; most fit, with a small body behind them.
@@ -98,7 +99,7 @@ where
             None if body.is_end_stream() => Framing::Length(0),
             None => Framing::Chunked,
         };
-        head::write_request(self.stream.gather(), &parts, self.framing, upgrade);
+        write::request(self.stream.gather(), &parts, self.framing, upgrade);
         self.upload = if body.is_end_stream() {
             Upload::Done
         } else {
@@ -212,7 +213,7 @@ where
             return;
         }
         if self.framing == Framing::Chunked {
-            head::write_chunk_size(self.stream.gather(), data.len());
+            write::chunk_size(self.stream.gather(), data.len());
             self.stream.push(data, b"\r\n");
         } else {
             self.stream.push(data, b"");
@@ -222,7 +223,7 @@ where
     fn finish(&mut self, trailer: Option<&HeaderMap>) {
         self.upload = Upload::Done;
         if self.framing == Framing::Chunked {
-            head::write_trailer(self.stream.gather(), trailer);
+            write::trailer(self.stream.gather(), trailer);
         }
     }
 
