@@ -10,3 +10,5 @@ mod life;
 mod limits;
 #[path = "l7/tls.rs"]
 mod tls;
+#[path = "l7/upgrade.rs"]
+mod upgrade;

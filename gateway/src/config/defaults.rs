@@ -38,6 +38,7 @@ pub fn limits() -> Limits {
         connect: Duration::from_secs(3),
         response_header: Duration::from_secs(60),
         drain: Duration::from_secs(30),
+        tunnel_idle: Duration::from_secs(3600),
         upstream_idle: Duration::from_secs(60),
         header_bytes: 32 << 10,
         header_count: 100,

@@ -208,6 +208,8 @@ pub struct Limits {
     pub response_header: Duration,
     /// From SIGTERM to the end of the last request.
     pub drain: Duration,
+    /// Longest silence of both sides of a WebSocket.
+    pub tunnel_idle: Duration,
     /// How long an idle upstream connection is kept.
     pub upstream_idle: Duration,
     /// Bytes of a request's header, all lines together.

@@ -296,6 +296,8 @@ pub struct ResponseBody {
 #[derive(Debug)]
 enum Source {
     Own(Option<Bytes>),
+    /// Behind a 101 there is no body: bytes go both ways until one side ends.
+    Tunnel(Lease<RequestBody>),
     Upstream {
         /// Present until the response has been read to its end.
         lease: Option<Lease<RequestBody>>,
@@ -344,6 +346,23 @@ impl ResponseBody {
         body
     }
 
+    /// What follows a 101.
+    pub(super) fn tunnel(lease: Lease<RequestBody>, finish: Finish) -> Self {
+        Self {
+            source: Source::Tunnel(lease),
+            share: None,
+            finish,
+        }
+    }
+
+    /// The connection behind a 101, with the record of what goes through it.
+    pub(super) fn as_tunnel(&mut self) -> Option<(&mut Lease<RequestBody>, &mut Finish)> {
+        match &mut self.source {
+            Source::Tunnel(lease) => Some((lease, &mut self.finish)),
+            _ => None,
+        }
+    }
+
     /// Gives the connection back if the body has been read to its end.
     fn settle(&mut self) {
         if let Source::Upstream { lease: held, .. } = &mut self.source
@@ -385,7 +404,7 @@ impl Body for ResponseBody {
                 let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
                 return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
             }
-            Source::Upstream { lease: None, .. } => return Poll::Ready(None),
+            Source::Tunnel(_) | Source::Upstream { lease: None, .. } => return Poll::Ready(None),
             Source::Upstream {
                 lease: Some(lease),
                 stall,
@@ -420,6 +439,7 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
+            Source::Tunnel(_) => true,
             Source::Upstream { lease, .. } => lease.is_none(),
         }
     }
@@ -427,6 +447,7 @@ impl Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Source::Tunnel(_) => SizeHint::with_exact(0),
             Source::Upstream { lease, .. } => lease
                 .as_ref()
                 .map_or_else(|| SizeHint::with_exact(0), Lease::size_hint),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
 use super::client::ForwardedAddr;
 use crate::config::model::HeaderEdit;
@@ -83,10 +83,41 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
     headers.append(VIA, HeaderValue::from_static(via));
 }
 
-/// Makes an upstream's header fit for the client.
-pub fn prepare_response(headers: &mut HeaderMap, request_id: &HeaderValue) {
-    strip(headers, |_| false);
-    headers.insert(REQUEST_ID, request_id.clone());
+/// Makes an upstream's header fit for the client. Returns the protocol that a 101 changes to.
+pub fn prepare_response(head: &mut response::Parts, request_id: &HeaderValue) -> Option<HeaderValue> {
+    let switching = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = if switching {
+        head.headers.remove(UPGRADE)
+    } else {
+        None
+    };
+    strip(&mut head.headers, |_| false);
+    head.headers.insert(REQUEST_ID, request_id.clone());
+    protocol
+}
+
+/// Whether a request asks for WebSocket (RFC 6455, 4.1), the one protocol that is changed to. Other wishes go no further:
+/// a server may ignore them (RFC 9110, 7.8).
+#[must_use]
+pub fn wants_websocket(head: &request::Parts) -> bool {
+    let Some(protocol) = head.headers.get(UPGRADE) else {
+        return false;
+    };
+    let mut tokens = head
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    protocol.as_bytes().eq_ignore_ascii_case(b"websocket")
+        && head.method == Method::GET
+        && head.version == Version::HTTP_11
+        && tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Writes the two lines of a change of protocol.
+pub fn switch(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
 }
 
 /// Carries out an operator's edits: removal, then set, then add.

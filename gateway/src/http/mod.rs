@@ -22,6 +22,7 @@ pub mod server;
 mod service;
 pub mod site;
 pub mod tls;
+mod tunnel;
 mod turns;
 mod wire;
 mod worker;

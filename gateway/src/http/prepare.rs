@@ -15,6 +15,7 @@ use super::reject::Reject;
 use super::service::Conn;
 use super::site::{Route, Site};
 use super::{headers, host, path};
+use crate::http1::Upgrade;
 
 /// What is known of a request while it is served.
 pub(super) struct Facts {
@@ -106,6 +107,7 @@ pub(super) fn prepare(
         tls: conn.tls,
         trusted,
     };
+    let websocket = body.is_end_stream() && headers::wants_websocket(head);
     headers::prepare_request(&mut head.headers, head.version, &outward);
     let admitted = route.chain.admit(&mut Exchange::default(), head)?;
     if let (Some(cap), Some(length)) = (route.body_bytes, body.size_hint().exact())
@@ -115,6 +117,10 @@ pub(super) fn prepare(
     }
     head.version = Version::HTTP_11;
     head.extensions.clear();
+    if websocket {
+        headers::switch(&mut head.headers, HeaderValue::from_static("websocket"));
+        head.extensions.insert(Upgrade);
+    }
     Ok((admitted, route))
 }
 

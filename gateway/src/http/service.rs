@@ -103,8 +103,12 @@ pub(super) async fn serve(
         Ok(Sent { mut head, lease }) => {
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
             finish.status = head.status;
-            headers::prepare_response(&mut head.headers, &facts.id);
+            let upgrade = headers::prepare_response(&mut head, &facts.id);
             route.chain.respond(&mut head.headers);
+            if let Some(protocol) = upgrade {
+                headers::switch(&mut head.headers, protocol);
+                return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
+            }
             let share = conn.budget.as_ref().map(Budget::share);
             let body = ResponseBody::upstream(lease, limits.body_progress, share, finish);
             Response::from_parts(head, body)

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::header::CONNECTION;
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use super::body::{Incoming, ResponseBody, Stall};
 use super::budget::Charged;
 use super::reject::Reject;
 use super::service::{self, Conn};
+use super::tunnel;
 use super::worker::Phase;
 use crate::config::model::Limits;
 use crate::http1::alarm::Alarm;
@@ -164,7 +165,8 @@ impl Turns<'_> {
     ) -> io::Result<bool> {
         let (mut parts, mut body) = response.into_parts();
         // Only the gateway's own refusals say so; what an upstream said of its connection is gone.
-        let close = parts.headers.remove(CONNECTION).is_some();
+        let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
+        let close = !switching && parts.headers.remove(CONNECTION).is_some();
         let reply = Reply {
             method,
             version,
@@ -183,6 +185,10 @@ impl Turns<'_> {
                 .with_transport(|transport| transport.tcp().set_zero_linger())?;
         }
         sent?;
+        if let Some((lease, finish)) = body.as_tunnel() {
+            tunnel::carry(&self.wire, lease, finish, self.limits.tunnel_idle).await;
+            return Ok(false);
+        }
         Ok(keep_alive && self.wire.is_read())
     }
 

@@ -24,6 +24,8 @@ use crate::net::Transport;
 const HEAD_ROOM: usize = 4 << 10;
 /// Most of a body that is read at once.
 const BODY_ROOM: usize = 32 << 10;
+/// Room made for what comes behind a 101, which is mostly little.
+const TUNNEL_ROOM: usize = 8 << 10;
 /// Most that is read of requests behind the one that is served.
 const PIPELINED: usize = 16 << 10;
 
@@ -269,11 +271,14 @@ impl<D: Buf> Connection<D> {
         look(self.0.borrow_mut().stream.transport())
     }
 
-    /// The connection and what was read of it, to speak another protocol. `None` while a body still holds on to it.
-    #[must_use]
-    pub fn into_parts(self) -> Option<(Transport, BytesMut)> {
-        let shared = Rc::into_inner(self.0)?.into_inner();
-        Some(shared.stream.into_parts())
+    /// Behind a 101: takes what the client has sent; `None` at its end.
+    pub fn poll_take(&self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.0.borrow_mut().stream.poll_take(cx, TUNNEL_ROOM)
+    }
+
+    /// Behind a 101: gathers bytes for the client. Only while there is room.
+    pub fn pass(&self, piece: D) {
+        self.0.borrow_mut().stream.push(piece, b"");
     }
 }
 

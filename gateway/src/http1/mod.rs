@@ -19,6 +19,10 @@ pub mod outgoing;
 pub mod stream;
 pub mod write;
 
+/// In a request's extensions: it asks for another protocol (RFC 9110, 7.8), and its answer may be 101.
+#[derive(Clone, Copy, Debug)]
+pub struct Upgrade;
+
 /// Why bytes can not be taken for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {

@@ -2,24 +2,28 @@
 //!
 //! Whoever waits for an answer moves the request; whoever reads the answer's body moves what is left of the request.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, Method, Request, StatusCode, response};
+use http::header::UPGRADE;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 
-use super::Error;
 use super::body::{Decoder, Piece};
 use super::head::{self, Framing, Limits, Search};
 use super::stream::Stream;
 use super::write;
+use super::{Error, Upgrade};
 use crate::net::Transport;
 
 /// Room made for a header; most fit, with a small body behind them.
 const HEAD_ROOM: usize = 4 << 10;
 /// Most bytes that are read at a time. It is what a client that does not read makes us hold, several times over.
 const BODY_ROOM: usize = 32 << 10;
+/// Room made for what comes behind a 101, which is mostly little.
+const TUNNEL_ROOM: usize = 8 << 10;
 /// The most that a response's header can have.
 const MOST: Limits = Limits {
     bytes: 32 << 10,
@@ -55,7 +59,8 @@ enum Upload<B> {
 #[derive(Debug)]
 pub struct Wanted {
     to_head: bool,
-    upgrade: bool,
+    /// The protocol that was asked for.
+    upgrade: Option<HeaderValue>,
     interim: u32,
 }
 
@@ -65,6 +70,10 @@ pub enum Head {
     /// 1xx, but not 101; the answer is still to come.
     Interim(StatusCode, HeaderMap),
     Answer(response::Parts),
+}
+
+fn same(asked: &HeaderValue, agreed: &HeaderValue) -> bool {
+    asked.as_bytes().eq_ignore_ascii_case(agreed.as_bytes())
 }
 
 impl<B> Connection<B>
@@ -90,8 +99,12 @@ where
     }
 
     /// Begins an exchange. Only if the one before has ended with [`Connection::is_reusable`].
-    pub fn begin(&mut self, request: Request<B>, upgrade: bool) -> Wanted {
+    pub fn begin(&mut self, request: Request<B>) -> Wanted {
         let (parts, body) = request.into_parts();
+        let upgrade = match parts.extensions.get::<Upgrade>() {
+            Some(Upgrade) => parts.headers.get(UPGRADE).cloned(),
+            None => None,
+        };
         let meant_to_have = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         self.framing = match body.size_hint().exact() {
             Some(0) if !meant_to_have => Framing::None,
@@ -99,7 +112,7 @@ where
             None if body.is_end_stream() => Framing::Length(0),
             None => Framing::Chunked,
         };
-        write::request(self.stream.gather(), &parts, self.framing, upgrade);
+        write::request(self.stream.gather(), &parts, self.framing, upgrade.is_some());
         self.upload = if body.is_end_stream() {
             Upload::Done
         } else {
@@ -128,7 +141,10 @@ where
                 self.search = Search::default();
                 let (parts, meaning) = head::response(&bytes, MOST, wanted.to_head)?;
                 if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-                    if !wanted.upgrade {
+                    // What was not asked for is no answer.
+                    let agreed = parts.headers.get(UPGRADE);
+                    if !matches!((&wanted.upgrade, agreed), (Some(asked), Some(agreed)) if same(asked, agreed))
+                    {
                         return Poll::Ready(Err(Error::Malformed));
                     }
                 } else if parts.status.is_informational() {
@@ -280,9 +296,29 @@ where
         self.stream.rest();
     }
 
-    /// The connection and what was read of it, to speak another protocol.
+    /// Behind a 101: takes what the other side has sent; `None` at its end.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.stream.poll_take(cx, TUNNEL_ROOM)
+    }
+
+    /// Behind a 101: whether bytes can be passed.
     #[must_use]
-    pub fn into_parts(self) -> (Transport, BytesMut) {
-        self.stream.into_parts()
+    pub fn has_room(&self) -> bool {
+        self.stream.has_room()
+    }
+
+    /// Behind a 101: gathers bytes for the other side. Only while there is room.
+    pub fn pass(&mut self, piece: Bytes) {
+        self.stream.push(piece, b"");
+    }
+
+    /// Behind a 101: ready when all that was passed is written.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_write(cx)
+    }
+
+    /// Behind a 101: ready when our direction is ended.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_shutdown(cx)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -51,11 +51,6 @@ impl<D: Buf> Stream<D> {
         &mut self.transport
     }
 
-    /// The connection and what was read of it.
-    pub fn into_parts(self) -> (Transport, BytesMut) {
-        (self.transport, self.ahead)
-    }
-
     /// Reads once, with room for `room` bytes. The number read is zero at the other side's end.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         if self.ended {
@@ -65,6 +60,21 @@ impl<D: Buf> Stream<D> {
         let read = ready!(poll_read_buf(Pin::new(&mut self.transport), cx, &mut self.ahead))?;
         self.ended = read == 0;
         Poll::Ready(Ok(read))
+    }
+
+    /// Takes what has come, whatever it is; `None` at the other side's end.
+    pub fn poll_take(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<Option<Bytes>>> {
+        if self.ahead.is_empty() {
+            match self.poll_fill(cx, room) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(None)),
+                Poll::Ready(read) => read?,
+                Poll::Pending => {
+                    self.rest();
+                    return Poll::Pending;
+                }
+            };
+        }
+        Poll::Ready(Ok(Some(self.ahead.split().freeze())))
     }
 
     /// Reads and throws away. The number is zero at the other side's end.

@@ -38,7 +38,7 @@ where
 
     /// Sends a request and waits for the response's header.
     pub(super) async fn send(&mut self, request: Request<B>) -> Result<response::Parts, Broken<B>> {
-        let mut wanted = self.0.begin(request, false);
+        let mut wanted = self.0.begin(request);
         loop {
             match poll_fn(|cx| self.0.poll_head(cx, &mut wanted)).await {
                 Ok(Head::Answer(head)) => return Ok(head),
@@ -71,6 +71,11 @@ where
 
     pub(super) fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+
+    /// Behind a 101, the bytes of another protocol.
+    pub(super) fn tunnel(&mut self) -> &mut Connection<B> {
+        &mut self.0
     }
 
     /// Makes it fit for the pool. Whether it is.

@@ -19,6 +19,7 @@ use super::Upstream;
 use super::balance::Turn;
 use super::link::Link;
 use crate::http1::Error;
+use crate::http1::outgoing::Connection;
 
 /// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
 #[derive(Debug)]
@@ -100,6 +101,11 @@ where
             Some(link) => link.poll_frame(cx),
             None => Poll::Ready(None),
         }
+    }
+
+    /// Behind a 101, the bytes of another protocol. `None` if the connection is gone.
+    pub fn tunnel(&mut self) -> Option<&mut Connection<B>> {
+        self.link.as_mut().map(Link::tunnel)
     }
 
     /// Whether the response has been read to its end.

@@ -40,6 +40,7 @@ impl Site {
             connect: long,
             response_header: long,
             drain: long,
+            tunnel_idle: long,
             upstream_idle: long,
             header_bytes: 16 << 10,
             header_count: 100,

@@ -70,6 +70,15 @@ impl Client {
             .response()
     }
 
+    /// A second handle on the connection, to send while this one reads.
+    ///
+    /// # Panics
+    /// Without descriptors.
+    #[must_use]
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().expect("a descriptor")
+    }
+
     /// No more will be sent.
     pub fn end(&mut self) -> &mut Self {
         let _ = self.stream.shutdown(std::net::Shutdown::Write);

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::raw::find;
 
@@ -92,6 +93,26 @@ impl Wire {
         let line = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
         self.buffer.drain(..end + 2);
         Some(line)
+    }
+
+    /// Sends back what comes, so many bytes.
+    pub fn echo(&mut self, mut left: usize) {
+        loop {
+            let bytes = std::mem::take(&mut self.buffer);
+            left = left.saturating_sub(bytes.len());
+            self.send(bytes);
+            if left == 0 || self.more().is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether anything more comes within a time.
+    pub fn hears(&mut self, within: Duration) -> bool {
+        let _ = self.stream.set_read_timeout(Some(within));
+        let heard = !self.buffer.is_empty() || self.more().is_ok();
+        let _ = self.stream.set_read_timeout(None);
+        heard
     }
 
     /// Waits for the other side to close.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use gateway::config::model::{Auth, HeaderEdit};
 use gateway::http::reject::Reject;
+use gateway_tests::l7::gateway::eventually;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
 use http::{HeaderName, HeaderValue};
 
@@ -26,11 +27,10 @@ fn a_request_goes_through_and_back_with_the_forwarding_headers() {
         request.header("x-request-id"),
         [response.header("x-request-id").unwrap()]
     );
-    let text = gateway.metrics.encode();
-    assert!(
-        text.contains(r#"gateway_requests_total{route="*/**",status="2xx"} 1"#),
-        "{text}"
-    );
+    // Counted once the answer has left, which the client may see first.
+    let line = r#"gateway_requests_total{route="*/**",status="2xx"} 1"#;
+    let counted = eventually(|| gateway.metrics.encode().contains(line));
+    assert!(counted, "{}", gateway.metrics.encode());
 }
 
 #[test]

@@ -289,12 +289,16 @@ fn connect_trace_and_upgrades_are_not_forwarded() {
         );
     }
     assert!(upstream.requests().is_empty());
-    let upgrade = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
-    assert_eq!(
-        Client::connect(gateway.address()).send(upgrade).response().text(),
-        "plain"
-    );
-    assert!(upstream.last().header("upgrade").is_empty() && upstream.last().header("connection").is_empty());
+    for protocol in ["h2c", "websocket, h2c", "TLS/1.0"] {
+        let upgrade = format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AA\r\n\r\n"
+        );
+        let mut client = Client::connect(gateway.address());
+        assert_eq!(client.send(upgrade).response().text(), "plain");
+        for gone in ["upgrade", "connection", "http2-settings"] {
+            assert!(upstream.last().header(gone).is_empty(), "{protocol}: {gone}");
+        }
+    }
 }
 
 #[test]

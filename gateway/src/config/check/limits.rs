@@ -47,6 +47,7 @@ fn given(walk: &mut Walk, table: &mut Table<'_>, standard: Limits) -> Limits {
         connect: table.value_or(walk, "connect", standard.connect, time),
         response_header: table.value_or(walk, "response_header", standard.response_header, time),
         drain: table.value_or(walk, "drain", standard.drain, time),
+        tunnel_idle: table.value_or(walk, "tunnel_idle", standard.tunnel_idle, time),
         upstream_idle: table.value_or(walk, "upstream_idle", standard.upstream_idle, time),
         header_bytes: small(header_bytes, standard.header_bytes),
         header_count: table.value_or(walk, "header_count", standard.header_count, number(10..=1000)),

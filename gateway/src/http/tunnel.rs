@@ -1,0 +1,111 @@
+//! Bytes both ways behind a 101 (RFC 9110, 7.8), until one side ends, nobody says anything for long, or the worker is over.
+//!
+//! Nothing of the client's goes up before the upstream has agreed: what was sent early waits on the connection.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::body::RequestBody;
+use super::budget::Charged;
+use super::record::Finish;
+use crate::http1::alarm::Alarm;
+use crate::http1::incoming::Connection;
+use crate::upstream::Lease;
+
+/// What the other side may still say when one has ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Which sides will say no more, and whether the other has been told.
+#[derive(Default)]
+struct Ends {
+    client: bool,
+    client_told: bool,
+    upstream: bool,
+    upstream_told: bool,
+}
+
+/// Carries bytes to the end. `idle` is the longest silence of both sides.
+pub(super) async fn carry(
+    wire: &Connection<Charged>,
+    lease: &mut Lease<RequestBody>,
+    finish: &mut Finish,
+    idle: Duration,
+) {
+    let (mut ends, mut alarm) = (Ends::default(), Alarm::default());
+    let mut quiet_since = Instant::now();
+    let clean = poll_fn(|cx| {
+        if let Poll::Ready(clean) = step(cx, wire, lease, finish, &mut ends, &mut quiet_since) {
+            return Poll::Ready(clean);
+        }
+        let patience = if ends.client || ends.upstream {
+            LAST_WORDS
+        } else {
+            idle
+        };
+        alarm.poll(cx, quiet_since + patience).map(|()| false)
+    })
+    .await;
+    finish.complete = clean;
+}
+
+/// Moves what can be moved. Ready at the end: whether both sides ended by themselves.
+fn step(
+    cx: &mut Context<'_>,
+    wire: &Connection<Charged>,
+    lease: &mut Lease<RequestBody>,
+    finish: &mut Finish,
+    ends: &mut Ends,
+    quiet_since: &mut Instant,
+) -> Poll<bool> {
+    let Some(upstream) = lease.tunnel() else {
+        return Poll::Ready(false);
+    };
+    let mut moved = true;
+    while std::mem::take(&mut moved) {
+        while !ends.client && upstream.has_room() {
+            match wire.poll_take(cx) {
+                Poll::Ready(Ok(Some(bytes))) => upstream.pass(bytes),
+                Poll::Ready(Ok(None)) => ends.client = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => break,
+            }
+            moved = true;
+        }
+        while !ends.upstream && wire.has_room() {
+            match upstream.poll_take(cx) {
+                Poll::Ready(Ok(Some(bytes))) => {
+                    finish.bytes += bytes.len() as u64;
+                    wire.pass(Charged::new(bytes, None));
+                }
+                Poll::Ready(Ok(None)) => ends.upstream = true,
+                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Pending => break,
+            }
+            moved = true;
+        }
+        let up = upstream.poll_write(cx);
+        let down = wire.poll_write(cx);
+        if matches!(up, Poll::Ready(Err(_))) || matches!(down, Poll::Ready(Err(_))) {
+            return Poll::Ready(false);
+        }
+        if ends.client && !ends.client_told && up.is_ready() {
+            ends.client_told = upstream.poll_shutdown(cx).is_ready();
+        }
+        if ends.upstream && !ends.upstream_told && down.is_ready() {
+            ends.upstream_told = wire.poll_shutdown(cx).is_ready();
+        }
+        if moved {
+            *quiet_since = Instant::now();
+        }
+        // What could not be gathered may find room now.
+        moved &= up.is_ready() || down.is_ready();
+    }
+    if ends.client_told && ends.upstream_told {
+        Poll::Ready(true)
+    } else {
+        Poll::Pending
+    }
+}
