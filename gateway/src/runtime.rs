@@ -8,12 +8,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
+use crate::config::model::{self, UpstreamId};
 use crate::http::filter::Chain;
 use crate::http::router::Router;
-use crate::http::site::{Route, Site, SiteHandle};
+use crate::http::site::{Mirror, Route, Site, SiteHandle, Split};
 use crate::http::tls;
 use crate::telemetry::Metrics;
-use crate::upstream::{self, Upstream};
+use crate::upstream::{self, Keeper, States, Upstream};
 
 /// A configuration and what was made of it.
 #[derive(Debug)]
@@ -54,14 +55,30 @@ impl Runtime {
             .collect::<Result<Vec<_>, _>>()?;
         let mut router = Router::default();
         for route in &config.routes {
-            let upstream = upstreams.get(route.upstream.0).ok_or_else(|| Error::NoUpstream {
-                route: route.name.clone(),
-                index: route.upstream.0,
-            })?;
+            let numbered = |id: UpstreamId| {
+                upstreams.get(id.0).ok_or_else(|| Error::NoUpstream {
+                    route: route.name.clone(),
+                    index: id.0,
+                })
+            };
+            let upstream = numbered(route.upstream)?;
             let compiled = Route {
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route),
                 upstream: Arc::clone(upstream),
+                split: route
+                    .split
+                    .as_ref()
+                    .map(|split| compile_split(split, numbered))
+                    .transpose()?,
+                mirror: match &route.mirror {
+                    None => None,
+                    Some(mirror) => Some(Mirror {
+                        upstream: Arc::clone(numbered(mirror.upstream)?),
+                        share: mirror.share,
+                        body_bytes: mirror.body_bytes as usize,
+                    }),
+                },
                 metrics: metrics.route(&route.name),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),
@@ -106,21 +123,66 @@ impl Runtime {
     }
 }
 
-/// The runtime in force.
+fn compile_split<'u>(
+    split: &model::Split,
+    numbered: impl Fn(UpstreamId) -> Result<&'u Arc<Upstream>, Error>,
+) -> Result<Split, Error> {
+    let mut total = 0;
+    let mut parts = Vec::with_capacity(split.parts.len());
+    for (id, weight) in &split.parts {
+        total += u64::from(*weight);
+        parts.push((total, Arc::clone(numbered(*id)?)));
+    }
+    Ok(Split {
+        parts,
+        total,
+        by: split.by.clone(),
+    })
+}
+
+/// The runtime in force. Its upstreams are looked after from the moment they are in force.
 #[derive(Clone, Debug)]
 pub struct RuntimeHandle {
     runtime: Arc<ArcSwap<Runtime>>,
     site: SiteHandle,
+    keeper: Option<Arc<Keeper>>,
+    states: States,
 }
 
 impl RuntimeHandle {
     #[must_use]
     pub fn new(runtime: Runtime) -> Self {
         let site = Arc::new(ArcSwap::from(Arc::clone(&runtime.site)));
-        Self {
-            runtime: Arc::new(ArcSwap::from_pointee(runtime)),
+        let keeper = match Keeper::start() {
+            Ok(keeper) => Some(Arc::new(keeper)),
+            Err(error) => {
+                tracing::error!(%error, "no thread for health checks and look-ups: there will be none");
+                None
+            }
+        };
+        let handle = Self {
             site,
+            keeper,
+            states: States::default(),
+            runtime: Arc::new(ArcSwap::from_pointee(runtime)),
+        };
+        handle.look_after(&handle.load().upstreams);
+        handle
+    }
+
+    fn look_after(&self, upstreams: &[Arc<Upstream>]) {
+        self.states.set(upstreams);
+        if let Some(keeper) = &self.keeper {
+            for upstream in upstreams {
+                keeper.keep(upstream);
+            }
         }
+    }
+
+    /// How endpoints stand, to be registered with the metrics.
+    #[must_use]
+    pub fn states(&self) -> States {
+        self.states.clone()
     }
 
     /// The runtime in force.
@@ -131,6 +193,7 @@ impl RuntimeHandle {
 
     /// Puts another in force. Requests under way end with the one they began with.
     pub fn replace(&self, runtime: Runtime) {
+        self.look_after(&runtime.upstreams);
         self.site.store(Arc::clone(&runtime.site));
         self.runtime.store(Arc::new(runtime));
     }

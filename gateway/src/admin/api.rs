@@ -210,6 +210,27 @@ pub struct ProxyStatus {
     pub routes: usize,
     pub connections: usize,
     pub draining: bool,
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamRow>,
+}
+
+/// One upstream and how its endpoints stand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UpstreamRow {
+    pub name: String,
+    /// Too few are well, so all are used.
+    pub panics: bool,
+    pub endpoints: Vec<EndpointRow>,
+}
+
+/// One address of an upstream.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EndpointRow {
+    pub address: String,
+    /// `up`, `starting`, `down` or `ejected`.
+    pub state: String,
+    pub requests: u32,
+    pub connections: u32,
 }
 
 /// Why it could not be answered.

@@ -12,7 +12,8 @@ use arc_swap::ArcSwap;
 use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
 use crate::admin::api::{
-    Answer, Bypass, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus, Request, Standing,
+    Answer, Bypass, EndpointRow, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus,
+    Request, Standing, UpstreamRow,
 };
 use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
@@ -26,6 +27,7 @@ use crate::runtime::{Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
 use crate::telemetry::Metrics;
 use crate::telemetry::packets::{Interface, Packets, Snapshot};
+use crate::upstream::{Endpoint, Upstream};
 
 /// The handles of a running gateway.
 #[derive(Debug)]
@@ -152,6 +154,7 @@ impl Control {
             routes: self.site.load().config.routes.len(),
             connections: self.connections.len(),
             draining: self.draining.get(),
+            upstreams: self.site.load().upstreams().iter().map(upstream_row).collect(),
         }
     }
 
@@ -201,6 +204,20 @@ impl Control {
             changed,
             warnings: warnings.collect(),
         })
+    }
+}
+
+fn upstream_row(upstream: &Arc<Upstream>) -> UpstreamRow {
+    let row = |endpoint: &Arc<Endpoint>| EndpointRow {
+        address: endpoint.name().to_string(),
+        state: endpoint.standing().name().to_owned(),
+        requests: endpoint.in_flight(),
+        connections: endpoint.connections(),
+    };
+    UpstreamRow {
+        name: upstream.model.name.clone(),
+        panics: upstream.panics(),
+        endpoints: upstream.endpoints().iter().map(row).collect(),
     }
 }
 

@@ -184,7 +184,10 @@ async fn live(
     let addresses = bound.addresses().to_vec();
     let server = bound.serve(&site.site(), &guard, &metrics, &connections)?;
     let packets = Packets::default();
-    metrics.with_registry(|registry| registry.register_collector(Box::new(packets.clone())));
+    metrics.with_registry(|registry| {
+        registry.register_collector(Box::new(packets.clone()));
+        registry.register_collector(Box::new(site.states()));
+    });
     let drain = config.limits.drain;
     let control = Rc::new(Control {
         path,

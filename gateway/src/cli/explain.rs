@@ -141,7 +141,7 @@ fn matched(config: &Config, route: &Route) -> Matched {
         endpoints: upstream
             .endpoints
             .iter()
-            .map(|endpoint| format!("{}:{} (weight {})", endpoint.host, endpoint.port, endpoint.weight))
+            .map(|endpoint| format!("{} (weight {})", endpoint.address, endpoint.weight))
             .collect(),
     }
 }

@@ -9,6 +9,7 @@ use crate::config::units::plain;
 use crate::http::reject::Reject;
 
 mod drops;
+mod upstreams;
 
 pub use drops::{sample, sighting, utc};
 
@@ -402,6 +403,7 @@ pub fn status(status: &FullStatus) -> String {
             for listener in &proxy.listeners {
                 let _ = writeln!(out, "  listens on {listener}");
             }
+            upstreams::status(&mut out, &proxy.upstreams);
         }
         None => out.push_str("proxy: not running\n"),
     }

@@ -8,7 +8,10 @@ use std::time::Duration;
 use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
-use super::model::{Admin, BlockPolicy, Capacity, Config, Limits, Log, LogFormat, Strikes, Xdp, XdpMode};
+use super::model::{
+    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, Health, Limits, Log, LogFormat, Probe,
+    Retries, Strikes, Xdp, XdpMode,
+};
 
 /// Where `gateway` looks for its configuration unless told otherwise.
 pub const CONFIG_FILE: &str = "/etc/gateway/gateway.yaml";
@@ -25,6 +28,11 @@ pub const SYN_IPV6_PREFIX: u8 = 64;
 pub const AGGREGATE_PREFIXES: (u8, u8) = (24, 48);
 pub const LOG_DROPS_EVERY: Duration = Duration::from_secs(1);
 pub const EVENTS_EVERY: Duration = Duration::from_millis(1);
+
+/// Below this share of healthy endpoints, in percent, all are used.
+pub const PANIC_PERCENT: u8 = 50;
+/// Longest body that a mirror copies, in bytes.
+pub const MIRROR_BODY: u32 = 64 << 10;
 
 const MIB: u64 = 1 << 20;
 
@@ -48,6 +56,70 @@ pub fn limits() -> Limits {
         connections: 10_000,
         connections_per_client: 1_000,
         upstream_idle_connections: 64,
+    }
+}
+
+/// No cap on what an upstream takes. Whoever sets one on connections lets as many requests wait.
+#[must_use]
+pub fn caps() -> Caps {
+    Caps {
+        connections: None,
+        pending: 1_024,
+        pending_timeout: Duration::from_secs(1),
+        requests: None,
+        connection_requests: None,
+        connection_age: None,
+    }
+}
+
+/// What a `health:` mapping means where it leaves something out. Without it nobody is asked.
+#[must_use]
+pub fn health() -> Health {
+    Health {
+        probe: Probe::Tcp,
+        interval: Duration::from_secs(5),
+        timeout: Duration::from_secs(1),
+        healthy: 2,
+        unhealthy: 3,
+        slow_start: Duration::ZERO,
+    }
+}
+
+/// What an `ejection:` mapping means where it leaves something out. Without it nobody is set aside.
+#[must_use]
+pub fn ejection() -> Ejection {
+    Ejection {
+        failures: 5,
+        lasts: Duration::from_secs(10),
+        at_most: Duration::from_secs(300),
+        share_percent: 50,
+    }
+}
+
+/// What a `retries:` mapping means where it leaves something out. Without it, up to three endpoints are tried to
+/// connect to, and what a kept connection lost before any byte of an answer is sent once more.
+#[must_use]
+pub fn retries() -> Retries {
+    Retries {
+        attempts: 3,
+        connect: true,
+        reset: true,
+        timeout: false,
+        statuses: Vec::new(),
+        per_try: None,
+        budget_percent: 20,
+        budget_per_second: 3,
+    }
+}
+
+/// Looking up names.
+#[must_use]
+pub fn dns() -> Dns {
+    Dns {
+        servers: Vec::new(),
+        refresh: Duration::from_secs(5),
+        stale: Duration::from_secs(3_600),
+        timeout: Duration::from_secs(2),
     }
 }
 

@@ -13,6 +13,10 @@ use std::time::Duration;
 use gateway_common::tables::observe;
 use ipnet::IpNet;
 
+mod upstreams;
+
+pub use upstreams::*;
+
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -246,35 +250,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// A named service. Inline upstreams get the name of their route.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Upstream {
-    pub name: String,
-    pub balance: Balance,
-    /// At least one.
-    pub endpoints: Vec<Endpoint>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn, in proportion to the weights.
-    RoundRobin,
-    /// The less loaded of two picked at random, by weight.
-    LeastRequests,
-}
-
-/// One address of a service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
-    /// Host name or address as written, without brackets.
-    pub host: String,
-    pub port: u16,
-    /// HTTPS to this endpoint, verified against the system's roots.
-    pub tls: bool,
-    /// Share of requests, 1 to 65,535.
-    pub weight: NonZeroU32,
-}
-
 /// Index into [`Config::upstreams`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UpstreamId(pub usize);
@@ -290,6 +265,10 @@ pub struct Route {
     pub request: HeaderEdit,
     pub response: HeaderEdit,
     pub upstream: UpstreamId,
+    /// Shares of other upstreams in the route's requests; `upstream` is the first of them.
+    pub split: Option<Split>,
+    /// Where copies of the route's requests go.
+    pub mirror: Option<Mirror>,
     pub rate_limit: Option<RateLimit>,
     /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,

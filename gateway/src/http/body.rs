@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::budget::{Charged, Share};
+use super::mirror::Tee;
 use super::record::Finish;
 use super::reject::Reject;
 use crate::http1;
@@ -106,6 +107,8 @@ impl Incoming {
 #[derive(Debug)]
 pub enum RequestBody {
     Empty,
+    /// One that is all there.
+    Whole(Option<Bytes>),
     Stream {
         /// Present until it is dropped.
         incoming: Option<Incoming>,
@@ -113,6 +116,8 @@ pub enum RequestBody {
         left: Option<u64>,
         stall: Stall,
         progress: Rc<Progress>,
+        /// Takes a copy for the route's mirror.
+        tee: Option<Box<Tee>>,
     },
 }
 
@@ -140,8 +145,18 @@ impl RequestBody {
             left: cap,
             stall: Stall::new(pause),
             progress: Rc::clone(&progress),
+            tee: None,
         };
         (body, Some(progress))
+    }
+
+    /// Has what passes copied; whether there is something to come.
+    pub(super) fn tee(&mut self, copier: Tee) -> bool {
+        if let Self::Stream { tee, .. } = self {
+            *tee = Some(Box::new(copier));
+            return true;
+        }
+        false
     }
 }
 
@@ -153,15 +168,17 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
-        let Self::Stream {
-            incoming: Some(incoming),
-            left,
-            stall,
-            progress,
-            ..
-        } = self.get_mut()
-        else {
-            return Poll::Ready(None);
+        let (incoming, left, stall, progress, tee) = match self.get_mut() {
+            Self::Stream {
+                incoming: Some(incoming),
+                left,
+                stall,
+                progress,
+                tee,
+                ..
+            } => (incoming, left, stall, progress, tee),
+            Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Empty | Self::Stream { incoming: None, .. } => return Poll::Ready(None),
         };
         let fault = match incoming.poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -172,6 +189,15 @@ impl Body for RequestBody {
                     Some(None) => Fault::Reject(Reject::BodyTooLarge),
                     after => {
                         *left = after.flatten();
+                        if let Some(copier) = tee.take() {
+                            *tee = match frame.data_ref() {
+                                Some(piece) => copier.take(piece),
+                                None => Some(copier),
+                            };
+                            if incoming.is_end_stream() {
+                                end(tee);
+                            }
+                        }
                         return Poll::Ready(Some(Ok(frame)));
                     }
                 }
@@ -179,6 +205,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(fault))) => fault,
             Poll::Ready(None) => {
                 progress.moved.set(Instant::now());
+                end(tee);
                 return Poll::Ready(None);
             }
             Poll::Pending => {
@@ -193,6 +220,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(bytes) => bytes.is_none(),
             Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Incoming::is_end_stream),
         }
     }
@@ -200,10 +228,17 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Self::Stream { incoming, .. } => incoming
                 .as_ref()
                 .map_or_else(SizeHint::default, Incoming::size_hint),
         }
+    }
+}
+
+fn end(tee: &mut Option<Box<Tee>>) {
+    if let Some(copier) = tee.take() {
+        copier.end();
     }
 }
 

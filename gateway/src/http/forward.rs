@@ -1,32 +1,87 @@
 //! An admitted request on its way to the upstream, and what comes of it.
 
-use http::Request;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderValue, Request};
 use http_body::Body;
 
 use super::body::{Progress, RequestBody};
+use super::client::Client;
 use super::filter::Admitted;
+use super::mirror;
 use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
-use crate::config::model::Limits;
-use crate::upstream::{Deadlines, Failure, Sent};
+use crate::config::model::{Balance, Limits};
+use crate::upstream::{self, Deadlines, Failed, Failure, Sent, Upstream, Wish};
+
+/// What is known of a request on its way, beside itself.
+pub(super) struct Way<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) route: &'a Route,
+    pub(super) limits: &'a Limits,
+    pub(super) client: Client,
+    /// Whether the client came by TLS.
+    pub(super) tls: bool,
+}
+
+/// What came back, and the cookie that goes with it.
+pub(super) type Forwarded = (Sent<RequestBody>, Option<HeaderValue>);
+
+impl Way<'_> {
+    pub(super) fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            connect: self.limits.connect,
+            idle: self.limits.upstream_idle,
+            idle_connections: self.limits.upstream_idle_connections as usize,
+        }
+    }
+
+    /// The route's upstream, or the one of several whose turn it is.
+    fn upstream(&self, request: &Request<RequestBody>) -> &Arc<Upstream> {
+        let Some(split) = &self.route.split else {
+            return &self.route.upstream;
+        };
+        let key = split
+            .by
+            .as_ref()
+            .and_then(|by| upstream::key(by, request.headers(), self.client.effective()));
+        let draw = key.unwrap_or_else(|| self.worker.upstreams.draw());
+        split.at(draw).unwrap_or(&self.route.upstream)
+    }
+}
 
 /// Sends an admitted request to its route's upstream.
 pub(super) async fn forward(
     _admitted: Admitted,
-    worker: &Worker,
-    route: &Route,
-    limits: &Limits,
-    request: Request<RequestBody>,
+    way: &Way<'_>,
+    mut request: Request<RequestBody>,
     progress: Option<&Progress>,
-) -> Result<Sent<RequestBody>, Failure> {
-    let deadlines = Deadlines {
-        connect: limits.connect,
-        idle: limits.upstream_idle,
-        idle_connections: limits.upstream_idle_connections as usize,
-    };
+) -> Result<Forwarded, Failed> {
+    let (route, client) = (way.route, way.client);
+    let deadlines = way.deadlines();
+    let upstream = way.upstream(&request);
+    let model = &upstream.model;
+    let cookie = model
+        .sticky
+        .as_ref()
+        .and_then(|sticky| upstream::cookie(request.headers(), &sticky.cookie).map(str::to_owned));
+    let by = model
+        .hash_by
+        .as_ref()
+        .filter(|_| model.balance == Balance::ConsistentHash);
+    if let Some(mirror) = &route.mirror {
+        mirror::begin(mirror, way, &mut request);
+    }
     // Only what changes nothing, or changes the same twice, and has no body that is gone already.
     let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
+    let wish = Wish {
+        key: by.and_then(|by| upstream::key(by, request.headers(), client.effective())),
+        cookie: cookie.as_deref(),
+        source: model.proxy_protocol.map(|_| client.effective()),
+        repeatable: spare.is_some(),
+    };
     // The clock runs from the last piece of the request, so that a long upload is no slow answer.
     let respond_by = || async {
         match progress {
@@ -40,13 +95,18 @@ pub(super) async fn forward(
             },
         }
     };
-    worker
+    let again = || spare.as_ref().map(copy);
+    let sending = way
+        .worker
         .upstreams
-        .send(&route.upstream, request, &deadlines, respond_by, || spare)
-        .await
+        .send(upstream, request, &deadlines, &wish, respond_by, again);
+    let sent = sending.await?;
+    let cookie = sent.lease.set_cookie(cookie.as_deref(), way.tls).cloned();
+    Ok((sent, cookie))
 }
 
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+/// The same header, without a body.
+pub(super) fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     let mut copy = Request::new(RequestBody::Empty);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
@@ -55,11 +115,14 @@ fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
     copy
 }
 
-pub(super) fn reject_of(failure: &Failure, route: &Route) -> Reject {
-    tracing::debug!(route = &*route.name, ?failure, "no response");
-    match failure {
+pub(super) fn reject_of(failed: &Failed, route: &Route) -> Reject {
+    tracing::debug!(route = &*route.name, ?failed, "no response");
+    match failed.failure {
         Failure::Connect(_) => Reject::UpstreamUnreachable,
         Failure::ConnectTimeout | Failure::ResponseTimeout => Reject::UpstreamTimeout,
         Failure::Exchange(_) => Reject::UpstreamMalformed,
+        Failure::Overloaded => Reject::UpstreamOverloaded,
+        Failure::Unwell => Reject::UpstreamUnhealthy,
+        Failure::Unresolved => Reject::UpstreamUnresolved,
     }
 }

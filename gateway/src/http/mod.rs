@@ -13,6 +13,7 @@ pub mod filter;
 mod forward;
 pub mod headers;
 pub mod host;
+mod mirror;
 pub mod path;
 mod prepare;
 mod record;

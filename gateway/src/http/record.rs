@@ -62,6 +62,8 @@ pub(super) struct Finish {
     pub(super) reject: Option<Reject>,
     pub(super) progress: Option<Rc<Progress>>,
     pub(super) endpoint: Option<Arc<str>>,
+    /// Endpoints that were tried.
+    pub(super) tries: u32,
     pub(super) log: Option<Box<Line>>,
     pub(super) id: HeaderValue,
 }
@@ -106,6 +108,7 @@ impl Drop for Finish {
                 reject: self.reject.map(Reject::code),
                 route: self.route.as_ref().map_or("-", |route| &route.name),
                 endpoint: self.endpoint.as_deref(),
+                tries: self.tries,
                 bytes: self.bytes,
                 duration,
                 complete: self.complete,

@@ -61,6 +61,12 @@ pub enum Reject {
     UpstreamTimeout,
     /// The endpoint's answer is not HTTP, or broke off before its header ended.
     UpstreamMalformed,
+    /// The upstream's caps are reached.
+    UpstreamOverloaded,
+    /// No endpoint is well.
+    UpstreamUnhealthy,
+    /// The upstream's name has no address.
+    UpstreamUnresolved,
 }
 
 impl Reject {
@@ -87,6 +93,9 @@ impl Reject {
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
         Self::UpstreamMalformed,
+        Self::UpstreamOverloaded,
+        Self::UpstreamUnhealthy,
+        Self::UpstreamUnresolved,
     ];
 
     /// The stable name: metric label, log field, and `code` in the answer's body.
@@ -114,6 +123,9 @@ impl Reject {
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamMalformed => "upstream_malformed",
+            Self::UpstreamOverloaded => "upstream_overloaded",
+            Self::UpstreamUnhealthy => "upstream_unhealthy",
+            Self::UpstreamUnresolved => "upstream_unresolved",
         }
     }
 
@@ -158,8 +170,11 @@ impl Reject {
             Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
+            Self::UpstreamOverloaded | Self::UpstreamUnhealthy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::UpstreamUnreachable | Self::UpstreamMalformed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamUnreachable | Self::UpstreamMalformed | Self::UpstreamUnresolved => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -170,6 +185,7 @@ impl Reject {
         match self {
             Self::Internal | Self::Draining | Self::AuthUnavailable => Blame::Gateway,
             Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => Blame::Upstream,
+            Self::UpstreamOverloaded | Self::UpstreamUnhealthy | Self::UpstreamUnresolved => Blame::Upstream,
             _ => Blame::Client,
         }
     }
@@ -215,6 +231,9 @@ impl Reject {
             Self::UpstreamUnreachable => "The service can not be reached.",
             Self::UpstreamTimeout => "The service did not answer in time.",
             Self::UpstreamMalformed => "The service gave no valid answer.",
+            Self::UpstreamOverloaded => "The service has too much to do.",
+            Self::UpstreamUnhealthy => "The service is not well.",
+            Self::UpstreamUnresolved => "The service can not be found.",
         }
     }
 

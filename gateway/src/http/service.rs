@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use http::header::SET_COOKIE;
 use http::{HeaderValue, Request, Response, Version};
 use tokio::time::Instant;
 
 use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::ClientAddr;
-use super::forward::{forward, reject_of};
+use super::forward::{Way, forward, reject_of};
 use super::headers;
 use super::prepare::{identify, prepare};
 use super::record::{Finish, Line, unanswered};
@@ -69,6 +70,7 @@ pub(super) async fn serve(
         reject: None,
         progress: None,
         endpoint: None,
+        tries: 0,
         log,
         id: facts.id.clone(),
     };
@@ -90,21 +92,35 @@ pub(super) async fn serve(
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
     finish.progress.clone_from(&progress);
+    let way = Way {
+        worker: &conn.worker,
+        route: &route,
+        limits: &limits,
+        client: facts.client,
+        tls: conn.tls,
+    };
     match forward(
         admitted,
-        &conn.worker,
-        &route,
-        &limits,
+        &way,
         Request::from_parts(head, body),
         progress.as_deref(),
     )
     .await
     {
-        Ok(Sent { mut head, lease }) => {
+        Ok((sent, cookie)) => {
+            let Sent {
+                mut head,
+                lease,
+                tries,
+            } = sent;
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
+            finish.tries = tries;
             finish.status = head.status;
             let upgrade = headers::prepare_response(&mut head, &facts.id);
             route.chain.respond(&mut head.headers);
+            if let Some(cookie) = cookie {
+                head.headers.append(SET_COOKIE, cookie);
+            }
             if let Some(protocol) = upgrade {
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
@@ -113,7 +129,9 @@ pub(super) async fn serve(
             let body = ResponseBody::upstream(lease, limits.body_progress, share, finish);
             Response::from_parts(head, body)
         }
-        Err(failure) => {
+        Err(failed) => {
+            finish.endpoint.clone_from(&failed.endpoint);
+            finish.tries = failed.tries;
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
                 // A client that only stopped sending can still read this. It is no refusal, and no strike.
@@ -122,7 +140,7 @@ pub(super) async fn serve(
             }
             let reject = match fault {
                 Some(Fault::Reject(reject)) => reject,
-                _ => reject_of(&failure, &route),
+                _ => reject_of(&failed, &route),
             };
             refuse(finish, reject, unread)
         }

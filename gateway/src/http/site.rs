@@ -10,7 +10,7 @@ use rustls::ServerConfig;
 
 use super::filter::Chain;
 use super::router::Router;
-use crate::config::model::Limits;
+use crate::config::model::{HashBy, Limits};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -35,10 +35,45 @@ pub struct Route {
     pub name: Arc<str>,
     pub chain: Chain,
     pub upstream: Arc<Upstream>,
+    /// Present if requests are split between several.
+    pub split: Option<Split>,
+    pub mirror: Option<Mirror>,
     pub metrics: RouteMetrics,
     /// Cap on the request's body in bytes.
     pub body_bytes: Option<u64>,
     pub response_header: Duration,
+}
+
+/// Shares of several upstreams in a route's requests.
+#[derive(Debug)]
+pub struct Split {
+    /// Each with the end of its part, in units of weight from 0 to `total`.
+    pub parts: Vec<(u64, Arc<Upstream>)>,
+    pub total: u64,
+    /// The same part for the same key.
+    pub by: Option<HashBy>,
+}
+
+/// Where copies go.
+#[derive(Debug)]
+pub struct Mirror {
+    pub upstream: Arc<Upstream>,
+    /// In hundredths of a percent.
+    pub share: u32,
+    /// Longest body that is copied, in bytes.
+    pub body_bytes: usize,
+}
+
+impl Split {
+    /// The upstream at `draw`, an even one over all of `u64`.
+    #[must_use]
+    pub fn at(&self, draw: u64) -> Option<&Arc<Upstream>> {
+        let at = draw.checked_rem(self.total)?;
+        self.parts
+            .iter()
+            .find(|(end, _)| at < *end)
+            .map(|(_, upstream)| upstream)
+    }
 }
 
 impl Site {

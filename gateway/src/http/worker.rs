@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub(super) metrics: Arc<Metrics>,
     pub(super) connections: Arc<Connections>,
     pub(super) upstreams: upstream::Client<RequestBody>,
+    /// Copies of requests that are under way.
+    pub(super) mirrors: Cell<u32>,
     /// Counts what was refused before its route was known.
     pub(super) unrouted: RouteMetrics,
     /// Takes the HTTP/2 bodies that nobody wants to read to their end.
@@ -72,6 +74,7 @@ impl Worker {
             watch,
             connections,
             upstreams: upstream::Client::new(seed[0]),
+            mirrors: Cell::new(0),
             unrouted: metrics.route(NO_ROUTE),
             metrics,
             unread,

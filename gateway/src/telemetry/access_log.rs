@@ -32,7 +32,10 @@ pub struct Record<'a> {
     /// Code of a reject.
     pub reject: Option<&'static str>,
     pub route: &'a str,
+    /// The last one tried.
     pub endpoint: Option<&'a str>,
+    /// Endpoints tried.
+    pub tries: u32,
     /// Bytes of the response's body that went out.
     pub bytes: u64,
     pub duration: Duration,
@@ -54,6 +57,7 @@ pub fn write(record: &Record<'_>) {
         reject = record.reject,
         route = %Plain(record.route),
         endpoint = record.endpoint,
+        tries = record.tries,
         bytes = record.bytes,
         duration_us = u64::try_from(record.duration.as_micros()).unwrap_or(u64::MAX),
         complete = record.complete,

@@ -38,6 +38,23 @@ struct UpstreamLabel {
     upstream: String,
 }
 
+/// Name and help, in the order in which [`Metrics::upstream`] takes them.
+const RARE: [(&str, &str); 7] = [
+    ("upstream_retries_unpaid", "Retries that the budget did not cover"),
+    (
+        "upstream_overloads",
+        "Requests refused for the caps of an upstream",
+    ),
+    ("upstream_ejections", "Endpoints set aside for failures in a row"),
+    ("upstream_health_check_failures", "Health checks that failed"),
+    ("upstream_lookup_failures", "Look-ups of names that failed"),
+    ("upstream_mirrored", "Copies of requests sent to an upstream"),
+    (
+        "upstream_mirror_skipped",
+        "Copies not sent, as the body was too long or too many were under way",
+    ),
+];
+
 type Histograms = Family<RouteLabel, Histogram, fn() -> Histogram>;
 
 /// The registry and the handles into it.
@@ -51,6 +68,8 @@ pub struct Metrics {
     reuses: Family<UpstreamLabel, Counter>,
     failures: Family<UpstreamLabel, Counter>,
     retries: Family<UpstreamLabel, Counter>,
+    /// Counters of an upstream that seldom move, by name.
+    rare: [(&'static str, &'static str, Family<UpstreamLabel, Counter>); 7],
     /// Client connections open now.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -81,6 +100,20 @@ pub struct UpstreamMetrics {
     pub failures: Counter,
     /// Requests sent again.
     pub retries: Counter,
+    /// Retries that the budget did not cover.
+    pub unpaid: Counter,
+    /// Requests refused for the upstream's caps.
+    pub overloads: Counter,
+    /// Endpoints set aside for their failures.
+    pub ejections: Counter,
+    /// Health checks that failed.
+    pub probe_failures: Counter,
+    /// Look-ups of names that failed.
+    pub lookup_failures: Counter,
+    /// Copies of requests sent here.
+    pub mirrored: Counter,
+    /// Copies that were not sent, as their body is too long or too many are under way.
+    pub mirror_skips: Counter,
 }
 
 impl Default for Metrics {
@@ -104,6 +137,7 @@ impl Metrics {
             reuses: Family::default(),
             failures: Family::default(),
             retries: Family::default(),
+            rare: RARE.map(|(name, help)| (name, help, Family::default())),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             accept_errors: Counter::default(),
@@ -166,6 +200,9 @@ impl Metrics {
                 "Requests sent a second time",
                 metrics.retries.clone(),
             );
+            for (name, help, family) in &metrics.rare {
+                r.register(*name, *help, family.clone());
+            }
         });
         metrics
     }
@@ -216,7 +253,26 @@ impl Metrics {
         let label = UpstreamLabel {
             upstream: name.into(),
         };
+        let [
+            unpaid,
+            overloads,
+            ejections,
+            probe_failures,
+            lookup_failures,
+            mirrored,
+            mirror_skips,
+        ] = self
+            .rare
+            .each_ref()
+            .map(|(_, _, family)| family.get_or_create_owned(&label));
         UpstreamMetrics {
+            unpaid,
+            overloads,
+            ejections,
+            probe_failures,
+            lookup_failures,
+            mirrored,
+            mirror_skips,
             connects: self.connects.get_or_create_owned(&label),
             reuses: self.reuses.get_or_create_owned(&label),
             failures: self.failures.get_or_create_owned(&label),

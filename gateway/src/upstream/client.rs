@@ -1,10 +1,12 @@
-//! One worker's way to all upstreams: which endpoint, deadlines, and the one retry that is always safe.
+//! One worker's way to all upstreams: which endpoint, deadlines, and what is tried again.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,13 +14,23 @@ use http::{Request, response};
 use http_body::Body;
 use tokio::time::timeout;
 
+use super::Upstream;
+use super::balance::Choice;
+use super::breaker::Place;
+use super::endpoint::InFlight;
 use super::link::{Broken, Link};
-use super::pool::{InFlight, Lease, Local};
-use super::{Upstream, connect};
+use super::pool::{Lease, Local, View};
+use super::retry::Cause;
 use crate::http1::Error;
 
-/// How many different endpoints one request may try to reach.
-const CONNECT_ATTEMPTS: usize = 3;
+mod open;
+
+use open::Opened;
+
+/// How many different endpoints one request may try to reach where nothing is said about retries.
+const CONNECT_ATTEMPTS: u32 = 3;
+/// Kept connections that one try may find closed.
+const STALE_MOST: u32 = 3;
 
 /// Times and sizes that hold for one exchange.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +40,19 @@ pub struct Deadlines {
     pub idle: Duration,
     /// Kept connections for one endpoint.
     pub idle_connections: usize,
+}
+
+/// What a request wishes for beside being sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish<'a> {
+    /// See [`super::key`].
+    pub key: Option<u64>,
+    /// Value of the cookie that names an endpoint.
+    pub cookie: Option<&'a str>,
+    /// The client, for PROXY protocol.
+    pub source: Option<IpAddr>,
+    /// Whether it can be made again, so that a try may be given up.
+    pub repeatable: bool,
 }
 
 /// Why there is no response.
@@ -41,6 +66,21 @@ pub enum Failure {
     Exchange(Error),
     /// The answer did not begin in time.
     ResponseTimeout,
+    /// The upstream's caps are reached.
+    Overloaded,
+    /// No endpoint is well.
+    Unwell,
+    /// Its name has no address.
+    Unresolved,
+}
+
+/// The end of all tries.
+#[derive(Debug)]
+pub struct Failed {
+    pub failure: Failure,
+    /// The last one tried.
+    pub endpoint: Option<Arc<str>>,
+    pub tries: u32,
 }
 
 /// A response's header; the body is still to come, by the lease.
@@ -48,6 +88,8 @@ pub enum Failure {
 pub struct Sent<B> {
     pub head: response::Parts,
     pub lease: Lease<B>,
+    /// Endpoints tried, this one included.
+    pub tries: u32,
 }
 
 /// The pools of one worker.
@@ -57,9 +99,28 @@ pub struct Client<B> {
     random: Cell<u64>,
 }
 
+/// What holds for all tries of one request.
+struct Course<'a, B> {
+    upstream: &'a Arc<Upstream>,
+    local: &'a Rc<Local<B>>,
+    view: &'a View<B>,
+    deadlines: &'a Deadlines,
+    wish: &'a Wish<'a>,
+}
+
+/// A try without a response.
+struct Lost<B> {
+    failure: Failure,
+    cause: Cause,
+    /// The request, if no byte of it was taken.
+    request: Option<Request<B>>,
+    /// Whether it speaks against the endpoint.
+    counts: bool,
+}
+
 impl<B> Client<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + 'static,
 {
     /// Without connections. `seed` varies the draws between workers.
     #[must_use]
@@ -73,69 +134,105 @@ where
     /// Sends a request and waits for the response's header.
     ///
     /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt. `again` makes the request
-    /// a second time; it is called only if a kept connection turned out to be closed before any byte of a response,
-    /// and returns `None` if repeating would not be safe.
+    /// once more, and returns `None` if repeating would not be safe. It is called if a kept connection turned out to be
+    /// closed before any byte of a response, and for what the upstream's retries cover.
     pub async fn send<T: Future<Output = ()>>(
         &self,
         upstream: &Arc<Upstream>,
         request: Request<B>,
         deadlines: &Deadlines,
+        wish: &Wish<'_>,
         respond_by: impl Fn() -> T,
-        again: impl FnOnce() -> Option<Request<B>>,
-    ) -> Result<Sent<B>, Failure> {
+        mut again: impl FnMut() -> Option<Request<B>>,
+    ) -> Result<Sent<B>, Failed> {
+        let mut place = enter(upstream)?;
         let local = self.local(upstream);
+        let view = local.view(upstream);
+        let view = if view.endpoints.is_empty() {
+            resolved(upstream, &local, deadlines.connect).await?
+        } else {
+            view
+        };
+        let course = Course {
+            upstream,
+            local: &local,
+            view: &view,
+            deadlines,
+            wish,
+        };
         let mut tried = Vec::new();
-        let index = self.pick(upstream, &local, &tried).ok_or_else(no_endpoint)?;
+        let mut tries = 0;
         let mut request = request;
-        if let Some(link) = local.take(index, deadlines.idle) {
-            upstream.metrics.reuses.inc();
-            match exchange(link, &local, upstream, index, request, deadlines, &respond_by).await {
-                Ok(sent) => return Ok(sent),
-                Err(broken) => {
-                    let repeat = match broken.request {
-                        // It never left: always safe.
-                        Some(unsent) => Some(*unsent),
-                        None if broken.silent => again(),
-                        None => None,
-                    };
-                    let Some(repeat) = repeat else {
-                        upstream.metrics.failures.inc();
-                        return Err(broken.failure);
-                    };
-                    upstream.metrics.retries.inc();
-                    request = repeat;
-                }
-            }
-        }
-        // A fresh connection, at the next endpoint if this one can not be reached.
-        let mut index = index;
+        let mut index = self
+            .pick(&course, &tried)
+            .ok_or_else(|| Failed::untried(Failure::Unwell))?;
         loop {
-            match self.open(upstream, index, deadlines.connect).await {
-                Ok(link) => {
-                    let sent = exchange(link, &local, upstream, index, request, deadlines, &respond_by).await;
-                    return sent.map_err(|broken| {
-                        upstream.metrics.failures.inc();
-                        broken.failure
-                    });
-                }
-                Err(failure) => {
-                    upstream.metrics.failures.inc();
-                    tracing::debug!(endpoint = %upstream.endpoints[index].name, ?failure, "could not connect");
-                    tried.push(index);
-                    if tried.len() >= CONNECT_ATTEMPTS {
-                        return Err(failure);
+            tries += 1;
+            let endpoint = &view.endpoints[index];
+            let (cause, failure) = match attempt(
+                &course,
+                index,
+                tries,
+                request,
+                &mut place,
+                &respond_by,
+                &mut again,
+            )
+            .await
+            {
+                Ok(sent) => {
+                    let status = sent.head.status;
+                    upstream.fared(endpoint, !status.is_server_error());
+                    let cause = Cause::Status(status);
+                    if !course.covers(cause, tries) {
+                        return Ok(sent);
                     }
-                    index = self.pick(upstream, &local, &tried).ok_or(failure)?;
+                    let (Some(repeat), Some(next)) = (again(), self.another(&course, &mut tried, index))
+                    else {
+                        return Ok(sent);
+                    };
+                    if !course.pays() {
+                        return Ok(sent);
+                    }
+                    tracing::debug!(endpoint = %endpoint.name(), %status, "tried again elsewhere");
+                    place = sent.give_up();
+                    (request, index) = (repeat, next);
+                    continue;
                 }
-            }
+                Err(lost) => {
+                    upstream.metrics.failures.inc();
+                    if lost.counts {
+                        upstream.fared(endpoint, false);
+                    }
+                    if course.covers(lost.cause, tries)
+                        && let Some(repeat) = lost.request.or_else(&mut again)
+                        && let Some(next) = self.another(&course, &mut tried, index)
+                        && course.pays()
+                    {
+                        tracing::debug!(endpoint = %endpoint.name(), failure = ?lost.failure, "tried again elsewhere");
+                        if lost.cause != Cause::Connect {
+                            upstream.metrics.retries.inc();
+                        }
+                        (request, index) = (repeat, next);
+                        continue;
+                    }
+                    (lost.cause, lost.failure)
+                }
+            };
+            tracing::debug!(endpoint = %endpoint.name(), ?cause, tries, "no answer");
+            return Err(Failed {
+                failure,
+                endpoint: Some(Arc::clone(endpoint.name())),
+                tries,
+            });
         }
     }
 
     /// Closes what has been idle for longer than `idle`, and forgets upstreams that are configured no more.
     pub fn prune(&self, idle: Duration) {
         self.locals.borrow_mut().retain(|_, local| {
-            for pool in local.idle.borrow_mut().iter_mut() {
-                pool.retain_mut(|kept| kept.since.elapsed() < idle && !kept.link.is_closed());
+            for slot in &local.seen().slots {
+                slot.prune(idle);
             }
             local.upstream.strong_count() > 0
         });
@@ -144,81 +241,260 @@ where
     /// Kept connections, for tests and status.
     #[must_use]
     pub fn idle(&self) -> usize {
-        self.locals
-            .borrow()
-            .values()
-            .map(|l| l.idle.borrow().iter().map(Vec::len).sum::<usize>())
-            .sum()
+        let kept = |local: &Rc<Local<B>>| local.seen().slots.iter().map(|slot| slot.len()).sum::<usize>();
+        self.locals.borrow().values().map(kept).sum()
     }
 
     fn local(&self, upstream: &Arc<Upstream>) -> Rc<Local<B>> {
         let mut locals = self.locals.borrow_mut();
         let local = locals.entry(upstream.id).or_insert_with(|| {
-            let idle = RefCell::new((0..upstream.endpoints.len()).map(|_| Vec::new()).collect());
-            Rc::new(Local {
-                upstream: Arc::downgrade(upstream),
-                turn: RefCell::default(),
-                idle,
-            })
+            let local = Rc::new(Local::new(upstream));
+            open::yield_when_squeezed(upstream, &local);
+            local
         });
         Rc::clone(local)
     }
 
-    fn pick(&self, upstream: &Upstream, local: &Local<B>, tried: &[usize]) -> Option<usize> {
-        let random = || {
-            // xorshift64: picking endpoints needs spread, not secrecy.
-            let mut x = self.random.get();
-            x ^= x << 13;
-            x ^= x >> 7;
-            x ^= x << 17;
-            self.random.set(x);
-            x >> 16
+    fn pick(&self, course: &Course<'_, B>, tried: &[usize]) -> Option<usize> {
+        let upstream = course.upstream;
+        let choice = Choice {
+            endpoints: &course.view.endpoints,
+            sifted: upstream.sifted.load(Ordering::Relaxed),
+            tried,
         };
-        local
-            .turn
-            .borrow_mut()
-            .pick(upstream.model.balance, &upstream.endpoints, tried, random)
+        if let Some(named) = course.wish.cookie.and_then(|cookie| choice.named(cookie)) {
+            return Some(named);
+        }
+        let mut turn = course.local.turn.borrow_mut();
+        turn.pick(upstream.model.balance, &choice, course.wish.key, || self.draw())
     }
 
-    async fn open(&self, upstream: &Upstream, index: usize, limit: Duration) -> Result<Link<B>, Failure> {
-        let endpoint = &upstream.endpoints[index];
-        let connecting = async {
-            let transport = connect::connect(endpoint, upstream.tls.as_ref()).await?;
-            Link::open(transport, &endpoint.name).await
-        };
-        let link = timeout(limit, connecting)
-            .await
-            .map_err(|_| Failure::ConnectTimeout)?
-            .map_err(Failure::Connect)?;
-        upstream.metrics.connects.inc();
-        Ok(link)
+    /// The next one to try after `index`.
+    fn another(&self, course: &Course<'_, B>, tried: &mut Vec<usize>, index: usize) -> Option<usize> {
+        tried.push(index);
+        self.pick(course, tried)
+    }
+
+    /// An even number that nobody should rely on. xorshift64: picking endpoints needs spread, not secrecy.
+    pub fn draw(&self) -> u64 {
+        let mut x = self.random.get();
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        self.random.set(x);
+        x >> 16
     }
 }
 
-fn no_endpoint() -> Failure {
-    Failure::Connect(std::io::Error::other("no endpoint"))
+impl<B> Course<'_, B> {
+    /// Whether what failed like this may be tried again.
+    fn covers(&self, cause: Cause, tries: u32) -> bool {
+        match &self.upstream.model.retries {
+            None => cause == Cause::Connect && tries < CONNECT_ATTEMPTS,
+            Some(retries) => tries < retries.attempts && retries.covers(cause),
+        }
+    }
+
+    /// Whether the budget covers one more try.
+    fn pays(&self) -> bool {
+        let pays = self
+            .upstream
+            .budget
+            .as_ref()
+            .is_none_or(super::retry::Budget::withdraw);
+        if !pays {
+            self.upstream.metrics.unpaid.inc();
+        }
+        pays
+    }
+
+    /// How long this try may take, if there may be another.
+    fn per_try(&self, tries: u32) -> Option<Duration> {
+        let retries = self.upstream.model.retries.as_ref()?;
+        let may = retries.timeout
+            && self.wish.repeatable
+            && tries < retries.attempts
+            && self.view.endpoints.len() > 1;
+        retries.per_try.filter(|_| may)
+    }
+}
+
+impl Failed {
+    fn untried(failure: Failure) -> Self {
+        Self {
+            failure,
+            endpoint: None,
+            tries: 0,
+        }
+    }
+}
+
+impl<B> Sent<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    /// Forgets the response. The connection is kept if there is nothing more to read from it.
+    fn give_up(mut self) -> Option<Place> {
+        let place = self.lease.take_place();
+        if self.lease.is_read() {
+            self.lease.keep();
+        }
+        place
+    }
+}
+
+/// A place among the requests under way, and its part of the retries' budget.
+fn enter(upstream: &Upstream) -> Result<Option<Place>, Failed> {
+    if let Some(budget) = &upstream.budget {
+        budget.deposit();
+    }
+    let Some(breaker) = &upstream.breaker else {
+        return Ok(None);
+    };
+    breaker.enter().map_err(|_| {
+        upstream.metrics.overloads.inc();
+        Failed::untried(Failure::Overloaded)
+    })
+}
+
+/// Waits until there is an endpoint, for an upstream whose names have not been looked up yet.
+async fn resolved<B>(
+    upstream: &Upstream,
+    local: &Rc<Local<B>>,
+    limit: Duration,
+) -> Result<Rc<View<B>>, Failed>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    let mut changed = upstream.changed.subscribe();
+    let wait = async {
+        loop {
+            let view = local.view(upstream);
+            if !view.endpoints.is_empty() {
+                return Some(view);
+            }
+            if upstream.lost.load(Ordering::Relaxed) || changed.changed().await.is_err() {
+                return None;
+            }
+        }
+    };
+    let view = timeout(limit, wait).await.ok().flatten();
+    view.ok_or_else(|| Failed::untried(Failure::Unresolved))
+}
+
+/// One try at one endpoint: on a kept connection if there is one, else on a new one.
+async fn attempt<B, T>(
+    course: &Course<'_, B>,
+    index: usize,
+    tries: u32,
+    mut request: Request<B>,
+    place: &mut Option<Place>,
+    respond_by: &impl Fn() -> T,
+    again: &mut impl FnMut() -> Option<Request<B>>,
+) -> Result<Sent<B>, Lost<B>>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    T: Future<Output = ()>,
+{
+    let (upstream, deadlines) = (course.upstream, course.deadlines);
+    let (endpoint, slot) = (&course.view.endpoints[index], &course.view.slots[index]);
+    let mut kept = slot.take(deadlines.idle);
+    let mut stale = 0;
+    loop {
+        let opened = match kept.take() {
+            Some(conn) => Opened::Kept(conn),
+            None => match open::open(course, index).await {
+                Ok(opened) => opened,
+                Err(failure) => return Err(Lost::before(failure, request)),
+            },
+        };
+        let (mut conn, reused) = match opened {
+            Opened::New(conn) => (conn, false),
+            Opened::Kept(conn) => {
+                upstream.metrics.reuses.inc();
+                (conn, true)
+            }
+        };
+        let in_flight = InFlight::new(endpoint);
+        match exchange(&mut conn.link, request, respond_by, course.per_try(tries)).await {
+            Ok(head) => {
+                let kept_most = deadlines.idle_connections;
+                let lease = Lease::new(conn, slot, course.local, in_flight, kept_most, place.take());
+                return Ok(Sent { head, lease, tries });
+            }
+            Err(broken) => {
+                // It never left: always safe. Or the connection had been closed meanwhile, which is nobody's fault.
+                let unsent = broken.request.map(|unsent| *unsent);
+                let lost = stale < STALE_MOST && reused;
+                match unsent {
+                    Some(unsent) if lost => request = unsent,
+                    None if lost && broken.silent => match again() {
+                        Some(repeat) => request = repeat,
+                        None => return Err(Lost::after(broken.failure, broken.silent, None)),
+                    },
+                    unsent => return Err(Lost::after(broken.failure, broken.silent, unsent)),
+                }
+                stale += 1;
+                upstream.metrics.retries.inc();
+            }
+        }
+    }
+}
+
+impl<B> Lost<B> {
+    /// No connection.
+    fn before(failure: Failure, request: Request<B>) -> Self {
+        // What is overloaded here is so for every endpoint.
+        let cause = match failure {
+            Failure::Overloaded => Cause::Malformed,
+            _ => Cause::Connect,
+        };
+        Self {
+            failure,
+            cause,
+            request: Some(request),
+            counts: cause == Cause::Connect,
+        }
+    }
+
+    /// A connection, and no answer.
+    fn after(failure: Failure, silent: bool, request: Option<Request<B>>) -> Self {
+        let cause = match failure {
+            Failure::ResponseTimeout => Cause::Timeout,
+            _ if silent || request.is_some() => Cause::Reset,
+            _ => Cause::Malformed,
+        };
+        // What is neither may be the client's doing, whose body broke off.
+        let counts = cause != Cause::Malformed;
+        Self {
+            failure,
+            cause,
+            request,
+            counts,
+        }
+    }
 }
 
 async fn exchange<B, T: Future<Output = ()>>(
-    mut link: Link<B>,
-    local: &Rc<Local<B>>,
-    upstream: &Arc<Upstream>,
-    index: usize,
+    link: &mut Link<B>,
     request: Request<B>,
-    deadlines: &Deadlines,
     respond_by: &impl Fn() -> T,
-) -> Result<Sent<B>, Broken<B>>
+    per_try: Option<Duration>,
+) -> Result<response::Parts, Broken<B>>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + 'static,
 {
-    let in_flight = InFlight::new(upstream, index);
-    let head = tokio::select! {
-        biased;
-        answer = link.send(request) => answer?,
-        () = respond_by() => {
-            return Err(Broken { failure: Failure::ResponseTimeout, request: None, silent: false });
+    let overdue = async {
+        match per_try {
+            None => respond_by().await,
+            Some(limit) => {
+                let _ = timeout(limit, respond_by()).await;
+            }
         }
     };
-    let lease = Lease::new(link, local, in_flight, deadlines.idle_connections);
-    Ok(Sent { head, lease })
+    tokio::select! {
+        biased;
+        answer = link.send(request) => answer,
+        () = overdue => Err(Broken { failure: Failure::ResponseTimeout, request: None, silent: false }),
+    }
 }

@@ -1,24 +1,59 @@
-//! Opening a connection to an endpoint: look-up, TCP, TLS. Deadlines are the caller's.
+//! Opening a connection to an endpoint: socket, PROXY header, TLS. Deadlines are the caller's.
 
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::{Endpoint, Error};
+use super::Endpoint;
+use super::endpoint::Origin;
+use crate::config::model::ProxyVersion;
 use crate::net::Transport;
+use crate::net::proxy_protocol::{Header, Version, encode};
 
-/// Connects. A name is looked up every time, so that a change of address is followed; its addresses are tried in turn.
+/// What is told in front of everything else.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Preface {
+    pub(super) version: ProxyVersion,
+    /// The client; `None` for connections of the gateway's own. Of a client that a trusted proxy named, no port is
+    /// known, so none is told of anyone.
+    pub(super) source: Option<IpAddr>,
+}
+
+impl Preface {
+    fn bytes(self) -> Vec<u8> {
+        let header = match self.source {
+            Some(client) => Header::Proxied {
+                source: SocketAddr::new(client, 0),
+                destination: match client {
+                    IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+                    IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+                },
+            },
+            None => Header::Direct,
+        };
+        let version = match self.version {
+            ProxyVersion::V1 => Version::V1,
+            ProxyVersion::V2 => Version::V2,
+        };
+        encode(version, &header)
+    }
+}
+
+/// Connects. `tls` is there if the upstream has endpoints that speak it.
 pub(super) async fn connect(
     endpoint: &Endpoint,
     tls: Option<&Arc<rustls::ClientConfig>>,
+    preface: Option<Preface>,
 ) -> io::Result<Transport> {
-    let stream = match endpoint.address {
-        Some(address) => TcpStream::connect(address).await?,
-        None => TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?,
-    };
-    stream.set_nodelay(true)?;
+    let mut stream = socket(&endpoint.origin).await?;
+    if let Some(preface) = preface {
+        stream.write_all(&preface.bytes()).await?;
+    }
     match (&endpoint.server_name, tls) {
         (Some(name), Some(config)) => {
             let connector = TlsConnector::from(Arc::clone(config));
@@ -30,30 +65,18 @@ pub(super) async fn connect(
     }
 }
 
-/// The one client configuration of the process: the system's roots, HTTP/1.1 only.
-pub(super) fn tls_config(upstream: &str) -> Result<Arc<rustls::ClientConfig>, Error> {
-    static CONFIG: OnceLock<Arc<rustls::ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
-        return Ok(Arc::clone(config));
+async fn socket(origin: &Origin) -> io::Result<TcpStream> {
+    match origin {
+        Origin::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        }
+        // To send, receive and shut down, the kernel's calls are the same for both kinds of socket. To hold it as the
+        // other kind spares every connection of the proxy a case that only this one has.
+        Origin::Unix(path) => {
+            let stream = UnixStream::connect(path).await?.into_std()?;
+            TcpStream::from_std(OwnedFd::from(stream).into())
+        }
     }
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "a root certificate could not be read");
-    }
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        return Err(Error::NoRoots {
-            upstream: upstream.into(),
-        });
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|_| Error::NoRoots {
-            upstream: upstream.into(),
-        })?;
-    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
 }

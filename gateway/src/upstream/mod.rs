@@ -1,26 +1,46 @@
-//! Named services and the connections to them. Knows nothing of routes, clients or rejects.
+//! Named services and the connections to them. Knows no routes, clients or rejects.
 //!
-//! [`Upstream`] is shared by all workers and holds what they must agree on: requests in flight. Connections and the
-//! turn of the round robin belong to each worker's [`Client`] alone, so the request path takes no lock.
+//! [`Upstream`] is shared by all workers and holds what they must agree on: which endpoints there are, how they fare, and
+//! how much is under way. Connections and the turn of the round robin belong to each worker's [`Client`] alone, so
+//! the request path takes no lock. What takes time of its own (health checks, look-ups, the end of an ejection) is done
+//! once for the process by the [`Keeper`].
 
 mod balance;
+mod breaker;
 mod client;
 mod connect;
+mod dns;
+mod endpoint;
+mod hash;
+mod health;
+mod keeper;
 mod link;
 mod pool;
+mod retry;
+mod states;
+mod sticky;
+mod tls;
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustls_pki_types::ServerName;
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
 
-pub use client::{Client, Deadlines, Failure, Sent};
+pub use client::{Client, Deadlines, Failed, Failure, Sent, Wish};
+pub use endpoint::{Endpoint, Standing};
+pub use hash::key;
+pub use keeper::Keeper;
 pub use pool::Lease;
+pub use states::States;
+pub use sticky::cookie;
 
-use crate::config::model;
+use crate::config::model::{self, Address};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::UpstreamMetrics;
+use breaker::Breaker;
+use endpoint::Origin;
+use retry::Budget;
 
 /// A service, compiled.
 #[derive(Debug)]
@@ -28,25 +48,25 @@ pub struct Upstream {
     /// Distinguishes this one from every other of this process; the key of the workers' pools.
     id: u64,
     pub model: model::Upstream,
-    endpoints: Vec<Endpoint>,
+    endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
+    /// Raised when the endpoints change, so that a worker sees it by one load.
+    version: AtomicU64,
+    changed: watch::Sender<u64>,
+    /// Whether names have been looked up, and none has an address.
+    lost: AtomicBool,
+    /// Whether some endpoints are not to be used now. Not if too few would be left.
+    sifted: AtomicBool,
+    /// Held while standings change and are counted; never on the way of a request that succeeds.
+    judging: Mutex<()>,
+    /// Told of each ejection.
+    ejected: Notify,
+    /// Whether a [`Keeper`] looks after it.
+    kept: AtomicBool,
     metrics: UpstreamMetrics,
-    tls: Option<Arc<rustls::ClientConfig>>,
-}
-
-/// One address, compiled.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// `host:port`, for logs.
-    name: Arc<str>,
-    /// Present unless the host is a name that must be looked up.
-    address: Option<SocketAddr>,
-    host: String,
-    port: u16,
-    weight: u32,
-    /// Present if the connection is TLS.
-    server_name: Option<ServerName<'static>>,
-    /// Requests in flight, over all workers.
-    in_flight: AtomicU32,
+    tls: Option<tls::Configs>,
+    sticky: Option<sticky::Maker>,
+    breaker: Option<Arc<Breaker>>,
+    budget: Option<Budget>,
 }
 
 /// Why an upstream can not be used.
@@ -56,74 +76,178 @@ pub enum Error {
     ServerName { upstream: String, host: String },
     #[error("upstream {upstream}: no trusted root certificates were found on this system")]
     NoRoots { upstream: String },
+    #[error("upstream {upstream}: TLS: {reason}")]
+    Tls { upstream: String, reason: String },
 }
 
 impl Upstream {
-    /// Compiles a service. Root certificates are read only if an endpoint needs them.
+    /// Compiles a service. Root certificates are read only if an endpoint needs them. Names are not looked up yet.
     pub fn compile(model: &model::Upstream, metrics: &Metrics) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let endpoints = model
-            .endpoints
-            .iter()
-            .map(|e| Endpoint::compile(&model.name, e))
-            .collect::<Result<Vec<_>, _>>()?;
         let tls = if model.endpoints.iter().any(|e| e.tls) {
-            Some(connect::tls_config(&model.name)?)
+            Some(tls::Configs::compile(model)?)
         } else {
             None
         };
+        let sticky = model.sticky.as_ref().map(sticky::Maker::new);
+        let mut endpoints = Vec::new();
+        for (member, endpoint) in model.endpoints.iter().enumerate() {
+            // A name that can not be verified is better told of now than when it is looked up.
+            tls::server_name(model, endpoint, None)?;
+            let origin = match &endpoint.address {
+                Address::Ip(address) => Origin::Tcp(*address),
+                Address::Unix(path) => Origin::Unix(path.clone()),
+                Address::Name { .. } | Address::Service(_) => continue,
+            };
+            let name = tls::server_name(model, endpoint, None)?;
+            let made = Endpoint::new(member, origin, name, endpoint.weight.get(), sticky.as_ref());
+            endpoints.push(Arc::new(made));
+        }
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             model: model.clone(),
-            endpoints,
+            endpoints: ArcSwap::from_pointee(endpoints),
+            version: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+            lost: AtomicBool::new(false),
+            sifted: AtomicBool::new(false),
+            judging: Mutex::new(()),
+            ejected: Notify::new(),
+            kept: AtomicBool::new(false),
             metrics: metrics.upstream(&model.name),
             tls,
+            sticky,
+            breaker: Breaker::of(&model.caps),
+            budget: model.retries.as_ref().map(Budget::new),
         })
     }
 
-    /// The addresses, in the order of the configuration.
+    /// The addresses there are now, in the order of the configuration.
     #[must_use]
-    pub fn endpoints(&self) -> &[Endpoint] {
-        &self.endpoints
+    pub fn endpoints(&self) -> Arc<Vec<Arc<Endpoint>>> {
+        self.endpoints.load_full()
     }
-}
 
-impl Endpoint {
-    fn compile(upstream: &str, model: &model::Endpoint) -> Result<Self, Error> {
-        let ip = model.host.parse::<IpAddr>().ok();
-        let server_name = if model.tls {
-            let name = ServerName::try_from(model.host.clone()).map_err(|_| Error::ServerName {
-                upstream: upstream.into(),
-                host: model.host.clone(),
-            })?;
-            Some(name)
-        } else {
-            None
+    /// Whether all endpoints are used although some are not well, since too few are.
+    #[must_use]
+    pub fn panics(&self) -> bool {
+        !self.sifted.load(Ordering::Relaxed) && self.endpoints.load().iter().any(|e| !e.is_well())
+    }
+
+    /// Counts a copy that is sent here.
+    pub fn mirrored(&self) {
+        self.metrics.mirrored.inc();
+    }
+
+    /// Counts a copy that is not.
+    pub fn mirror_skipped(&self) {
+        self.metrics.mirror_skips.inc();
+    }
+
+    fn has_names(&self) -> bool {
+        self.model.endpoints.iter().any(|e| e.address.is_name())
+    }
+
+    /// Changes how endpoints stand, and counts who is left. `change` says whether there was one.
+    fn judge(&self, change: impl FnOnce(&[Arc<Endpoint>]) -> bool) -> bool {
+        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoints = self.endpoints.load();
+        let changed = change(&endpoints);
+        if changed {
+            self.count(&endpoints);
+        }
+        changed
+    }
+
+    fn count(&self, endpoints: &[Arc<Endpoint>]) {
+        let well = endpoints.iter().filter(|e| e.is_well()).count();
+        let enough = well * 100 >= endpoints.len() * usize::from(self.model.panic_percent);
+        let sifted = well < endpoints.len() && enough;
+        let before = self.sifted.swap(sifted, Ordering::Relaxed);
+        if well < endpoints.len() && !enough {
+            tracing::warn!(
+                upstream = self.model.name,
+                well,
+                of = endpoints.len(),
+                "too few endpoints are well: all are used"
+            );
+        } else if before && !sifted {
+            tracing::info!(upstream = self.model.name, "all endpoints are well again");
+        }
+    }
+
+    /// A request to `endpoint` failed for its fault, or did not.
+    fn fared(&self, endpoint: &Arc<Endpoint>, well: bool) {
+        let Some(ejection) = &self.model.ejection else {
+            return;
         };
-        let name = match ip {
-            Some(ip) => SocketAddr::new(ip, model.port).to_string(),
-            None => format!("{}:{}", model.host, model.port),
+        if well {
+            endpoint.succeeded();
+            return;
+        }
+        if endpoint.failed() < ejection.failures || !self.kept.load(Ordering::Relaxed) {
+            return;
+        }
+        let ejected = self.judge(|endpoints| {
+            let out = endpoints.iter().filter(|e| e.is_ejected()).count();
+            let fits = (out + 1) * 100 <= endpoints.len() * usize::from(ejection.share_percent);
+            fits && endpoint.eject()
+        });
+        if ejected {
+            self.metrics.ejections.inc();
+            self.ejected.notify_one();
+            tracing::warn!(
+                upstream = self.model.name,
+                endpoint = %endpoint.name(),
+                failures = ejection.failures,
+                "endpoint is set aside: it failed too often in a row"
+            );
+        }
+    }
+
+    /// Puts the addresses of one name in force: those that stay keep their state.
+    fn renew(&self, member: usize, found: &[dns::Found]) -> Result<(), Error> {
+        let _judging = self.judging.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.endpoints.load_full();
+        let Some(model) = self.model.endpoints.get(member) else {
+            return Ok(());
         };
-        Ok(Self {
-            name: name.into(),
-            address: ip.map(|ip| SocketAddr::new(ip, model.port)),
-            host: model.host.clone(),
-            port: model.port,
-            weight: model.weight.get(),
-            server_name,
-            in_flight: AtomicU32::new(0),
-        })
-    }
-
-    /// `host:port`.
-    #[must_use]
-    pub fn name(&self) -> &Arc<str> {
-        &self.name
-    }
-
-    /// Requests sent and not yet answered to the end, over all workers.
-    #[must_use]
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+        let mut after: Vec<Arc<Endpoint>> = Vec::with_capacity(before.len() + found.len());
+        after.extend(before.iter().filter(|e| e.member() < member).cloned());
+        for found in found {
+            let name = tls::server_name(&self.model, model, found.host.as_deref())?;
+            let weight = found.weight.unwrap_or(model.weight.get());
+            let same =
+                |e: &&Arc<Endpoint>| e.member() == member && e.is_at(found.address, weight, name.as_ref());
+            let endpoint = before.iter().find(same).cloned().unwrap_or_else(|| {
+                let origin = Origin::Tcp(found.address);
+                Arc::new(Endpoint::new(member, origin, name, weight, self.sticky.as_ref()))
+            });
+            after.push(endpoint);
+        }
+        after.extend(before.iter().filter(|e| e.member() > member).cloned());
+        let is_in = |list: &[Arc<Endpoint>], one: &Arc<Endpoint>| list.iter().any(|e| Arc::ptr_eq(e, one));
+        let gone: Vec<_> = before.iter().filter(|e| !is_in(&after, e)).collect();
+        let new: Vec<_> = after.iter().filter(|e| !is_in(&before, e)).collect();
+        if gone.is_empty() && new.is_empty() {
+            return Ok(());
+        }
+        let names = |list: &[&Arc<Endpoint>]| list.iter().map(|e| e.name().to_string()).collect::<Vec<_>>();
+        tracing::info!(
+            upstream = self.model.name,
+            name = %model.address,
+            new = ?names(&new),
+            gone = ?names(&gone),
+            "addresses have changed"
+        );
+        for endpoint in gone {
+            endpoint.leave();
+        }
+        self.count(&after);
+        self.lost.store(after.is_empty(), Ordering::Relaxed);
+        self.endpoints.store(Arc::new(after));
+        let version = self.version.fetch_add(1, Ordering::Release) + 1;
+        self.changed.send_replace(version);
+        Ok(())
     }
 }

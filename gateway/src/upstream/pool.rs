@@ -4,154 +4,307 @@
 //! goes back when its response has been read to the end; whoever drops a [`Lease`] earlier closes the connection,
 //! since nothing may be read from it that belonged to somebody else's response.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body::{Body, Frame, SizeHint};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Upstream;
 use super::balance::Turn;
+use super::breaker::{Breaker, Permit, Place};
+use super::endpoint::{InFlight, Open};
 use super::link::Link;
+use super::{Endpoint, Upstream};
 use crate::http1::Error;
 use crate::http1::outgoing::Connection;
 
 /// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
 #[derive(Debug)]
 pub struct Lease<B> {
-    link: Option<Link<B>>,
+    conn: Option<Conn<B>>,
+    slot: Rc<Slot<B>>,
     local: Rc<Local<B>>,
     in_flight: InFlight,
     idle_connections: usize,
+    place: Option<Place>,
 }
 
-/// Counts a request in an endpoint's load for as long as it lives.
+/// An open connection with its history and its rights.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    upstream: Arc<Upstream>,
-    index: usize,
+pub(super) struct Conn<B> {
+    pub(super) link: Link<B>,
+    /// Requests so far.
+    served: u32,
+    /// Present if connections have an age to die at.
+    dies: Option<Instant>,
+    _open: Open,
+    _permit: Option<Permit>,
 }
 
-/// Kept connections and turn of one upstream.
+/// What one worker has of one upstream.
 #[derive(Debug)]
 pub(super) struct Local<B> {
     pub(super) upstream: Weak<Upstream>,
     pub(super) turn: RefCell<Turn>,
-    pub(super) idle: RefCell<Vec<Vec<Idle<B>>>>,
+    view: RefCell<Rc<View<B>>>,
+    breaker: Option<Arc<Breaker>>,
+    most_served: u32,
+    keeps: bool,
+    /// Requests of this worker that wait for a connection, and the news that one is free.
+    pub(super) waiting: Cell<u32>,
+    pub(super) freed: Notify,
+}
+
+/// The endpoints as one worker sees them, each with its kept connections.
+#[derive(Debug)]
+pub(super) struct View<B> {
+    version: u64,
+    pub(super) endpoints: Arc<Vec<Arc<Endpoint>>>,
+    pub(super) slots: Vec<Rc<Slot<B>>>,
+}
+
+/// The kept connections to one endpoint.
+#[derive(Debug)]
+pub(super) struct Slot<B> {
+    idle: RefCell<Vec<Idle<B>>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Idle<B> {
-    pub(super) link: Link<B>,
-    pub(super) since: Instant,
+struct Idle<B> {
+    conn: Conn<B>,
+    since: Instant,
 }
 
-impl<B> Local<B>
+impl<B> Conn<B> {
+    pub(super) fn new(
+        link: Link<B>,
+        endpoint: &Arc<Endpoint>,
+        dies: Option<Instant>,
+        permit: Option<Permit>,
+    ) -> Self {
+        Self {
+            link,
+            served: 0,
+            dies,
+            _open: Open::new(endpoint),
+            _permit: permit,
+        }
+    }
+}
+
+impl<B> Slot<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + 'static,
 {
-    /// A kept connection that is open still.
-    pub(super) fn take(&self, index: usize, idle: Duration) -> Option<Link<B>> {
-        let mut pools = self.idle.borrow_mut();
-        let pool = pools.get_mut(index)?;
+    /// A kept connection that can take a request at once.
+    pub(super) fn take(&self, idle: Duration) -> Option<Conn<B>> {
+        let mut pool = self.idle.borrow_mut();
         let mut at = pool.len();
         while at > 0 {
             at -= 1;
             let mut kept = pool.remove(at);
-            if kept.since.elapsed() < idle && !kept.link.is_closed() {
-                return Some(kept.link);
+            if kept.since.elapsed() < idle && !kept.conn.link.is_closed() {
+                return Some(kept.conn);
             }
         }
         None
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.idle.borrow().len()
+    }
+
+    pub(super) fn prune(&self, idle: Duration) {
+        let now = Instant::now();
+        self.idle.borrow_mut().retain_mut(|kept| {
+            let old = now.saturating_duration_since(kept.since) >= idle;
+            !old && kept.conn.dies.is_none_or(|dies| now < dies) && !kept.conn.link.is_closed()
+        });
+    }
+}
+
+impl<B> Local<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    pub(super) fn new(upstream: &Arc<Upstream>) -> Self {
+        let caps = &upstream.model.caps;
+        Self {
+            upstream: Arc::downgrade(upstream),
+            turn: RefCell::default(),
+            view: RefCell::new(Rc::new(View::of(upstream, None))),
+            breaker: upstream
+                .breaker
+                .clone()
+                .filter(|breaker| breaker.caps_connections()),
+            most_served: caps.connection_requests.map_or(u32::MAX, std::num::NonZero::get),
+            keeps: upstream.model.proxy_protocol.is_none(),
+            waiting: Cell::new(0),
+            freed: Notify::new(),
+        }
+    }
+
+    /// The endpoints there are now.
+    pub(super) fn view(&self, upstream: &Upstream) -> Rc<View<B>> {
+        let mut view = self.view.borrow_mut();
+        if view.version != upstream.version.load(std::sync::atomic::Ordering::Acquire) {
+            *view = Rc::new(View::of(upstream, Some(&view)));
+        }
+        Rc::clone(&view)
+    }
+
+    pub(super) fn seen(&self) -> Rc<View<B>> {
+        Rc::clone(&self.view.borrow())
+    }
+
+    /// Closes as many connections as requests of other workers wait for.
+    pub(super) fn give_way(&self) {
+        let waiting = self.breaker.as_ref().map_or(0, |breaker| breaker.waiting());
+        for _ in self.waiting.get()..waiting {
+            if !self.close_one() {
+                return;
+            }
+        }
+    }
+
+    /// Closes the connection that has idled longest; whether there was one.
+    pub(super) fn close_one(&self) -> bool {
+        let view = self.seen();
+        let oldest = view
+            .slots
+            .iter()
+            .filter_map(|slot| Some((slot.idle.borrow().first()?.since, slot)))
+            .min_by_key(|(since, _)| *since);
+        let Some((_, slot)) = oldest else { return false };
+        let closed = slot.idle.borrow_mut().remove(0);
+        drop(closed);
+        true
+    }
+}
+
+impl<B> View<B> {
+    fn of(upstream: &Upstream, before: Option<&Self>) -> Self {
+        // The version first: if the endpoints change meanwhile, the next look finds an old version.
+        let version = upstream.version.load(std::sync::atomic::Ordering::Acquire);
+        let endpoints = upstream.endpoints();
+        let kept = |endpoint: &Arc<Endpoint>| {
+            let before = before?;
+            let at = before.endpoints.iter().position(|e| Arc::ptr_eq(e, endpoint))?;
+            before.slots.get(at).cloned()
+        };
+        let fresh = || {
+            Rc::new(Slot {
+                idle: RefCell::default(),
+            })
+        };
+        let slots = endpoints.iter().map(|e| kept(e).unwrap_or_else(fresh)).collect();
+        Self {
+            version,
+            endpoints,
+            slots,
+        }
     }
 }
 
 impl<B> Lease<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + 'static,
 {
     pub(super) fn new(
-        link: Link<B>,
+        conn: Conn<B>,
+        slot: &Rc<Slot<B>>,
         local: &Rc<Local<B>>,
         in_flight: InFlight,
         idle_connections: usize,
+        place: Option<Place>,
     ) -> Self {
         Self {
-            link: Some(link),
+            conn: Some(conn),
+            slot: Rc::clone(slot),
             local: Rc::clone(local),
             in_flight,
             idle_connections,
+            place,
         }
     }
 
-    /// `host:port` of the endpoint.
+    /// Name of the endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &Arc<str> {
-        self.in_flight.upstream.endpoints[self.in_flight.index].name()
+        self.in_flight.endpoint().name()
+    }
+
+    /// The cookie that brings the client back here, unless it has it already.
+    #[must_use]
+    pub fn set_cookie(&self, sent: Option<&str>, tls: bool) -> Option<&HeaderValue> {
+        let endpoint = self.in_flight.endpoint();
+        if sent.is_some_and(|cookie| endpoint.is_named(cookie)) {
+            return None;
+        }
+        endpoint.set_cookie(tls)
+    }
+
+    /// Gives back the place among the requests under way.
+    pub(super) fn take_place(&mut self) -> Option<Place> {
+        self.place.take()
     }
 
     /// The next piece of the response's body.
     pub fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.link {
-            Some(link) => link.poll_frame(cx),
+        match &mut self.conn {
+            Some(conn) => conn.link.poll_frame(cx),
             None => Poll::Ready(None),
         }
     }
 
     /// Behind a 101, the bytes of another protocol. `None` if the connection is gone.
     pub fn tunnel(&mut self) -> Option<&mut Connection<B>> {
-        self.link.as_mut().map(Link::tunnel)
+        self.conn.as_mut().map(|conn| conn.link.tunnel())
     }
 
     /// Whether the response has been read to its end.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.link.as_ref().is_none_or(Link::is_read)
+        self.conn.as_ref().is_none_or(|conn| conn.link.is_read())
     }
 
     /// What is known of the length of what is left of the response.
     #[must_use]
     pub fn size_hint(&self) -> SizeHint {
-        self.link.as_ref().map_or_else(SizeHint::default, Link::size_hint)
+        self.conn
+            .as_ref()
+            .map_or_else(SizeHint::default, |conn| conn.link.size_hint())
     }
 
     /// Keeps the connection for the next request. Only after the response has been read to its end.
     pub fn keep(mut self) {
-        let Some(mut link) = self.link.take() else { return };
-        let mut pools = self.local.idle.borrow_mut();
-        if let Some(pool) = pools.get_mut(self.in_flight.index)
-            && pool.len() < self.idle_connections
-            && link.rest()
+        let Some(mut conn) = self.conn.take() else { return };
+        conn.served = conn.served.saturating_add(1);
+        if !self.local.keeps || !conn.link.rest() || conn.served >= self.local.most_served {
+            return;
+        }
+        let since = Instant::now();
+        if conn.dies.is_some_and(|dies| since >= dies) || self.in_flight.endpoint().is_gone() {
+            return;
+        }
+        if let Some(breaker) = &self.local.breaker
+            && breaker.waiting() > 0
         {
-            pool.push(Idle {
-                link,
-                since: Instant::now(),
-            });
+            // Someone waits for a connection: in this worker it gets this one, in another the right to its own.
+            if self.local.waiting.get() == 0 {
+                return;
+            }
+            self.local.freed.notify_one();
         }
-    }
-}
-
-impl InFlight {
-    pub(super) fn new(upstream: &Arc<Upstream>, index: usize) -> Self {
-        upstream.endpoints[index]
-            .in_flight
-            .fetch_add(1, Ordering::Relaxed);
-        Self {
-            upstream: Arc::clone(upstream),
-            index,
+        let mut pool = self.slot.idle.borrow_mut();
+        if pool.len() < self.idle_connections {
+            pool.push(Idle { conn, since });
         }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.upstream.endpoints[self.index]
-            .in_flight
-            .fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -97,17 +97,15 @@ impl Site {
     #[must_use]
     pub fn route(mut self, host: &str, pattern: &str, endpoints: &[(SocketAddr, u32)]) -> Self {
         let endpoint = |(address, weight): &(SocketAddr, u32)| Endpoint {
-            host: address.ip().to_string(),
-            port: address.port(),
+            address: Address::Ip(*address),
             tls: false,
             weight: nonzero(*weight),
         };
         let name = format!("{host}{pattern}");
-        self.config.upstreams.push(gateway::config::model::Upstream {
-            name: name.clone(),
-            balance: Balance::RoundRobin,
-            endpoints: endpoints.iter().map(endpoint).collect(),
-        });
+        let endpoints = endpoints.iter().map(endpoint).collect();
+        self.config
+            .upstreams
+            .push(gateway::config::model::Upstream::new(name.clone(), endpoints));
         let (body, prefix) = match pattern.strip_suffix("/**") {
             Some(body) => (body, true),
             None => (pattern, false),
@@ -133,6 +131,8 @@ impl Site {
             request: HeaderEdit::default(),
             response: HeaderEdit::default(),
             upstream: UpstreamId(self.config.upstreams.len() - 1),
+            split: None,
+            mirror: None,
             body_bytes: None,
             response_header: None,
             source: "test:1".into(),
@@ -151,6 +151,15 @@ impl Site {
     pub fn with(mut self, change: impl FnOnce(&mut Route)) -> Self {
         if let Some(route) = self.config.routes.last_mut() {
             change(route);
+        }
+        self
+    }
+
+    /// Changes the last upstream.
+    #[must_use]
+    pub fn upstream(mut self, change: impl FnOnce(&mut gateway::config::model::Upstream)) -> Self {
+        if let Some(upstream) = self.config.upstreams.last_mut() {
+            change(upstream);
         }
         self
     }

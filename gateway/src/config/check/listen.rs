@@ -125,7 +125,7 @@ fn tls(walk: &mut Walk, field: &Field<'_>) -> Option<Tls> {
     })?
 }
 
-fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certificate> {
+pub(super) fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certificate> {
     walk.table(item, |walk, table| {
         let cert = table.require(walk, "cert", "the chain as a PEM file");
         let key = table.require(walk, "key", "the private key as a PEM file");

@@ -8,7 +8,7 @@ use super::upstreams::Upstreams;
 use super::{auth, label, limits, patterns};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{HostMatch, PathMatch, Route};
+use crate::config::model::{HostMatch, PathMatch, Route, Split, UpstreamId};
 
 const MATCH_HINT: &str = "such as match: {path: /api/**}; /** is every path";
 
@@ -61,15 +61,12 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
         (None, Some((host, path))) => described(host, path),
         (None, None) => source.clone(),
     };
-    let upstream = table.require(
-        walk,
-        "upstream",
-        "a name of upstreams, or [{url: \"http://127.0.0.1:9000\"}]",
-    );
-    let upstream = upstream.and_then(|field| upstreams.of_route(walk, &field, &name));
+    let split = upstreams.split(walk, table);
+    let mirror = upstreams.mirror(walk, table);
+    let upstream = target(walk, table, upstreams, &name, split.as_ref());
     let (host, path) = matched?;
     // Nothing is built from a route with a fault; it still takes part in the search for duplicates.
-    let upstream = upstream.unwrap_or(crate::config::model::UpstreamId(usize::MAX));
+    let upstream = upstream.unwrap_or(UpstreamId(usize::MAX));
     Some(Route {
         name,
         host,
@@ -78,11 +75,33 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
         request,
         response,
         upstream,
+        split,
+        mirror,
         rate_limit,
         body_bytes,
         response_header,
         source,
     })
+}
+
+/// The one upstream, or the first of several.
+fn target(
+    walk: &mut Walk,
+    table: &mut Table<'_>,
+    upstreams: &mut Upstreams<'_>,
+    name: &str,
+    split: Option<&Split>,
+) -> Option<UpstreamId> {
+    const HINT: &str = "a name of upstreams, or [{url: \"http://127.0.0.1:9000\"}]";
+    if !table.has("upstreams") {
+        let field = table.require(walk, "upstream", HINT)?;
+        return upstreams.of_route(walk, &field, name);
+    }
+    if let Some(field) = table.get(walk, "upstream") {
+        let wrong = Wrong::new("a route has either upstream or upstreams");
+        walk.fault(&field, wrong.hint("put it into the list of upstreams"));
+    }
+    Some(split?.parts.first()?.0)
 }
 
 fn matched(walk: &mut Walk, field: &Field<'_>) -> Option<(HostMatch, PathMatch)> {

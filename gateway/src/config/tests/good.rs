@@ -94,7 +94,10 @@ fn the_form_of_the_design_loads_as_written() {
     );
     assert_eq!(config.upstreams[0].balance, Balance::LeastRequests);
     assert_eq!(config.upstreams[0].endpoints[0].weight.get(), 3);
-    assert_eq!(config.upstreams[0].endpoints[0].port, 80);
+    assert_eq!(
+        config.upstreams[0].endpoints[0].address.to_string(),
+        "10.0.0.1:80"
+    );
 
     let orders = &config.routes[0];
     assert_eq!(orders.name, "api.example.com/v1/orders/**");

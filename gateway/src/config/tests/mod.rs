@@ -41,6 +41,8 @@ fn etc() -> TempDir {
         "drop.txt",
         "# a feed\n203.0.113.0/24 ; SBL1\n\n2001:db8:1::/48\r\n::ffff:192.0.2.66\n",
     );
+    write("tls/internal-ca.crt", &pair("ca.internal").cert.pem());
+    write("sticky.key", "0123456789abcdef0123456789abcdef\n");
     write("allow.txt", "192.0.2.1\n");
     write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
     dir

@@ -1,0 +1,140 @@
+//! A connection for a request: a new one if the upstream takes one more, else the wait for one.
+
+use std::cell::Cell;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::Body;
+use tokio::time::{Instant, timeout};
+
+use super::{Course, Failure};
+use crate::upstream::Upstream;
+use crate::upstream::breaker::{Breaker, Permit};
+use crate::upstream::connect;
+use crate::upstream::connect::Preface;
+use crate::upstream::link::Link;
+use crate::upstream::pool::{Conn, Local, Slot};
+
+/// What came of it.
+pub(super) enum Opened<B> {
+    New(Conn<B>),
+    /// One that another request of this worker was done with.
+    Kept(Conn<B>),
+}
+
+enum Right<B> {
+    New(Option<Permit>),
+    Kept(Conn<B>),
+}
+
+/// A connection to the endpoint at `index`.
+pub(super) async fn open<B>(course: &Course<'_, B>, index: usize) -> Result<Opened<B>, Failure>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    let (upstream, endpoint) = (course.upstream, &course.view.endpoints[index]);
+    let permit = match &upstream.breaker {
+        None => None,
+        Some(breaker) => {
+            let right = match breaker.try_connect() {
+                Ok(permit) => Right::New(permit),
+                Err(_) => wait(course, breaker, &course.view.slots[index])
+                    .await
+                    .inspect_err(|_| {
+                        upstream.metrics.overloads.inc();
+                    })?,
+            };
+            match right {
+                Right::New(permit) => permit,
+                Right::Kept(conn) => return Ok(Opened::Kept(conn)),
+            }
+        }
+    };
+    let connecting = async {
+        let tls = upstream.tls.as_ref().map(|configs| &configs.http1);
+        let preface = upstream.model.proxy_protocol.map(|version| Preface {
+            version,
+            source: course.wish.source,
+        });
+        let transport = connect::connect(endpoint, tls, preface).await?;
+        Link::open(transport, endpoint.name()).await
+    };
+    let link = timeout(course.deadlines.connect, connecting)
+        .await
+        .map_err(|_| Failure::ConnectTimeout)?
+        .map_err(Failure::Connect)?;
+    upstream.metrics.connects.inc();
+    let dies = upstream.model.caps.connection_age.map(|age| Instant::now() + age);
+    Ok(Opened::New(Conn::new(link, endpoint, dies, permit)))
+}
+
+/// A request that waits, for as long as it does.
+struct Queued<'a>(&'a Cell<u32>);
+
+impl<'a> Queued<'a> {
+    fn new(count: &'a Cell<u32>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// Waits for the right to a connection, or for a kept one.
+async fn wait<B>(course: &Course<'_, B>, breaker: &Breaker, slot: &Slot<B>) -> Result<Right<B>, Failure>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    // What idles here, at another endpoint, gives way.
+    if course.local.close_one()
+        && let Ok(permit) = breaker.try_connect()
+    {
+        return Ok(Right::New(permit));
+    }
+    let _waiting = breaker.wait().map_err(|_| Failure::Overloaded)?;
+    let _queued = Queued::new(&course.local.waiting);
+    let right = async {
+        let mut permit = pin!(breaker.connect());
+        loop {
+            tokio::select! {
+                biased;
+                permit = &mut permit => return Right::New(permit),
+                () = course.local.freed.notified() => {
+                    if let Some(conn) = slot.take(course.deadlines.idle) {
+                        return Right::Kept(conn);
+                    }
+                    course.local.close_one();
+                }
+            }
+        }
+    };
+    let patience: Duration = breaker.patience;
+    timeout(patience, right).await.map_err(|_| Failure::Overloaded)
+}
+
+/// Has a worker close connections that idle while requests elsewhere wait for one, if the upstream has a cap on them.
+pub(super) fn yield_when_squeezed<B>(upstream: &Upstream, local: &Rc<Local<B>>)
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+{
+    let Some(breaker) = upstream
+        .breaker
+        .as_ref()
+        .filter(|breaker| breaker.caps_connections())
+    else {
+        return;
+    };
+    let (mut squeezed, local) = (breaker.squeezed(), Rc::downgrade(local));
+    tokio::task::spawn_local(async move {
+        while squeezed.changed().await.is_ok() {
+            let Some(local) = local.upgrade() else { return };
+            local.give_way();
+        }
+    });
+}
