@@ -1,14 +1,26 @@
 //! The request path as a whole: real sockets, the real server, a recording upstream. By chapter, one module each.
 
+#[path = "l7/balance.rs"]
+mod balance;
+#[path = "l7/dns.rs"]
+mod dns;
 #[path = "l7/forward.rs"]
 mod forward;
+#[path = "l7/health.rs"]
+mod health;
 #[path = "l7/hostile.rs"]
 mod hostile;
 #[path = "l7/life.rs"]
 mod life;
 #[path = "l7/limits.rs"]
 mod limits;
+#[path = "l7/overload.rs"]
+mod overload;
+#[path = "l7/retries.rs"]
+mod retries;
 #[path = "l7/tls.rs"]
 mod tls;
 #[path = "l7/upgrade.rs"]
 mod upgrade;
+#[path = "l7/ways.rs"]
+mod ways;

@@ -140,6 +140,13 @@ impl Site {
         self
     }
 
+    /// Everything to several upstreams of equal weight.
+    #[must_use]
+    pub fn among(upstreams: &[&super::Upstream]) -> Self {
+        let endpoints: Vec<_> = upstreams.iter().map(|upstream| (upstream.address(), 1)).collect();
+        Self::new().route("*", "/**", &endpoints)
+    }
+
     /// Everything to one upstream.
     #[must_use]
     pub fn to(upstream: &super::Upstream) -> Self {

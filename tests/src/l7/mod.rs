@@ -4,6 +4,7 @@
 //! the test's.
 
 pub mod config;
+pub mod dns;
 pub mod gateway;
 pub mod raw;
 pub mod upstream;

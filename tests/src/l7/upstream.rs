@@ -166,7 +166,15 @@ pub struct Upstream {
 impl Upstream {
     /// Answers by `answer`, which returns whether the connection stays open.
     pub fn start(answer: impl Fn(&Request, &mut Wire) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), answer)
+    }
+
+    /// As [`Upstream::start`], at an address that must be free.
+    pub fn at(
+        address: SocketAddr,
+        answer: impl Fn(&Request, &mut Wire) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (recorded, answer) = (Arc::clone(&requests), Arc::new(answer));
@@ -194,15 +202,13 @@ impl Upstream {
     /// Answers 200 with a text, after reading the body.
     #[must_use]
     pub fn text(text: &'static str) -> Self {
-        Self::start(move |request, wire| {
-            wire.body(request);
-            let body = if request.method == "HEAD" { "" } else { text };
-            wire.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-                text.len()
-            ));
-            true
-        })
+        Self::start(saying(text))
+    }
+
+    /// As [`Upstream::text`], at an address that must be free.
+    #[must_use]
+    pub fn text_at(address: SocketAddr, text: &'static str) -> Self {
+        Self::at(address, saying(text))
     }
 
     #[must_use]
@@ -220,5 +226,18 @@ impl Upstream {
     #[must_use]
     pub fn last(&self) -> Request {
         self.requests().pop().expect("a request reached the upstream")
+    }
+}
+
+/// 200 with a text, after reading the body.
+pub fn saying(text: &'static str) -> impl Fn(&Request, &mut Wire) -> bool + Send + Sync + 'static {
+    move |request, wire| {
+        wire.body(request);
+        let body = if request.method == "HEAD" { "" } else { text };
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+            text.len()
+        ));
+        true
     }
 }
