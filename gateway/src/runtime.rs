@@ -41,7 +41,7 @@ pub enum Error {
 impl Runtime {
     /// Compiles. Certificates are read from their files again, so that compiling an unchanged configuration renews them.
     pub fn compile(config: &Config, previous: Option<&Self>, metrics: &Metrics) -> Result<Self, Error> {
-        let known = |model: &crate::config::model::Upstream| {
+        let known = |model: &Arc<model::Upstream>| {
             previous?
                 .upstreams
                 .iter()

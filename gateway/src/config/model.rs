@@ -27,7 +27,8 @@ pub struct Config {
     pub xdp: Xdp,
     pub strikes: Strikes,
     pub limits: Limits,
-    pub upstreams: Vec<Upstream>,
+    /// Shared with what is made of them.
+    pub upstreams: Vec<Arc<Upstream>>,
     pub routes: Vec<Route>,
     pub log: Log,
     /// Where commands are remembered across restarts.

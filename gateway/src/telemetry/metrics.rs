@@ -4,7 +4,7 @@
 //! make series. Whatever the request path counts is resolved when a route or an upstream is compiled: a request
 //! touches counters, never a table of labels.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -38,7 +38,25 @@ struct UpstreamLabel {
     upstream: String,
 }
 
-/// Name and help, in the order in which [`Metrics::upstream`] takes them.
+/// What seldom happens to an upstream. Its counters are there from the first time on: with thousands of upstreams, most
+/// of them never are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rare {
+    /// A retry that the budget did not cover.
+    Unpaid,
+    /// A request refused for the upstream's caps.
+    Overload,
+    /// An endpoint set aside for its failures.
+    Ejection,
+    ProbeFailure,
+    LookupFailure,
+    /// A copy of a request sent here.
+    Mirrored,
+    /// One that was not sent, as its body is too long or too many are under way.
+    MirrorSkipped,
+}
+
+/// Name and help, in the order of [`Rare`].
 const RARE: [(&str, &str); 7] = [
     ("upstream_retries_unpaid", "Retries that the budget did not cover"),
     (
@@ -69,7 +87,7 @@ pub struct Metrics {
     failures: Family<UpstreamLabel, Counter>,
     retries: Family<UpstreamLabel, Counter>,
     /// Counters of an upstream that seldom move, by name.
-    rare: [(&'static str, &'static str, Family<UpstreamLabel, Counter>); 7],
+    rare: Arc<[Family<UpstreamLabel, Counter>; RARE.len()]>,
     /// Client connections open now.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -100,20 +118,8 @@ pub struct UpstreamMetrics {
     pub failures: Counter,
     /// Requests sent again.
     pub retries: Counter,
-    /// Retries that the budget did not cover.
-    pub unpaid: Counter,
-    /// Requests refused for the upstream's caps.
-    pub overloads: Counter,
-    /// Endpoints set aside for their failures.
-    pub ejections: Counter,
-    /// Health checks that failed.
-    pub probe_failures: Counter,
-    /// Look-ups of names that failed.
-    pub lookup_failures: Counter,
-    /// Copies of requests sent here.
-    pub mirrored: Counter,
-    /// Copies that were not sent, as their body is too long or too many are under way.
-    pub mirror_skips: Counter,
+    rare: Arc<[Family<UpstreamLabel, Counter>; RARE.len()]>,
+    label: UpstreamLabel,
 }
 
 impl Default for Metrics {
@@ -137,7 +143,7 @@ impl Metrics {
             reuses: Family::default(),
             failures: Family::default(),
             retries: Family::default(),
-            rare: RARE.map(|(name, help)| (name, help, Family::default())),
+            rare: Arc::new(RARE.map(|_| Family::default())),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             accept_errors: Counter::default(),
@@ -200,8 +206,8 @@ impl Metrics {
                 "Requests sent a second time",
                 metrics.retries.clone(),
             );
-            for (name, help, family) in &metrics.rare {
-                r.register(*name, *help, family.clone());
+            for ((name, help), family) in RARE.into_iter().zip(metrics.rare.iter()) {
+                r.register(name, help, family.clone());
             }
         });
         metrics
@@ -253,30 +259,13 @@ impl Metrics {
         let label = UpstreamLabel {
             upstream: name.into(),
         };
-        let [
-            unpaid,
-            overloads,
-            ejections,
-            probe_failures,
-            lookup_failures,
-            mirrored,
-            mirror_skips,
-        ] = self
-            .rare
-            .each_ref()
-            .map(|(_, _, family)| family.get_or_create_owned(&label));
         UpstreamMetrics {
-            unpaid,
-            overloads,
-            ejections,
-            probe_failures,
-            lookup_failures,
-            mirrored,
-            mirror_skips,
             connects: self.connects.get_or_create_owned(&label),
             reuses: self.reuses.get_or_create_owned(&label),
             failures: self.failures.get_or_create_owned(&label),
             retries: self.retries.get_or_create_owned(&label),
+            rare: Arc::clone(&self.rare),
+            label,
         }
     }
 
@@ -299,6 +288,13 @@ impl Metrics {
                 code,
             })
             .map_or(0, |counter| counter.get())
+    }
+}
+
+impl UpstreamMetrics {
+    /// Counts something that seldom happens.
+    pub fn count(&self, what: Rare) {
+        self.rare[what as usize].get_or_create(&self.label).inc();
     }
 }
 

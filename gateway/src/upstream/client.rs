@@ -22,6 +22,7 @@ use super::link::{Broken, Link};
 use super::pool::{Lease, Local, View};
 use super::retry::Cause;
 use crate::http1::Error;
+use crate::telemetry::metrics::Rare;
 
 mod open;
 
@@ -303,7 +304,7 @@ impl<B> Course<'_, B> {
             .as_ref()
             .is_none_or(super::retry::Budget::withdraw);
         if !pays {
-            self.upstream.metrics.unpaid.inc();
+            self.upstream.metrics.count(Rare::Unpaid);
         }
         pays
     }
@@ -352,7 +353,7 @@ fn enter(upstream: &Upstream) -> Result<Option<Place>, Failed> {
         return Ok(None);
     };
     breaker.enter().map_err(|_| {
-        upstream.metrics.overloads.inc();
+        upstream.metrics.count(Rare::Overload);
         Failed::untried(Failure::Overloaded)
     })
 }
@@ -366,14 +367,19 @@ async fn resolved<B>(
 where
     B: Body<Data = Bytes> + Unpin + 'static,
 {
-    let mut changed = upstream.changed.subscribe();
+    // Without names there is an endpoint from the beginning.
+    let care = upstream
+        .care
+        .as_ref()
+        .ok_or_else(|| Failed::untried(Failure::Unresolved))?;
+    let mut changed = care.changed.subscribe();
     let wait = async {
         loop {
             let view = local.view(upstream);
             if !view.endpoints.is_empty() {
                 return Some(view);
             }
-            if upstream.lost.load(Ordering::Relaxed) || changed.changed().await.is_err() {
+            if care.lost.load(Ordering::Relaxed) || changed.changed().await.is_err() {
                 return None;
             }
         }

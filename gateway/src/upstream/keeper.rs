@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::health::{Row, probe};
 use super::{Endpoint, Upstream, dns};
 use crate::config::model::{Ejection, Health};
+use crate::telemetry::metrics::Rare;
 
 /// Longest time between two look-ups, whatever a record says.
 const MOST_TTL: Duration = Duration::from_secs(3_600);
@@ -59,11 +60,8 @@ impl Keeper {
 
     /// Looks after an upstream for as long as there is one. Those that need nothing are left alone.
     pub fn keep(&self, upstream: &Arc<Upstream>) {
-        let model = &upstream.model;
-        let needed = model.health.is_some() || model.ejection.is_some() || upstream.has_names();
-        if needed
-            && let Some(wards) = &self.wards
-            && !upstream.kept.swap(true, Ordering::Relaxed)
+        if let (Some(care), Some(wards)) = (&upstream.care, &self.wards)
+            && !care.taken.swap(true, Ordering::Relaxed)
         {
             // Without a receiver the thread has ended, and the process is about to.
             let _ = wards.send(Arc::clone(upstream));
@@ -126,7 +124,7 @@ async fn follow(upstream: Weak<Upstream>, member: usize) {
                 }
             }
             Err(error) => {
-                upstream.metrics.lookup_failures.inc();
+                upstream.metrics.count(Rare::LookupFailure);
                 let old = good.elapsed();
                 if has && old >= dns.stale {
                     has = false;
@@ -144,8 +142,7 @@ async fn follow(upstream: Weak<Upstream>, member: usize) {
                     );
                 }
                 if upstream.endpoints.load().is_empty() {
-                    upstream.lost.store(true, Ordering::Relaxed);
-                    upstream.changed.send_modify(|_| {});
+                    upstream.tell(true);
                 }
             }
         }
@@ -156,7 +153,8 @@ async fn follow(upstream: Weak<Upstream>, member: usize) {
 
 /// Has every endpoint asked, those that come later too.
 async fn check_all(upstream: Weak<Upstream>, health: Health) {
-    let Some(mut changed) = upstream.upgrade().map(|upstream| upstream.changed.subscribe()) else {
+    let subscribe = |upstream: Arc<Upstream>| Some(upstream.care.as_ref()?.changed.subscribe());
+    let Some(mut changed) = upstream.upgrade().and_then(subscribe) else {
         return;
     };
     let health = Arc::new(health);
@@ -194,7 +192,7 @@ async fn check(upstream: Weak<Upstream>, endpoint: Weak<Endpoint>, health: Arc<H
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
             if answer.is_err() {
-                upstream.metrics.probe_failures.inc();
+                upstream.metrics.count(Rare::ProbeFailure);
             }
             match (row.take(answer.is_ok(), &health), answer) {
                 (Some(true), _) => {
@@ -256,7 +254,11 @@ async fn release_all(upstream: Weak<Upstream>, ejection: Ejection) {
         }
         // Not held strongly while nothing happens; so that the end is seen, it looks now and then.
         let Some(told) = upstream.upgrade() else { return };
-        let told = async move { told.ejected.notified().await };
+        let told = async move {
+            if let Some(care) = &told.care {
+                care.ejected.notified().await;
+            }
+        };
         let _ = timeout(Duration::from_secs(1), told).await;
     }
 }

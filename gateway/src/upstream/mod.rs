@@ -37,7 +37,7 @@ pub use sticky::cookie;
 
 use crate::config::model::{self, Address};
 use crate::telemetry::Metrics;
-use crate::telemetry::metrics::UpstreamMetrics;
+use crate::telemetry::metrics::{Rare, UpstreamMetrics};
 use breaker::Breaker;
 use endpoint::Origin;
 use retry::Budget;
@@ -47,26 +47,42 @@ use retry::Budget;
 pub struct Upstream {
     /// Distinguishes this one from every other of this process; the key of the workers' pools.
     id: u64,
-    pub model: model::Upstream,
+    pub model: Arc<model::Upstream>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// Raised when the endpoints change, so that a worker sees it by one load.
     version: AtomicU64,
-    changed: watch::Sender<u64>,
-    /// Whether names have been looked up, and none has an address.
-    lost: AtomicBool,
     /// Whether some endpoints are not to be used now. Not if too few would be left.
     sifted: AtomicBool,
     /// Held while standings change and are counted; never on the way of a request that succeeds.
     judging: Mutex<()>,
-    /// Told of each ejection.
-    ejected: Notify,
-    /// Whether a [`Keeper`] looks after it.
-    kept: AtomicBool,
+    /// Present if a [`Keeper`] is to look after it.
+    care: Option<Box<Care>>,
     metrics: UpstreamMetrics,
     tls: Option<tls::Configs>,
     sticky: Option<sticky::Maker>,
     breaker: Option<Arc<Breaker>>,
     budget: Option<Budget>,
+}
+
+/// What an upstream and who looks after it tell each other.
+#[derive(Debug, Default)]
+struct Care {
+    /// Told when the endpoints have changed, or can not be found.
+    changed: watch::Sender<()>,
+    /// Whether names have been looked up, and none has an address.
+    lost: AtomicBool,
+    /// Told of each ejection.
+    ejected: Notify,
+    /// Whether there is someone.
+    taken: AtomicBool,
+}
+
+impl Care {
+    fn of(model: &model::Upstream) -> Option<Box<Self>> {
+        let has_names = model.endpoints.iter().any(|e| e.address.is_name());
+        let needed = has_names || model.health.is_some() || model.ejection.is_some();
+        needed.then(Box::default)
+    }
 }
 
 /// Why an upstream can not be used.
@@ -82,7 +98,7 @@ pub enum Error {
 
 impl Upstream {
     /// Compiles a service. Root certificates are read only if an endpoint needs them. Names are not looked up yet.
-    pub fn compile(model: &model::Upstream, metrics: &Metrics) -> Result<Self, Error> {
+    pub fn compile(model: &Arc<model::Upstream>, metrics: &Metrics) -> Result<Self, Error> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let tls = if model.endpoints.iter().any(|e| e.tls) {
             Some(tls::Configs::compile(model)?)
@@ -105,15 +121,12 @@ impl Upstream {
         }
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            model: model.clone(),
+            model: Arc::clone(model),
             endpoints: ArcSwap::from_pointee(endpoints),
             version: AtomicU64::new(0),
-            changed: watch::Sender::new(0),
-            lost: AtomicBool::new(false),
             sifted: AtomicBool::new(false),
             judging: Mutex::new(()),
-            ejected: Notify::new(),
-            kept: AtomicBool::new(false),
+            care: Care::of(model),
             metrics: metrics.upstream(&model.name),
             tls,
             sticky,
@@ -136,16 +149,12 @@ impl Upstream {
 
     /// Counts a copy that is sent here.
     pub fn mirrored(&self) {
-        self.metrics.mirrored.inc();
+        self.metrics.count(Rare::Mirrored);
     }
 
     /// Counts a copy that is not.
     pub fn mirror_skipped(&self) {
-        self.metrics.mirror_skips.inc();
-    }
-
-    fn has_names(&self) -> bool {
-        self.model.endpoints.iter().any(|e| e.address.is_name())
+        self.metrics.count(Rare::MirrorSkipped);
     }
 
     /// Changes how endpoints stand, and counts who is left. `change` says whether there was one.
@@ -178,14 +187,14 @@ impl Upstream {
 
     /// A request to `endpoint` failed for its fault, or did not.
     fn fared(&self, endpoint: &Arc<Endpoint>, well: bool) {
-        let Some(ejection) = &self.model.ejection else {
+        let (Some(ejection), Some(care)) = (&self.model.ejection, &self.care) else {
             return;
         };
         if well {
             endpoint.succeeded();
             return;
         }
-        if endpoint.failed() < ejection.failures || !self.kept.load(Ordering::Relaxed) {
+        if endpoint.failed() < ejection.failures || !care.taken.load(Ordering::Relaxed) {
             return;
         }
         let ejected = self.judge(|endpoints| {
@@ -194,14 +203,22 @@ impl Upstream {
             fits && endpoint.eject()
         });
         if ejected {
-            self.metrics.ejections.inc();
-            self.ejected.notify_one();
+            self.metrics.count(Rare::Ejection);
+            care.ejected.notify_one();
             tracing::warn!(
                 upstream = self.model.name,
                 endpoint = %endpoint.name(),
                 failures = ejection.failures,
                 "endpoint is set aside: it failed too often in a row"
             );
+        }
+    }
+
+    /// Tells those who wait that the endpoints have changed, or can not be found.
+    fn tell(&self, lost: bool) {
+        if let Some(care) = &self.care {
+            care.lost.store(lost, Ordering::Relaxed);
+            care.changed.send_replace(());
         }
     }
 
@@ -244,10 +261,10 @@ impl Upstream {
             endpoint.leave();
         }
         self.count(&after);
-        self.lost.store(after.is_empty(), Ordering::Relaxed);
+        let lost = after.is_empty();
         self.endpoints.store(Arc::new(after));
-        let version = self.version.fetch_add(1, Ordering::Release) + 1;
-        self.changed.send_replace(version);
+        self.version.fetch_add(1, Ordering::Release);
+        self.tell(lost);
         Ok(())
     }
 }

@@ -23,8 +23,12 @@ impl fmt::Debug for States {
 
 impl States {
     /// From now on these are told of.
+    ///
+    /// An upstream of one fixed endpoint that nobody looks after is left out: its own counters say the same.
     pub fn set(&self, upstreams: &[Arc<Upstream>]) {
-        self.0.store(Arc::new(upstreams.to_vec()));
+        let told = |upstream: &&Arc<Upstream>| upstream.care.is_some() || upstream.model.endpoints.len() > 1;
+        self.0
+            .store(Arc::new(upstreams.iter().filter(told).cloned().collect()));
     }
 }
 

@@ -105,7 +105,10 @@ impl Site {
         let endpoints = endpoints.iter().map(endpoint).collect();
         self.config
             .upstreams
-            .push(gateway::config::model::Upstream::new(name.clone(), endpoints));
+            .push(Arc::new(gateway::config::model::Upstream::new(
+                name.clone(),
+                endpoints,
+            )));
         let (body, prefix) = match pattern.strip_suffix("/**") {
             Some(body) => (body, true),
             None => (pattern, false),
@@ -166,7 +169,7 @@ impl Site {
     #[must_use]
     pub fn upstream(mut self, change: impl FnOnce(&mut gateway::config::model::Upstream)) -> Self {
         if let Some(upstream) = self.config.upstreams.last_mut() {
-            change(upstream);
+            change(Arc::make_mut(upstream));
         }
         self
     }

@@ -116,10 +116,10 @@ fn t51_an_old_answer_is_used_while_there_is_no_new_one_and_not_for_ever() {
         assert!(eventually(|| text(&gateway) == "one"), "{case}: it comes back");
     }
     assert!(
-        !gateway
+        gateway
             .metrics
             .encode()
-            .contains(r#"gateway_upstream_lookup_failures_total{upstream="*/**"} 0"#)
+            .contains(r#"gateway_upstream_lookup_failures_total{upstream="*/**"} "#)
     );
 }
 
@@ -177,7 +177,6 @@ fn t51_the_system_s_resolver_is_asked_where_no_server_is_named() {
         host: "localhost".into(),
         port: upstream.address().port(),
     };
-    let mut site = site(&Dns::start(), host);
-    site.config.upstreams[0].dns.servers.clear();
+    let site = site(&Dns::start(), host).upstream(|upstream| upstream.dns.servers.clear());
     assert_eq!(text(&Gateway::start(&site)), "local");
 }

@@ -264,7 +264,7 @@ fn nginx_and_haproxy_serve_behind_the_gateway_and_believe_its_proxy_header() {
     let _haproxy = start("haproxy", &["-db", "-f", &at("haproxy.cfg")], haproxy);
     for (name, port) in [("nginx", nginx), ("haproxy", haproxy)] {
         for version in [ProxyVersion::V1, ProxyVersion::V2] {
-            let site = to(Address::Ip(([127, 0, 0, 1], port).into()), false).trusting(&["127.0.0.1"]);
+            let site = to(Address::Ip(([127, 0, 0, 1], port).into()), false).trusting(&["127.0.0.0/8"]);
             let gateway = Gateway::start(&site.upstream(|upstream| upstream.proxy_protocol = Some(version)));
             let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n";
             let response = Client::connect(gateway.address()).send(request).response();

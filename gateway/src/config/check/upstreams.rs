@@ -6,6 +6,7 @@ mod settings;
 mod shares;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::label;
 use crate::config::decode::{Field, Key, Table, Walk};
@@ -83,12 +84,12 @@ impl<'t> Upstreams<'t> {
     }
 
     /// The list, after a warning about what nobody uses.
-    pub fn finish(self, walk: &mut Walk) -> Vec<Upstream> {
+    pub fn finish(self, walk: &mut Walk) -> Vec<Arc<Upstream>> {
         for (key, field) in self.unused.values() {
             let wrong = Wrong::new(format!("no route uses the upstream {}", quote(key.text)));
             walk.warn_key(field, key, wrong);
         }
-        self.list
+        self.list.into_iter().map(Arc::new).collect()
     }
 
     fn add(&mut self, mut upstream: Upstream) -> UpstreamId {

@@ -10,6 +10,7 @@ use http_body::Body;
 use tokio::time::{Instant, timeout};
 
 use super::{Course, Failure};
+use crate::telemetry::metrics::Rare;
 use crate::upstream::Upstream;
 use crate::upstream::breaker::{Breaker, Permit};
 use crate::upstream::connect;
@@ -43,7 +44,7 @@ where
                 Err(_) => wait(course, breaker, &course.view.slots[index])
                     .await
                     .inspect_err(|_| {
-                        upstream.metrics.overloads.inc();
+                        upstream.metrics.count(Rare::Overload);
                     })?,
             };
             match right {
