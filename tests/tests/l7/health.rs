@@ -252,3 +252,61 @@ fn never_more_than_their_share_are_set_aside() {
         .count();
     assert_eq!(out, 1);
 }
+
+#[test]
+fn t44_an_unchanged_upstream_keeps_its_health_and_its_connections_over_a_reload() {
+    let ((good, _), (bad, mood)) = (moody("good"), moody("bad"));
+    let site = Site::among(&[&good, &bad]).upstream(|upstream| upstream.health = Some(health(http())));
+    let gateway = Gateway::start(&site);
+    mood.store(500, Ordering::Relaxed);
+    assert!(eventually(|| standing(&gateway, 1) == Standing::Down));
+    texts(&gateway, 3);
+    let asked = |upstream: &Upstream| {
+        let requests = upstream.requests();
+        let served = requests.iter().filter(|request| request.target == "/");
+        served
+            .map(|request| request.connection)
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let before = asked(&good);
+    for limit in 1..=3 {
+        let changed = site.clone().limits(|limits| limits.header_count = 100 + limit);
+        let old = gateway.handle.load();
+        let new = gateway::runtime::Runtime::compile(&changed.config, Some(&old), &gateway.metrics).unwrap();
+        gateway.handle.replace(new);
+        assert_eq!(standing(&gateway, 1), Standing::Down);
+        assert!(texts(&gateway, 5).iter().all(|text| text == "good"));
+    }
+    assert_eq!(asked(&good), before, "on the connections that there were");
+    let probes = |upstream: &Upstream| upstream.requests().iter().filter(|r| r.target != "/").count();
+    let so_far = probes(&good);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(
+        probes(&good) - so_far <= 14,
+        "still checked once, not once for each reload"
+    );
+}
+
+#[test]
+fn t54_nothing_that_a_client_sends_makes_a_series() {
+    let ((one, _), (two, _)) = (moody("one"), moody("two"));
+    let site = Site::among(&[&one, &two]).upstream(|upstream| upstream.health = Some(health(http())));
+    let gateway = Gateway::start(&site);
+    let mut client = Client::connect(gateway.address());
+    client.get("/first");
+    let series = || {
+        gateway
+            .metrics
+            .encode()
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count()
+    };
+    let before = series();
+    for n in 0..200 {
+        let request =
+            format!("GET /{n}?{n} HTTP/1.1\r\nHost: h{n}.example\r\nCookie: c={n}\r\nX-User: {n}\r\n\r\n");
+        assert_eq!(client.send(request).response().status, 200);
+    }
+    assert_eq!(series(), before);
+}
