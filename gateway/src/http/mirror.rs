@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Request;
+use http::header::UPGRADE;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -68,7 +69,9 @@ impl Drop for Counted {
 
 /// Copies this request if the lot falls on it.
 pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Request<RequestBody>) {
-    if way.worker.upstreams.draw() % 10_000 >= u64::from(mirror.share) {
+    // Another protocol is not copied: nobody would speak its other half.
+    let upgrades = request.headers().contains_key(UPGRADE);
+    if upgrades || way.worker.upstreams.draw() % 10_000 >= u64::from(mirror.share) {
         return;
     }
     let too_long = !request.body().is_end_stream()
