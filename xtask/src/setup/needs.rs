@@ -160,6 +160,13 @@ pub fn all() -> Vec<Need> {
             &["systemd"],
         ),
         tool(
+            "python3 peers",
+            "WebSocket and gRPC as others speak them, in the tests",
+            Test,
+            has_python_peers,
+            &["python3", "python3-websockets", "python3-grpcio"],
+        ),
+        tool(
             "python3 venv",
             "runs the Kubernetes schema checker",
             Test,
@@ -254,6 +261,11 @@ fn has_cc() -> bool {
 /// Debian's python3 has `venv` but not the `ensurepip` that it calls.
 fn has_venv() -> bool {
     shell::succeeds(shell::command("python3").args(["-c", "import venv, ensurepip"]))
+}
+
+/// Of the distribution's own python3, wherever another one may be first.
+fn has_python_peers() -> bool {
+    shell::succeeds(shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc"]))
 }
 
 fn has_components() -> bool {

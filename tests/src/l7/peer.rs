@@ -1,0 +1,76 @@
+//! Programs in Python as peers: somebody else's idea of a protocol.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+/// Of the distribution, whose packages the peers use.
+const PYTHON: &str = "/usr/bin/python3";
+
+/// A running server. Ends when dropped.
+#[derive(Debug)]
+pub struct Peer {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Peer {
+    /// Starts `tests/peers/SCRIPT serve`, and waits for it to say its port.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn serve(script: &str) -> Self {
+        let mut child = command(script)
+            .arg("serve")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is there: `cargo xtask setup`");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("a pipe");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        let port: u16 = line
+            .trim()
+            .parse()
+            .unwrap_or_else(|_| panic!("{script} gave no port, but {line:?}; `cargo xtask setup` installs what it needs"));
+        Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], port)),
+        }
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `tests/peers/SCRIPT talk ARGUMENTS`.
+///
+/// # Panics
+/// If it finds fault with what it sees.
+pub fn talk(script: &str, arguments: &[&str]) {
+    let output = command(script).arg("talk").args(arguments).output().expect("python3");
+    assert!(
+        output.status.success() && output.stdout == b"ok\n",
+        "{script} {arguments:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+}
+
+fn command(script: &str) -> Command {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let mut command = Command::new(PYTHON);
+    command.arg(file);
+    command
+}
