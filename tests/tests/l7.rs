@@ -16,6 +16,8 @@ mod life;
 mod limits;
 #[path = "l7/overload.rs"]
 mod overload;
+#[path = "l7/peers.rs"]
+mod peers;
 #[path = "l7/retries.rs"]
 mod retries;
 #[path = "l7/tls.rs"]

@@ -18,10 +18,9 @@ use super::Upstream;
 use super::balance::Choice;
 use super::breaker::Place;
 use super::endpoint::InFlight;
-use super::link::{Broken, Link};
+use super::link::{Broken, Error, Link};
 use super::pool::{Lease, Local, View};
 use super::retry::Cause;
-use crate::http1::Error;
 use crate::telemetry::metrics::Rare;
 
 mod open;
@@ -122,6 +121,7 @@ struct Lost<B> {
 impl<B> Client<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Without connections. `seed` varies the draws between workers.
     #[must_use]
@@ -333,6 +333,7 @@ impl Failed {
 impl<B> Sent<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Forgets the response. The connection is kept if there is nothing more to read from it.
     fn give_up(mut self) -> Option<Place> {
@@ -366,6 +367,7 @@ async fn resolved<B>(
 ) -> Result<Rc<View<B>>, Failed>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // Without names there is an endpoint from the beginning.
     let care = upstream
@@ -400,6 +402,7 @@ async fn attempt<B, T>(
 ) -> Result<Sent<B>, Lost<B>>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     T: Future<Output = ()>,
 {
     let (upstream, deadlines) = (course.upstream, course.deadlines);
@@ -489,6 +492,7 @@ async fn exchange<B, T: Future<Output = ()>>(
 ) -> Result<response::Parts, Broken<B>>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let overdue = async {
         match per_try {

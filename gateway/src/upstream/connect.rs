@@ -80,3 +80,11 @@ async fn socket(origin: &Origin) -> io::Result<TcpStream> {
         }
     }
 }
+
+/// Whether the other side agreed to HTTP/2. Without TLS it is taken at the operator's word (RFC 9113, 3.3).
+pub(super) fn speaks_http2(transport: &Transport) -> bool {
+    match transport {
+        Transport::Plain(_) => true,
+        Transport::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+    }
+}

@@ -1,7 +1,7 @@
-//! One established connection to an endpoint, and one exchange on it. Knows nothing of pools, retries or deadlines.
+//! One exchange with an endpoint, on a connection of its own or on one that it shares. Knows nothing of pools, retries or
+//! deadlines.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -9,45 +9,64 @@ use http::{Request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::Failure;
-use crate::http1::Error;
+use super::multiplex::Stream;
+use crate::http1;
 use crate::http1::outgoing::{Connection, Head};
 use crate::net::Transport;
 
-/// A connection that takes one request at a time. Boxed, as it moves between pool, exchange and body.
+/// What takes one request at a time.
 #[derive(Debug)]
-pub(super) struct Link<B>(Box<Connection<B>>);
+pub(super) enum Link<B> {
+    /// A connection. Boxed, as it moves between pool, exchange and body.
+    Http1(Box<Connection<B>>),
+    /// A stream of a connection that others use too.
+    Http2(Stream<B>),
+}
+
+/// Why an exchange broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Http1(#[from] http1::Error),
+    #[error(transparent)]
+    Http2(hyper::Error),
+}
 
 /// An exchange without a response.
 pub(super) struct Broken<B> {
     pub(super) failure: Failure,
     /// The request, if no byte of it was taken.
     pub(super) request: Option<Box<Request<B>>>,
-    /// Whether the connection closed without a byte of a response.
+    /// Whether the other side has certainly not begun with it, or closed without a byte of a response.
     pub(super) silent: bool,
 }
 
 impl<B> Link<B>
 where
-    B: Body<Data = Bytes> + Unpin,
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// Begins to speak HTTP on an open connection. `endpoint` is for the log.
-    #[expect(clippy::unused_async, reason = "another protocol has something to say here")]
-    pub(super) async fn open(transport: Transport, _endpoint: &Arc<str>) -> std::io::Result<Self> {
-        Ok(Self(Box::new(Connection::new(transport))))
+    /// Begins to speak HTTP/1 on an open connection.
+    pub(super) fn http1(transport: Transport) -> Self {
+        Self::Http1(Box::new(Connection::new(transport)))
     }
 
     /// Sends a request and waits for the response's header.
     pub(super) async fn send(&mut self, request: Request<B>) -> Result<response::Parts, Broken<B>> {
-        let mut wanted = self.0.begin(request);
+        let connection = match self {
+            Self::Http1(connection) => connection,
+            Self::Http2(stream) => return stream.send(request).await,
+        };
+        let mut wanted = connection.begin(request);
         loop {
-            match poll_fn(|cx| self.0.poll_head(cx, &mut wanted)).await {
+            match poll_fn(|cx| connection.poll_head(cx, &mut wanted)).await {
                 Ok(Head::Answer(head)) => return Ok(head),
                 Ok(Head::Interim(status, _)) => tracing::trace!(%status, "interim answer"),
                 Err(error) => {
-                    let gone = matches!(&error, Error::Closed) || reset(&error);
+                    let gone = matches!(&error, http1::Error::Closed) || reset(&error);
                     return Err(Broken {
-                        silent: gone && !self.0.has_answered(),
-                        failure: Failure::Exchange(error),
+                        silent: gone && !connection.has_answered(),
+                        failure: Failure::Exchange(error.into()),
                         request: None,
                     });
                 }
@@ -55,38 +74,58 @@ where
         }
     }
 
-    /// Whether the other side has closed it. Only of a connection that is not in use.
-    pub(super) fn is_closed(&mut self) -> bool {
-        self.0.is_stale(&mut Context::from_waker(Waker::noop()))
-    }
-
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        self.0.poll_frame(cx)
+        match self {
+            Self::Http1(connection) => connection.poll_frame(cx).map_err(Error::Http1),
+            Self::Http2(stream) => stream.poll_frame(cx),
+        }
     }
 
     /// Whether the response has been read to its end.
     pub(super) fn is_read(&self) -> bool {
-        self.0.is_read()
+        match self {
+            Self::Http1(connection) => connection.is_read(),
+            Self::Http2(stream) => stream.is_read(),
+        }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        match self {
+            Self::Http1(connection) => connection.size_hint(),
+            Self::Http2(stream) => stream.size_hint(),
+        }
     }
 
-    /// Behind a 101, the bytes of another protocol.
-    pub(super) fn tunnel(&mut self) -> &mut Connection<B> {
-        &mut self.0
+    /// Whether the other side has closed it. Only of a connection that is not in use.
+    pub(super) fn is_closed(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_stale(&mut Context::from_waker(Waker::noop())),
+            Self::Http2(_) => true,
+        }
     }
 
-    /// Makes it fit for the pool. Whether it is.
+    /// Behind a 101, the bytes of another protocol. HTTP/2 has no 101.
+    pub(super) fn tunnel(&mut self) -> Option<&mut Connection<B>> {
+        match self {
+            Self::Http1(connection) => Some(connection),
+            Self::Http2(_) => None,
+        }
+    }
+
+    /// Makes it fit for the pool. Whether it is: a stream has served its one request.
     pub(super) fn rest(&mut self) -> bool {
-        self.0.rest();
-        self.0.is_reusable()
+        match self {
+            Self::Http1(connection) => {
+                connection.rest();
+                connection.is_reusable()
+            }
+            Self::Http2(_) => false,
+        }
     }
 }
 
 /// Whether the other side reset the connection, which is how a close meets bytes that were under way.
-fn reset(error: &Error) -> bool {
+fn reset(error: &http1::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
-    matches!(error, Error::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
+    matches!(error, http1::Error::Io(error) if matches!(error.kind(), BrokenPipe | ConnectionReset))
 }

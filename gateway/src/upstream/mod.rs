@@ -15,6 +15,7 @@ mod hash;
 mod health;
 mod keeper;
 mod link;
+mod multiplex;
 mod pool;
 mod retry;
 mod states;

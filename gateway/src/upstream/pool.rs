@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use super::balance::Turn;
 use super::breaker::{Breaker, Permit, Place};
 use super::endpoint::{InFlight, Open};
-use super::link::Link;
+use super::link::{Error, Link};
+use super::multiplex::Session;
 use super::{Endpoint, Upstream};
-use crate::http1::Error;
 use crate::http1::outgoing::Connection;
 
 /// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
@@ -43,8 +43,8 @@ pub(super) struct Conn<B> {
     served: u32,
     /// Present if connections have an age to die at.
     dies: Option<Instant>,
-    _open: Open,
-    _permit: Option<Permit>,
+    /// Of a connection of its own; a shared one holds them itself.
+    _rights: Option<(Open, Option<Permit>)>,
 }
 
 /// What one worker has of one upstream.
@@ -73,6 +73,10 @@ pub(super) struct View<B> {
 #[derive(Debug)]
 pub(super) struct Slot<B> {
     idle: RefCell<Vec<Idle<B>>>,
+    /// Connections that are shared; empty unless the upstream speaks HTTP/2.
+    sessions: RefCell<Vec<Session<B>>>,
+    /// Held by who opens a session, so that many requests at once do not open one each.
+    pub(super) opening: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -92,8 +96,21 @@ impl<B> Conn<B> {
             link,
             served: 0,
             dies,
-            _open: Open::new(endpoint),
-            _permit: permit,
+            _rights: Some((Open::new(endpoint), permit)),
+        }
+    }
+
+    /// An exchange on a connection that is shared.
+    pub(super) fn shared(session: &Session<B>, now: Instant) -> Self
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        Self {
+            link: Link::Http2(session.stream(now)),
+            served: 0,
+            dies: None,
+            _rights: None,
         }
     }
 }
@@ -101,9 +118,16 @@ impl<B> Conn<B> {
 impl<B> Slot<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// A kept connection that can take a request at once.
     pub(super) fn take(&self, idle: Duration) -> Option<Conn<B>> {
+        if !self.sessions.borrow().is_empty() {
+            let now = Instant::now();
+            let sessions = self.sessions.borrow();
+            let roomy = sessions.iter().find(|session| session.has_room(now));
+            return roomy.map(|session| Conn::shared(session, now));
+        }
         let mut pool = self.idle.borrow_mut();
         let mut at = pool.len();
         while at > 0 {
@@ -117,11 +141,21 @@ where
     }
 
     pub(super) fn len(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.sessions.borrow().len()
+    }
+
+    /// Shares a new connection. Its first exchange.
+    pub(super) fn share(&self, session: Session<B>) -> Conn<B> {
+        let conn = Conn::shared(&session, Instant::now());
+        self.sessions.borrow_mut().push(session);
+        conn
     }
 
     pub(super) fn prune(&self, idle: Duration) {
         let now = Instant::now();
+        self.sessions
+            .borrow_mut()
+            .retain(|session| !session.is_over(now, idle));
         self.idle.borrow_mut().retain_mut(|kept| {
             let old = now.saturating_duration_since(kept.since) >= idle;
             !old && kept.conn.dies.is_none_or(|dies| now < dies) && !kept.conn.link.is_closed()
@@ -132,6 +166,7 @@ where
 impl<B> Local<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(super) fn new(upstream: &Arc<Upstream>) -> Self {
         let caps = &upstream.model.caps;
@@ -201,6 +236,8 @@ impl<B> View<B> {
         let fresh = || {
             Rc::new(Slot {
                 idle: RefCell::default(),
+                sessions: RefCell::default(),
+                opening: tokio::sync::Mutex::new(()),
             })
         };
         let slots = endpoints.iter().map(|e| kept(e).unwrap_or_else(fresh)).collect();
@@ -215,6 +252,7 @@ impl<B> View<B> {
 impl<B> Lease<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     pub(super) fn new(
         conn: Conn<B>,
@@ -265,7 +303,7 @@ where
 
     /// Behind a 101, the bytes of another protocol. `None` if the connection is gone.
     pub fn tunnel(&mut self) -> Option<&mut Connection<B>> {
-        self.conn.as_mut().map(|conn| conn.link.tunnel())
+        self.conn.as_mut().and_then(|conn| conn.link.tunnel())
     }
 
     /// Whether the response has been read to its end.

@@ -31,10 +31,9 @@ impl Peer {
         let mut line = String::new();
         let output = child.stdout.take().expect("a pipe");
         BufReader::new(output).read_line(&mut line).expect("a line");
-        let port: u16 = line
-            .trim()
-            .parse()
-            .unwrap_or_else(|_| panic!("{script} gave no port, but {line:?}; `cargo xtask setup` installs what it needs"));
+        let port: u16 = line.trim().parse().unwrap_or_else(|_| {
+            panic!("{script} gave no port, but {line:?}; `cargo xtask setup` installs what it needs")
+        });
         Self {
             child,
             address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -59,7 +58,11 @@ impl Drop for Peer {
 /// # Panics
 /// If it finds fault with what it sees.
 pub fn talk(script: &str, arguments: &[&str]) {
-    let output = command(script).arg("talk").args(arguments).output().expect("python3");
+    let output = command(script)
+        .arg("talk")
+        .args(arguments)
+        .output()
+        .expect("python3");
     assert!(
         output.status.success() && output.stdout == b"ok\n",
         "{script} {arguments:?}: {}{}",
@@ -69,7 +72,9 @@ pub fn talk(script: &str, arguments: &[&str]) {
 }
 
 fn command(script: &str) -> Command {
-    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("peers").join(script);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("peers")
+        .join(script);
     let mut command = Command::new(PYTHON);
     command.arg(file);
     command

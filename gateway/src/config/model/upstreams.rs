@@ -15,6 +15,7 @@ use crate::config::defaults;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     pub name: String,
+    pub protocol: Protocol,
     pub balance: Balance,
     /// At least one.
     pub endpoints: Vec<Endpoint>,
@@ -40,6 +41,7 @@ impl Upstream {
     pub fn new(name: impl Into<String>, endpoints: Vec<Endpoint>) -> Self {
         Self {
             name: name.into(),
+            protocol: Protocol::Http1,
             balance: Balance::RoundRobin,
             endpoints,
             hash_by: None,
@@ -54,6 +56,14 @@ impl Upstream {
             dns: defaults::dns(),
         }
     }
+}
+
+/// What is spoken to the endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    /// By ALPN where there is TLS, else with prior knowledge (RFC 9113, 3.3).
+    Http2,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! A connection for a request: a new one if the upstream takes one more, else the wait for one.
 
 use std::cell::Cell;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,12 +11,15 @@ use http_body::Body;
 use tokio::time::{Instant, timeout};
 
 use super::{Course, Failure};
+use crate::config::model::Protocol;
 use crate::telemetry::metrics::Rare;
 use crate::upstream::Upstream;
 use crate::upstream::breaker::{Breaker, Permit};
 use crate::upstream::connect;
 use crate::upstream::connect::Preface;
+use crate::upstream::endpoint::Open;
 use crate::upstream::link::Link;
+use crate::upstream::multiplex::Session;
 use crate::upstream::pool::{Conn, Local, Slot};
 
 /// What came of it.
@@ -34,8 +38,21 @@ enum Right<B> {
 pub(super) async fn open<B>(course: &Course<'_, B>, index: usize) -> Result<Opened<B>, Failure>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let (upstream, endpoint) = (course.upstream, &course.view.endpoints[index]);
+    let http2 = upstream.model.protocol == Protocol::Http2;
+    let _opening = if http2 {
+        let slot = &course.view.slots[index];
+        let opening = slot.opening.lock().await;
+        // Who held it before may have left room.
+        if let Some(conn) = slot.take(course.deadlines.idle) {
+            return Ok(Opened::Kept(conn));
+        }
+        Some(opening)
+    } else {
+        None
+    };
     let permit = match &upstream.breaker {
         None => None,
         Some(breaker) => {
@@ -54,21 +71,29 @@ where
         }
     };
     let connecting = async {
-        let tls = upstream.tls.as_ref().map(|configs| &configs.http1);
+        let configs = upstream.tls.as_ref();
+        let tls = configs.map(|configs| if http2 { &configs.http2 } else { &configs.http1 });
         let preface = upstream.model.proxy_protocol.map(|version| Preface {
             version,
             source: course.wish.source,
         });
         let transport = connect::connect(endpoint, tls, preface).await?;
-        Link::open(transport, endpoint.name()).await
+        let dies = upstream.model.caps.connection_age.map(|age| Instant::now() + age);
+        if !http2 {
+            return Ok(Conn::new(Link::http1(transport), endpoint, dies, permit));
+        }
+        if !connect::speaks_http2(&transport) {
+            return Err(io::Error::other("the endpoint does not take HTTP/2 (ALPN)"));
+        }
+        let session = Session::open(transport, endpoint.name(), dies, Open::new(endpoint), permit).await?;
+        Ok(course.view.slots[index].share(session))
     };
-    let link = timeout(course.deadlines.connect, connecting)
+    let conn = timeout(course.deadlines.connect, connecting)
         .await
         .map_err(|_| Failure::ConnectTimeout)?
         .map_err(Failure::Connect)?;
     upstream.metrics.connects.inc();
-    let dies = upstream.model.caps.connection_age.map(|age| Instant::now() + age);
-    Ok(Opened::New(Conn::new(link, endpoint, dies, permit)))
+    Ok(Opened::New(conn))
 }
 
 /// A request that waits, for as long as it does.
@@ -91,6 +116,7 @@ impl Drop for Queued<'_> {
 async fn wait<B>(course: &Course<'_, B>, breaker: &Breaker, slot: &Slot<B>) -> Result<Right<B>, Failure>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     // What idles here, at another endpoint, gives way.
     if course.local.close_one()
@@ -123,6 +149,7 @@ where
 pub(super) fn yield_when_squeezed<B>(upstream: &Upstream, local: &Rc<Local<B>>)
 where
     B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let Some(breaker) = upstream
         .breaker

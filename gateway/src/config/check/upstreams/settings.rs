@@ -15,7 +15,7 @@ use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{
-    Balance, Caps, Ejection, Health, Probe, ProxyVersion, Retries, Sticky, Upstream, UpstreamTls,
+    Balance, Caps, Ejection, Health, Probe, Protocol, ProxyVersion, Retries, Sticky, Upstream, UpstreamTls,
 };
 use crate::config::raw::Value;
 use crate::config::scalar::{choice, number, truth, within};
@@ -25,6 +25,7 @@ const BALANCES: [(&str, Balance); 3] = [
     ("least_requests", Balance::LeastRequests),
     ("consistent_hash", Balance::ConsistentHash),
 ];
+const PROTOCOLS: [(&str, Protocol); 2] = [("http1", Protocol::Http1), ("http2", Protocol::Http2)];
 const VERSIONS: [(&str, ProxyVersion); 2] = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
 /// Bytes of a cookie's secret: fewer can be guessed, more add nothing.
 const SECRET: std::ops::RangeInclusive<usize> = 16..=1024;
@@ -34,6 +35,7 @@ const MOST_PEM: usize = 4 << 20;
 
 /// Reads what is there into `upstream`.
 pub(super) fn upstream(walk: &mut Walk, table: &mut Table<'_>, upstream: &mut Upstream) {
+    upstream.protocol = table.value_or(walk, "protocol", Protocol::Http1, choice(&PROTOCOLS));
     upstream.balance = table.value_or(walk, "balance", Balance::RoundRobin, choice(&BALANCES));
     let list = table.require(
         walk,
@@ -76,7 +78,13 @@ pub(super) fn upstream(walk: &mut Walk, table: &mut Table<'_>, upstream: &mut Up
         upstream.caps = caps(walk, &field);
     }
     upstream.retries = table.get(walk, "retries").and_then(|field| retries(walk, &field));
-    upstream.proxy_protocol = table.value(walk, "proxy_protocol", choice(&VERSIONS));
+    let told = table.get(walk, "proxy_protocol");
+    if let Some(field) = told.as_ref().filter(|_| upstream.protocol == Protocol::Http2) {
+        let wrong =
+            Wrong::new("proxy_protocol tells one client for a connection, and http2 shares each among many");
+        walk.fault(field, wrong.hint("use protocol: http1, or X-Forwarded-For"));
+    }
+    upstream.proxy_protocol = told.and_then(|field| walk.value(&field, choice(&VERSIONS)));
 }
 
 /// Hundredths of a percent as whole percents, rounded up so that a little is not nothing.
