@@ -7,10 +7,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
+use crate::config::{Config, model};
+use crate::http::answer::Answer;
+use crate::http::cors::Cors;
 use crate::http::filter::Chain;
 use crate::http::router::Router;
-use crate::http::site::{Route, Site, SiteHandle};
+use crate::http::site::{Action, Route, Site, SiteHandle};
+use crate::http::template::Filling;
 use crate::http::tls;
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Upstream};
@@ -54,19 +57,29 @@ impl Runtime {
             .collect::<Result<Vec<_>, _>>()?;
         let mut router = Router::default();
         for route in &config.routes {
-            let upstream = upstreams.get(route.upstream.0).ok_or_else(|| Error::NoUpstream {
-                route: route.name.clone(),
-                index: route.upstream.0,
-            })?;
+            let action = match &route.action {
+                model::Action::Redirect(redirect) => Action::Answer(Answer::redirect(redirect, &route.path)),
+                model::Action::Respond(respond) => Action::Answer(Answer::respond(respond)),
+                model::Action::Forward(id) => {
+                    let upstream = upstreams.get(id.0).ok_or_else(|| Error::NoUpstream {
+                        route: route.name.clone(),
+                        index: id.0,
+                    })?;
+                    Action::Forward(Arc::clone(upstream))
+                }
+            };
             let compiled = Route {
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route),
-                upstream: Arc::clone(upstream),
+                cors: route.cors.as_ref().map(Cors::compile),
+                rewrite: route.rewrite.as_ref().map(|to| Filling::new(to, &route.path)),
+                action,
                 metrics: metrics.route(&route.name),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),
+                total: route.total,
             };
-            router.insert(&route.host, &route.path, Arc::new(compiled));
+            router.insert(&route.host, &route.path, &route.when, Arc::new(compiled));
         }
         let tls = config
             .listen
@@ -83,6 +96,9 @@ impl Runtime {
             router,
             limits: config.limits,
             trusted_proxies: config.trusted_proxies.clone(),
+            forwarding_header: config.forwarding_header,
+            paths: config.paths,
+            cors: config.routes.iter().any(|route| route.cors.is_some()),
             tls,
             access_log: config.log.access,
         };

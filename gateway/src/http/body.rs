@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::budget::{Charged, Share};
 use super::record::Finish;
@@ -302,6 +302,8 @@ enum Source {
         /// Present until the response has been read to its end.
         lease: Option<Lease<RequestBody>>,
         stall: Stall,
+        /// When the exchange as a whole must be over.
+        deadline: Option<Pin<Box<Sleep>>>,
     },
 }
 
@@ -326,10 +328,11 @@ impl ResponseBody {
         }
     }
 
-    /// What the upstream sends, with at most `pause` between two pieces.
+    /// What the upstream sends, with at most `pause` between two pieces, to be over `by` then.
     pub(super) fn upstream(
         lease: Lease<RequestBody>,
         pause: Duration,
+        by: Option<Instant>,
         share: Option<Rc<Share>>,
         finish: Finish,
     ) -> Self {
@@ -337,6 +340,7 @@ impl ResponseBody {
             source: Source::Upstream {
                 lease: Some(lease),
                 stall: Stall::new(pause),
+                deadline: by.map(|by| Box::pin(sleep_until(by))),
             },
             share,
             finish,
@@ -408,7 +412,16 @@ impl Body for ResponseBody {
             Source::Upstream {
                 lease: Some(lease),
                 stall,
-            } => (lease, stall),
+                deadline,
+            } => {
+                let over = deadline
+                    .as_mut()
+                    .is_some_and(|deadline| deadline.as_mut().poll(cx).is_ready());
+                if over {
+                    return Poll::Ready(Some(Err(this.broke(Reject::DeadlineExceeded))));
+                }
+                (lease, stall)
+            }
         };
         if let Some(share) = &this.share {
             ready!(share.poll_room(cx));

@@ -1,5 +1,7 @@
 //! An admitted request on its way to the upstream, and what comes of it.
 
+use std::sync::Arc;
+
 use http::Request;
 use http_body::Body;
 
@@ -9,13 +11,14 @@ use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
 use crate::config::model::Limits;
-use crate::upstream::{Deadlines, Failure, Sent};
+use crate::upstream::{Deadlines, Failure, Sent, Upstream};
 
 /// Sends an admitted request to its route's upstream.
 pub(super) async fn forward(
     _admitted: Admitted,
     worker: &Worker,
     route: &Route,
+    upstream: &Arc<Upstream>,
     limits: &Limits,
     request: Request<RequestBody>,
     progress: Option<&Progress>,
@@ -42,7 +45,7 @@ pub(super) async fn forward(
     };
     worker
         .upstreams
-        .send(&route.upstream, request, &deadlines, respond_by, || spare)
+        .send(upstream, request, &deadlines, respond_by, || spare)
         .await
 }
 

@@ -41,6 +41,8 @@ pub enum Reject {
     NotSupported,
     /// No route takes this request.
     NoRoute,
+    /// The path is served, with other methods.
+    MethodNotAllowed,
     /// No credentials.
     CredentialsMissing,
     /// Credentials that are wrong.
@@ -59,6 +61,8 @@ pub enum Reject {
     UpstreamUnreachable,
     /// The endpoint did not answer in time.
     UpstreamTimeout,
+    /// The exchange as a whole took longer than the route gives it.
+    DeadlineExceeded,
     /// The endpoint's answer is not HTTP, or broke off before its header ended.
     UpstreamMalformed,
 }
@@ -77,6 +81,7 @@ impl Reject {
         Self::TlsHandshake,
         Self::NotSupported,
         Self::NoRoute,
+        Self::MethodNotAllowed,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::AuthUnavailable,
@@ -86,6 +91,7 @@ impl Reject {
         Self::Draining,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
+        Self::DeadlineExceeded,
         Self::UpstreamMalformed,
     ];
 
@@ -104,6 +110,7 @@ impl Reject {
             Self::TlsHandshake => "tls_handshake",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::CredentialsMissing => "credentials_missing",
             Self::CredentialsInvalid => "credentials_invalid",
             Self::AuthUnavailable => "auth_unavailable",
@@ -113,6 +120,7 @@ impl Reject {
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamMalformed => "upstream_malformed",
         }
     }
@@ -153,6 +161,7 @@ impl Reject {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CredentialsMissing | Self::CredentialsInvalid => StatusCode::UNAUTHORIZED,
             Self::Blocked => StatusCode::FORBIDDEN,
             Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
@@ -160,7 +169,7 @@ impl Reject {
             }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamUnreachable | Self::UpstreamMalformed => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -169,7 +178,10 @@ impl Reject {
     pub const fn blame(self) -> Blame {
         match self {
             Self::Internal | Self::Draining | Self::AuthUnavailable => Blame::Gateway,
-            Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => Blame::Upstream,
+            Self::UpstreamUnreachable
+            | Self::UpstreamTimeout
+            | Self::DeadlineExceeded
+            | Self::UpstreamMalformed => Blame::Upstream,
             _ => Blame::Client,
         }
     }
@@ -205,6 +217,7 @@ impl Reject {
             Self::TlsHandshake => "The TLS handshake failed.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
+            Self::MethodNotAllowed => "This method is not served here.",
             Self::CredentialsMissing => "Credentials are required.",
             Self::CredentialsInvalid => "The credentials are not valid.",
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
@@ -214,6 +227,7 @@ impl Reject {
             Self::Draining => "The gateway is stopping.",
             Self::UpstreamUnreachable => "The service can not be reached.",
             Self::UpstreamTimeout => "The service did not answer in time.",
+            Self::DeadlineExceeded => "The request took too long.",
             Self::UpstreamMalformed => "The service gave no valid answer.",
         }
     }

@@ -25,6 +25,7 @@ pub const STRIKE_CODES: &[&str] = &[
     "tls_handshake",
     "not_supported",
     "no_route",
+    "method_not_allowed",
     "credentials_missing",
     "credentials_invalid",
     "blocked",
