@@ -4,10 +4,14 @@
 mod forward;
 #[path = "l7/hostile.rs"]
 mod hostile;
+#[path = "l7/identity.rs"]
+mod identity;
 #[path = "l7/life.rs"]
 mod life;
 #[path = "l7/limits.rs"]
 mod limits;
+#[path = "l7/routing.rs"]
+mod routing;
 #[path = "l7/tls.rs"]
 mod tls;
 #[path = "l7/upgrade.rs"]

@@ -10,7 +10,6 @@ pub mod defaults;
 pub mod fault;
 pub mod model;
 mod raw;
-pub mod routing;
 mod scalar;
 mod source;
 mod survey;

@@ -13,7 +13,10 @@ use std::time::Duration;
 use gateway_common::tables::observe;
 use ipnet::IpNet;
 
-pub use super::routing::*;
+mod routing;
+
+pub(in crate::config) use routing::anchored;
+pub use routing::*;
 
 /// A whole, valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,7 @@ pub mod answer;
 pub mod body;
 mod budget;
 pub mod client;
+pub mod coding;
 mod connection;
 pub mod connections;
 pub mod cors;

@@ -13,8 +13,7 @@ use regex_automata::{Anchored, MatchKind};
 use super::patterns;
 use crate::config::decode::{Field, Walk};
 use crate::config::fault::{Wrong, counted};
-use crate::config::model::{Conditions, Pattern, Route, Shape, ValueMatch};
-use crate::config::routing::anchored;
+use crate::config::model::{Conditions, Pattern, Route, Shape, ValueMatch, anchored};
 
 /// Most routes of one host and path, and most routes of one host by regular expression: both are asked in turn.
 const MOST_OF_ONE_PATH: usize = 256;

@@ -111,8 +111,14 @@ fn described(host: &HostMatch, path: &PathMatch, when: &Conditions) -> String {
             ValueMatch::Absent => format!("!{name}"),
         };
         let methods = when.methods.iter().map(ToString::to_string);
-        let headers = when.headers.iter().map(|(name, value)| condition(name.as_str(), value));
-        let query = when.query.iter().map(|(name, value)| condition(&format!("?{name}"), value));
+        let headers = when
+            .headers
+            .iter()
+            .map(|(name, value)| condition(name.as_str(), value));
+        let query = when
+            .query
+            .iter()
+            .map(|(name, value)| condition(&format!("?{name}"), value));
         let all: Vec<_> = methods.chain(headers).chain(query).collect();
         name += &format!("[{}]", all.join(","));
     }

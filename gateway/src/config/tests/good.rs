@@ -267,7 +267,10 @@ fn headers_and_keys_arrive_as_written() {
         (Some(1 << 20), Some(Duration::from_secs(5)))
     );
     assert_eq!(route.total, Some(Duration::from_secs(30)));
-    let status = config.routes.iter().find(|route| route.path.pattern == "/status/**");
+    let status = config
+        .routes
+        .iter()
+        .find(|route| route.path.pattern == "/status/**");
     let Some(Auth::ApiKey(auth)) = status.and_then(|route| route.auth.as_ref()) else {
         panic!("a key is needed")
     };

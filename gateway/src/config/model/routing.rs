@@ -6,7 +6,7 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::model::UpstreamId;
+use super::UpstreamId;
 
 /// Host names are lower case and without a port or a final dot; IPv6 addresses stand in brackets, in canonical form.
 /// Most specific first.
@@ -113,7 +113,7 @@ impl Pattern {
 }
 
 /// The expression as it is compiled: it must match the whole text.
-pub(super) fn anchored(source: &str) -> String {
+pub(in crate::config) fn anchored(source: &str) -> String {
     format!(r"\A(?:{source})\z")
 }
 
