@@ -74,6 +74,8 @@ impl Runtime {
                 cors: route.cors.as_ref().map(Cors::compile),
                 rewrite: route.rewrite.as_ref().map(|to| Filling::new(to, &route.path)),
                 action,
+                compress: route.compress.clone(),
+                decompress: route.decompress,
                 metrics: metrics.route(&route.name),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),

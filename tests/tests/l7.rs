@@ -1,5 +1,7 @@
 //! The request path as a whole: real sockets, the real server, a recording upstream. By chapter, one module each.
 
+#[path = "l7/coding.rs"]
+mod coding;
 #[path = "l7/forward.rs"]
 mod forward;
 #[path = "l7/hostile.rs"]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version};
@@ -18,7 +19,8 @@ use super::router::Ask;
 use super::service::Conn;
 use super::site::{Route, Site};
 use super::template::Source;
-use super::{headers, host, path};
+use super::{coding, headers, host, path};
+use crate::config::model::Coding;
 use crate::http1::Upgrade;
 
 /// What is known of a request while it is served.
@@ -32,6 +34,8 @@ pub(super) struct Facts {
     pub(super) told: Option<Told>,
     /// What the route's `cors` grants the request's origin.
     pub(super) granted: Option<Granted>,
+    /// How the body is to be made plain, and the cap in bytes on what it becomes.
+    pub(super) decode: Option<(Coding, u64)>,
     /// For a path that is served with other methods: which.
     pub(super) allow: Option<HeaderValue>,
 }
@@ -68,6 +72,7 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
         path: None,
         told,
         granted: None,
+        decode: None,
         allow: None,
     }
 }
@@ -147,6 +152,16 @@ pub(super) fn prepare(
         && length > cap
     {
         return Err(Reject::BodyTooLarge);
+    }
+    if let Some(most) = route.decompress
+        && !body.is_end_stream()
+    {
+        let coding = coding::of_request(&head.headers).map_err(|_| Reject::UnsupportedCoding)?;
+        if let Some(coding) = coding {
+            facts.decode = Some((coding, most));
+            head.headers.remove(CONTENT_ENCODING);
+            head.headers.remove(CONTENT_LENGTH);
+        }
     }
     if let Some(rewrite) = &route.rewrite {
         let path = rewrite.fill(&Source::of(head));

@@ -4,7 +4,7 @@
 //! of strikes or metrics, which read the code.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 /// Whose doing a reject is.
@@ -35,6 +35,10 @@ pub enum Reject {
     BodyTooLarge,
     /// The body stopped arriving.
     BodyTimeout,
+    /// The body is not what its `Content-Encoding` says.
+    BadBody,
+    /// The body has a content coding that the route would have to decode and can not.
+    UnsupportedCoding,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
     /// A method or protocol feature that the gateway does not serve, such as CONNECT.
@@ -78,6 +82,8 @@ impl Reject {
         Self::UriTooLong,
         Self::BodyTooLarge,
         Self::BodyTimeout,
+        Self::BadBody,
+        Self::UnsupportedCoding,
         Self::TlsHandshake,
         Self::NotSupported,
         Self::NoRoute,
@@ -107,6 +113,8 @@ impl Reject {
             Self::UriTooLong => "uri_too_long",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
+            Self::BadBody => "bad_body",
+            Self::UnsupportedCoding => "unsupported_coding",
             Self::TlsHandshake => "tls_handshake",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
@@ -154,7 +162,10 @@ impl Reject {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::BadPath | Self::BadHost | Self::TlsHandshake => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::BadPath | Self::BadHost | Self::BadBody | Self::TlsHandshake => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -214,6 +225,8 @@ impl Reject {
             Self::UriTooLong => "The request's target is too long.",
             Self::BodyTooLarge => "The request's body is too large.",
             Self::BodyTimeout => "The request's body stopped arriving.",
+            Self::BadBody => "The request's body is not what its Content-Encoding says.",
+            Self::UnsupportedCoding => "The request's Content-Encoding is not supported.",
             Self::TlsHandshake => "The TLS handshake failed.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
@@ -258,6 +271,9 @@ impl Reject {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+        }
+        if self == Self::UnsupportedCoding {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("zstd, br, gzip"));
         }
         if let Some(id) = request_id {
             headers.insert(super::headers::REQUEST_ID, id.clone());

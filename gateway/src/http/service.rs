@@ -7,12 +7,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
+use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::ClientAddr;
+use super::coding::decode::Decoder;
+use super::coding::encode::Encoder;
+use super::coding::{self, Accepted};
 use super::filter::Admitted;
 use super::forward::{forward, reject_of};
 use super::headers;
@@ -101,6 +105,14 @@ pub(super) async fn serve(
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
     finish.progress.clone_from(&progress);
+    let body = match (facts.decode, &progress) {
+        (Some((coding, most)), Some(progress)) => match Decoder::new(coding, most) {
+            Ok(decoder) => body.decoded(decoder, progress),
+            Err(_) => return refuse(finish, &facts, Reject::Internal, unread),
+        },
+        _ => body,
+    };
+    let accepted = route.compress.as_ref().map(|_| Accepted::of(&head.headers));
     let by = route.total.map(|total| started + total);
     let sent = forward(
         admitted,
@@ -129,8 +141,11 @@ pub(super) async fn serve(
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
             }
+            let Ok(encoder) = encoder(&route, accepted, &mut head) else {
+                return refuse(finish, &facts, Reject::Internal, unread);
+            };
             let share = conn.budget.as_ref().map(Budget::share);
-            let body = ResponseBody::upstream(lease, limits.body_progress, by, share, finish);
+            let body = ResponseBody::upstream(lease, limits.body_progress, by, encoder, share, finish);
             Response::from_parts(head, body)
         }
         Err(failure) => {
@@ -182,6 +197,19 @@ fn turn(prepared: Result<(Next, Arc<Route>), (Reject, bool)>, facts: &Facts, hea
         (Next::Preflight, ..) => None,
     };
     answer.map_or(Turn::Refusal(Reject::Internal, false), Turn::Answer)
+}
+
+/// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.
+fn encoder(
+    route: &Route,
+    accepted: Option<Accepted>,
+    head: &mut response::Parts,
+) -> std::io::Result<Option<Encoder>> {
+    let (Some(policy), Some(accepted)) = (&route.compress, accepted) else {
+        return Ok(None);
+    };
+    let coding = coding::choose(policy, &accepted, head.status, &mut head.headers);
+    coding.map(Encoder::new).transpose()
 }
 
 fn share_across_origins(route: &Route, facts: &Facts, headers: &mut HeaderMap) {

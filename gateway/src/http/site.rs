@@ -13,7 +13,7 @@ use super::cors::Cors;
 use super::filter::Chain;
 use super::router::Router;
 use super::template::Filling;
-use crate::config::model::{ForwardingHeader, Limits, Paths};
+use crate::config::model::{Compress, ForwardingHeader, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -45,6 +45,9 @@ pub struct Route {
     /// The path that the upstream is asked for, if it is another.
     pub rewrite: Option<Filling>,
     pub action: Action,
+    pub compress: Option<Compress>,
+    /// Cap on a request's body once it is made plain, in bytes; `None` leaves bodies as they are.
+    pub decompress: Option<u64>,
     pub metrics: RouteMetrics,
     /// Cap on the request's body in bytes.
     pub body_bytes: Option<u64>,

@@ -22,6 +22,8 @@ pub const STRIKE_CODES: &[&str] = &[
     "uri_too_long",
     "body_too_large",
     "body_timeout",
+    "bad_body",
+    "unsupported_coding",
     "tls_handshake",
     "not_supported",
     "no_route",

@@ -28,10 +28,10 @@ pub struct Decoder {
 }
 
 enum Kind {
-    Gzip(flate2::write::MultiGzDecoder<Capped>),
+    Gzip(Box<flate2::write::MultiGzDecoder<Capped>>),
     Brotli(Box<brotli::DecompressorWriter<Capped>>),
     Zstd {
-        decoder: Box<zstd::stream::raw::Decoder<'static>>,
+        decoder: zstd::stream::raw::Decoder<'static>,
         out: Capped,
         /// Whether the frame has ended: another may follow, or nothing.
         at_end: bool,
@@ -81,13 +81,13 @@ impl Decoder {
             full: false,
         };
         let kind = match coding {
-            Coding::Gzip => Kind::Gzip(flate2::write::MultiGzDecoder::new(capped)),
+            Coding::Gzip => Kind::Gzip(Box::new(flate2::write::MultiGzDecoder::new(capped))),
             Coding::Brotli => Kind::Brotli(Box::new(brotli::DecompressorWriter::new(capped, BROTLI_BUFFER))),
             Coding::Zstd => {
                 let mut decoder = zstd::stream::raw::Decoder::new()?;
                 decoder.set_parameter(zstd::zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_MAX))?;
                 Kind::Zstd {
-                    decoder: Box::new(decoder),
+                    decoder,
                     out: capped,
                     at_end: true,
                 }

@@ -1,9 +1,11 @@
 //! Content codings: what a client takes, which answers are worth compressing, and what that changes in a header.
 //!
-//! Owns negotiation (RFC 9110, 12.5.3) and eligibility; [`encode`] and [`decode`] own the bytes. Knows no socket.
+//! Owns negotiation (RFC 9110, 12.5.3) and eligibility; [`encode`] and [`decode`] own the bytes, [`stream`] puts
+//! them between a body and its reader. Knows no socket.
 
 pub mod decode;
 pub mod encode;
+pub mod stream;
 
 use http::header::{
     ACCEPT_ENCODING, ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
