@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::config::Config;
-use crate::config::model::{self, UpstreamId};
+use crate::config::model::UpstreamId;
+use crate::config::{Config, model};
+use crate::http::answer::Answer;
+use crate::http::cors::Cors;
 use crate::http::filter::Chain;
 use crate::http::router::Router;
-use crate::http::site::{Mirror, Route, Site, SiteHandle, Split};
+use crate::http::site::{Action, Mirror, Route, Site, SiteHandle, Split};
+use crate::http::template::Filling;
 use crate::http::tls;
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Keeper, States, Upstream};
@@ -61,11 +64,17 @@ impl Runtime {
                     index: id.0,
                 })
             };
-            let upstream = numbered(route.upstream)?;
+            let action = match &route.action {
+                model::Action::Redirect(redirect) => Action::Answer(Answer::redirect(redirect, &route.path)),
+                model::Action::Respond(respond) => Action::Answer(Answer::respond(respond)),
+                model::Action::Forward(id) => Action::Forward(Arc::clone(numbered(*id)?)),
+            };
             let compiled = Route {
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route),
-                upstream: Arc::clone(upstream),
+                cors: route.cors.as_ref().map(Cors::compile),
+                rewrite: route.rewrite.as_ref().map(|to| Filling::new(to, &route.path)),
+                action,
                 split: route
                     .split
                     .as_ref()
@@ -79,11 +88,14 @@ impl Runtime {
                         body_bytes: mirror.body_bytes as usize,
                     }),
                 },
+                compress: route.compress.clone(),
+                decompress: route.decompress,
                 metrics: metrics.route(&route.name),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),
+                total: route.total,
             };
-            router.insert(&route.host, &route.path, Arc::new(compiled));
+            router.insert(&route.host, &route.path, &route.when, Arc::new(compiled));
         }
         let tls = config
             .listen
@@ -100,6 +112,9 @@ impl Runtime {
             router,
             limits: config.limits,
             trusted_proxies: config.trusted_proxies.clone(),
+            forwarding_header: config.forwarding_header,
+            paths: config.paths,
+            cors: config.routes.iter().any(|route| route.cors.is_some()),
             tls,
             access_log: config.log.access,
         };

@@ -2,6 +2,8 @@
 
 #[path = "l7/balance.rs"]
 mod balance;
+#[path = "l7/coding.rs"]
+mod coding;
 #[path = "l7/dns.rs"]
 mod dns;
 #[path = "l7/forward.rs"]
@@ -10,6 +12,8 @@ mod forward;
 mod health;
 #[path = "l7/hostile.rs"]
 mod hostile;
+#[path = "l7/identity.rs"]
+mod identity;
 #[path = "l7/life.rs"]
 mod life;
 #[path = "l7/limits.rs"]
@@ -20,6 +24,8 @@ mod overload;
 mod peers;
 #[path = "l7/retries.rs"]
 mod retries;
+#[path = "l7/routing.rs"]
+mod routing;
 #[path = "l7/tls.rs"]
 mod tls;
 #[path = "l7/upgrade.rs"]

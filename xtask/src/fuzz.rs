@@ -17,6 +17,8 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("head", None),
     ("config", Some("config")),
     ("import", None),
+    ("path", None),
+    ("rewrite", None),
 ];
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::Uri;
+use http::{HeaderMap, Method, Uri};
 use serde::Serialize;
 
 use super::args::Args;
@@ -11,9 +11,9 @@ use super::ask::{ask, load, unexpected};
 use super::{Exit, Failed, Result, operator, print, print_json, render};
 use crate::admin::api::{Answer, Request};
 use crate::config::Config;
-use crate::config::model::{Auth, Route};
+use crate::config::model::{Action, Auth, Endpoint, Route};
 use crate::http::reject::Reject;
-use crate::http::router::Router;
+use crate::http::router::{Ask, Router};
 use crate::http::{host, path};
 
 pub fn run(args: &Args, what: &str, method: &str) -> Result<Exit> {
@@ -85,7 +85,12 @@ struct Matched {
     source: String,
     pattern: String,
     auth: String,
-    upstream: String,
+    /// What the gateway answers itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     endpoints: Vec<String>,
 }
 
@@ -109,23 +114,38 @@ fn url(config: &Config, uri: &Uri, method: &str) -> Result<Explained> {
     if explained.method == "CONNECT" {
         return Ok(refused(explained, Reject::NotSupported));
     }
-    let Ok(path) = path::canonical(uri.path()) else {
+    let Ok(path) = path::canonical(uri.path(), config.paths) else {
         return Ok(refused(explained, Reject::BadPath));
     };
     explained.path = Some(path.to_string());
     let mut router = Router::default();
     for (index, route) in config.routes.iter().enumerate() {
-        router.insert(&route.host, &route.path, index);
+        router.insert(&route.host, &route.path, &route.when, index);
     }
-    match router.find(&name, &path) {
+    let method = Method::from_bytes(explained.method.as_bytes())
+        .map_err(|_| Failed::new(Exit::BadInput, format!("{method:?} is not a method")))?;
+    let ask = Ask {
+        method: &method,
+        headers: &HeaderMap::new(),
+        query: uri.query(),
+        preflight: false,
+    };
+    match router.find(&name, &path, &ask) {
         Some(index) => explained.route = Some(matched(config, &config.routes[*index])),
-        None => return Ok(refused(explained, Reject::NoRoute)),
+        None if router.methods(&name, &path, &ask).is_empty() => {
+            return Ok(refused(explained, Reject::NoRoute));
+        }
+        None => return Ok(refused(explained, Reject::MethodNotAllowed)),
     }
     Ok(explained)
 }
 
 fn matched(config: &Config, route: &Route) -> Matched {
-    let upstream = &config.upstreams[route.upstream.0];
+    let upstream = route.action.upstream().map(|id| &config.upstreams[id.0]);
+    let endpoints = upstream.map(|upstream| {
+        let show = |endpoint: &Endpoint| format!("{} (weight {})", endpoint.address, endpoint.weight);
+        upstream.endpoints.iter().map(show).collect()
+    });
     Matched {
         name: route.name.clone(),
         source: route.source.clone(),
@@ -137,12 +157,13 @@ fn matched(config: &Config, route: &Route) -> Matched {
                 format!("{what}: not available in this version, so every request is refused")
             }
         },
-        upstream: upstream.name.clone(),
-        endpoints: upstream
-            .endpoints
-            .iter()
-            .map(|endpoint| format!("{} (weight {})", endpoint.address, endpoint.weight))
-            .collect(),
+        answer: match &route.action {
+            Action::Forward(_) => None,
+            Action::Redirect(redirect) => Some(format!("a redirect, {}", redirect.status.as_u16())),
+            Action::Respond(respond) => Some(format!("a fixed text, {}", respond.status.as_u16())),
+        },
+        upstream: upstream.map(|upstream| upstream.name.clone()),
+        endpoints: endpoints.unwrap_or_default(),
     }
 }
 
@@ -160,12 +181,12 @@ impl Explained {
                     self.path.as_deref().unwrap_or("-")
                 );
                 let _ = writeln!(out, "  authentication: {}", route.auth);
-                let _ = writeln!(
-                    out,
-                    "  upstream {}: {}",
-                    route.upstream,
-                    route.endpoints.join(", ")
-                );
+                if let Some(answer) = &route.answer {
+                    let _ = writeln!(out, "  answered by the gateway: {answer}");
+                }
+                if let Some(upstream) = &route.upstream {
+                    let _ = writeln!(out, "  upstream {upstream}: {}", route.endpoints.join(", "));
+                }
             }
             (None, reject) => {
                 let reject = reject.unwrap_or(Reject::NoRoute.code());

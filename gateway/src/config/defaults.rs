@@ -9,8 +9,8 @@ use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
 use super::model::{
-    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, Health, Limits, Log, LogFormat, Probe,
-    Retries, Strikes, Xdp, XdpMode,
+    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ForwardingHeader, Health, Limits, Log,
+    LogFormat, Paths, Probe, Retries, Strikes, Xdp, XdpMode,
 };
 
 /// Where `gateway` looks for its configuration unless told otherwise.
@@ -21,6 +21,10 @@ pub const METRICS: &str = "127.0.0.1:9901";
 pub const PIN_DIR: &str = "/sys/fs/bpf/gateway";
 pub const STATE_DIR: &str = "/var/lib/gateway";
 pub const API_KEY_HEADER: &str = "x-api-key";
+/// How long a browser may remember what a preflight told it, in seconds.
+pub const CORS_MAX_AGE: u32 = 600;
+/// Below this, in bytes, a compressed body saves no packet.
+pub const COMPRESS_MIN_BYTES: u64 = 1024;
 pub const LOG_LEVEL: &str = "info";
 /// Bits: one subscriber's line, or one rented machine.
 pub const SYN_IPV6_PREFIX: u8 = 64;
@@ -183,6 +187,8 @@ pub fn config() -> Config {
         listen: Vec::new(),
         admin: admin(),
         trusted_proxies: Vec::new(),
+        forwarding_header: ForwardingHeader::default(),
+        paths: Paths::default(),
         xdp: xdp(),
         strikes: Strikes {
             block: None,

@@ -13,8 +13,11 @@ use std::time::Duration;
 use gateway_common::tables::observe;
 use ipnet::IpNet;
 
+mod routing;
 mod upstreams;
 
+pub(in crate::config) use routing::anchored;
+pub use routing::*;
 pub use upstreams::*;
 
 /// A whole, valid configuration.
@@ -24,6 +27,8 @@ pub struct Config {
     pub admin: Admin,
     /// Networks whose forwarding headers are believed, and which are never blocked. Empty by default.
     pub trusted_proxies: Vec<IpNet>,
+    pub forwarding_header: ForwardingHeader,
+    pub paths: Paths,
     pub xdp: Xdp,
     pub strikes: Strikes,
     pub limits: Limits,
@@ -262,49 +267,29 @@ pub struct Route {
     pub name: String,
     pub host: HostMatch,
     pub path: PathMatch,
+    pub when: Conditions,
+    pub cors: Option<Cors>,
     pub auth: Option<Auth>,
     pub request: HeaderEdit,
     pub response: HeaderEdit,
-    pub upstream: UpstreamId,
-    /// Shares of other upstreams in the route's requests; `upstream` is the first of them.
+    /// The path that the upstream is asked for, if it is another.
+    pub rewrite: Option<Template>,
+    pub action: Action,
+    /// Shares of other upstreams in the route's requests; the one of the action is the first of them.
     pub split: Option<Split>,
     /// Where copies of the route's requests go.
     pub mirror: Option<Mirror>,
+    pub compress: Option<Compress>,
+    /// Cap on a request's body after decoding, in bytes; without one, coded bodies go on as they are.
+    pub decompress: Option<u64>,
     pub rate_limit: Option<RateLimit>,
     /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,
     pub response_header: Option<Duration>,
+    /// From the request's header to the last byte of the answer; `None` for no deadline.
+    pub total: Option<Duration>,
     /// Where the route stands, for messages: `file:line`.
     pub source: String,
-}
-
-/// Host names are lower case and without a port or a final dot; IPv6 addresses stand in brackets, in canonical form.
-/// Most specific first.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HostMatch {
-    Exact(String),
-    /// `*.example.com`, stored without `*.`; matches any number of labels in front.
-    Suffix(String),
-    Any,
-}
-
-/// A path pattern, split at its slashes. `/` alone has no segments.
-///
-/// Literals hold only characters that a path carries unescaped (RFC 3986, 3.3), so that a pattern has one spelling.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PathMatch {
-    /// As written: `/v1/orders/**`, `/users/{id}`, `/health`.
-    pub pattern: String,
-    pub segments: Vec<Segment>,
-    /// Ends in `/**`: covers the path itself and everything below it.
-    pub prefix: bool,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Segment {
-    Literal(String),
-    /// `{name}`: exactly one non-empty segment.
-    Capture(String),
 }
 
 /// Who may call.

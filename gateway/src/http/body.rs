@@ -13,9 +13,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::budget::{Charged, Share};
+use super::coding::decode::{Broken, Decoder};
+use super::coding::encode::Encoder;
+use super::coding::stream::{Failed, Recoder};
 use super::mirror::Tee;
 use super::record::Finish;
 use super::reject::Reject;
@@ -119,6 +122,12 @@ pub enum RequestBody {
         /// Takes a copy for the route's mirror.
         tee: Option<Box<Tee>>,
     },
+    /// A [`RequestBody::Stream`] that is made plain on its way.
+    Decoded {
+        coded: Box<Self>,
+        recoder: Box<Recoder>,
+        progress: Rc<Progress>,
+    },
 }
 
 /// The body of a request was cut off; the reason is in its [`Progress`].
@@ -158,6 +167,36 @@ impl RequestBody {
         }
         false
     }
+
+    /// The same body, made plain. `progress` is the one that came with it.
+    #[must_use]
+    pub fn decoded(self, decoder: Decoder, progress: &Rc<Progress>) -> Self {
+        Self::Decoded {
+            coded: Box::new(self),
+            recoder: Box::new(Recoder::decode(decoder)),
+            progress: Rc::clone(progress),
+        }
+    }
+}
+
+fn poll_decoded(
+    coded: &mut RequestBody,
+    recoder: &mut Recoder,
+    progress: &Progress,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+    let frame = ready!(recoder.poll(cx, |cx| Pin::new(&mut *coded).poll_frame(cx)));
+    Poll::Ready(frame.map(|frame| {
+        frame.map_err(|failed| {
+            let reject = match failed {
+                Failed::Body(broke_off) => return broke_off,
+                Failed::Coding(Broken::TooLarge) => Reject::BodyTooLarge,
+                Failed::Coding(Broken::Damaged) => Reject::BadBody,
+            };
+            progress.fault.set(Some(Fault::Reject(reject)));
+            BrokeOff
+        })
+    }))
 }
 
 impl Body for RequestBody {
@@ -177,6 +216,11 @@ impl Body for RequestBody {
                 tee,
                 ..
             } => (incoming, left, stall, progress, tee),
+            Self::Decoded {
+                coded,
+                recoder,
+                progress,
+            } => return poll_decoded(coded, recoder, progress, cx),
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Empty | Self::Stream { incoming: None, .. } => return Poll::Ready(None),
         };
@@ -222,6 +266,7 @@ impl Body for RequestBody {
             Self::Empty => true,
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream { incoming, .. } => incoming.as_ref().is_none_or(Incoming::is_end_stream),
+            Self::Decoded { recoder, .. } => recoder.is_done(),
         }
     }
 
@@ -232,6 +277,7 @@ impl Body for RequestBody {
             Self::Stream { incoming, .. } => incoming
                 .as_ref()
                 .map_or_else(SizeHint::default, Incoming::size_hint),
+            Self::Decoded { .. } => SizeHint::default(),
         }
     }
 }
@@ -323,6 +369,8 @@ fn fault_of_http2(error: &hyper::Error) -> Fault {
 #[derive(Debug)]
 pub struct ResponseBody {
     source: Source,
+    /// Codes what the upstream sends.
+    recoder: Option<Box<Recoder>>,
     /// Under HTTP/2, what its pieces are charged to.
     share: Option<Rc<Share>>,
     finish: Finish,
@@ -337,6 +385,8 @@ enum Source {
         /// Present until the response has been read to its end.
         lease: Option<Lease<RequestBody>>,
         stall: Stall,
+        /// When the exchange as a whole must be over.
+        deadline: Option<Pin<Box<Sleep>>>,
     },
 }
 
@@ -347,6 +397,7 @@ impl ResponseBody {
         finish.complete = true;
         Self {
             source: Source::Own(Some(bytes)),
+            recoder: None,
             share: None,
             finish,
         }
@@ -356,15 +407,19 @@ impl ResponseBody {
     pub(super) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
         Self {
             source: Source::Own(Some(bytes)),
+            recoder: None,
             share: None,
             finish,
         }
     }
 
-    /// What the upstream sends, with at most `pause` between two pieces.
+    /// What the upstream sends, with at most `pause` between two pieces, to be over `by` then. Through `encoder`, unless
+    /// it is empty.
     pub(super) fn upstream(
         lease: Lease<RequestBody>,
         pause: Duration,
+        by: Option<Instant>,
+        encoder: Option<Encoder>,
         share: Option<Rc<Share>>,
         finish: Finish,
     ) -> Self {
@@ -372,12 +427,17 @@ impl ResponseBody {
             source: Source::Upstream {
                 lease: Some(lease),
                 stall: Stall::new(pause),
+                deadline: by.map(|by| Box::pin(sleep_until(by))),
             },
+            recoder: None,
             share,
             finish,
         };
         // An empty one is never polled.
         body.settle();
+        if !body.is_end_stream() {
+            body.recoder = encoder.map(|encoder| Box::new(Recoder::encode(encoder)));
+        }
         body
     }
 
@@ -385,6 +445,7 @@ impl ResponseBody {
     pub(super) fn tunnel(lease: Lease<RequestBody>, finish: Finish) -> Self {
         Self {
             source: Source::Tunnel(lease),
+            recoder: None,
             share: None,
             finish,
         }
@@ -405,6 +466,41 @@ impl ResponseBody {
         {
             self.finish.complete = true;
             lease.keep();
+        }
+    }
+
+    /// The next piece from the upstream, as it is.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        let Source::Upstream {
+            lease: Some(lease),
+            stall,
+            deadline,
+        } = &mut self.source
+        else {
+            return Poll::Ready(None);
+        };
+        let is_over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(cx).is_ready();
+        if deadline.as_mut().is_some_and(is_over) {
+            return Poll::Ready(Some(Err(self.broke(Reject::DeadlineExceeded))));
+        }
+        match lease.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                stall.moved();
+                self.settle();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "response broke off");
+                Poll::Ready(Some(Err(self.broke(Reject::UpstreamMalformed))))
+            }
+            Poll::Ready(None) => {
+                self.settle();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                ready!(stall.poll(cx));
+                Poll::Ready(Some(Err(self.broke(Reject::UpstreamTimeout))))
+            }
         }
     }
 
@@ -434,48 +530,41 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
         let this = &mut *self;
-        let (lease, stall) = match &mut this.source {
-            Source::Own(bytes) => {
-                let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
-                return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
-            }
-            Source::Tunnel(_) | Source::Upstream { lease: None, .. } => return Poll::Ready(None),
-            Source::Upstream {
-                lease: Some(lease),
-                stall,
-            } => (lease, stall),
-        };
+        if let Source::Own(bytes) = &mut this.source {
+            let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
+            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
+        }
         if let Some(share) = &this.share {
             ready!(share.poll_room(cx));
         }
-        match lease.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                stall.moved();
-                this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-                this.settle();
-                let share = this.share.clone();
-                Poll::Ready(Some(Ok(frame.map_data(|bytes| Charged::new(bytes, share)))))
+        let frame = match this.recoder.take() {
+            None => ready!(this.poll_upstream(cx)),
+            Some(mut recoder) => {
+                let polled = recoder.poll(cx, |cx| this.poll_upstream(cx));
+                this.recoder = Some(recoder);
+                ready!(polled).map(|frame| {
+                    frame.map_err(|failed| match failed {
+                        Failed::Body(broke_off) => broke_off,
+                        Failed::Coding(_) => this.broke(Reject::Internal),
+                    })
+                })
             }
-            Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, "response broke off");
-                Poll::Ready(Some(Err(this.broke(Reject::UpstreamMalformed))))
-            }
-            Poll::Ready(None) => {
-                this.settle();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                ready!(stall.poll(cx));
-                Poll::Ready(Some(Err(this.broke(Reject::UpstreamTimeout))))
-            }
-        }
+        };
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame?;
+            this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+            let share = this.share.clone();
+            Ok(frame.map_data(|bytes| Charged::new(bytes, share)))
+        }))
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
             Source::Tunnel(_) => true,
-            Source::Upstream { lease, .. } => lease.is_none(),
+            Source::Upstream { lease, .. } => {
+                lease.is_none() && self.recoder.as_ref().is_none_or(|recoder| recoder.is_done())
+            }
         }
     }
 
@@ -483,6 +572,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Tunnel(_) => SizeHint::with_exact(0),
+            Source::Upstream { .. } if self.recoder.is_some() => SizeHint::default(),
             Source::Upstream { lease, .. } => lease
                 .as_ref()
                 .map_or_else(|| SizeHint::with_exact(0), Lease::size_hint),

@@ -20,6 +20,8 @@ use crate::upstream::{self, Deadlines, Failed, Failure, Sent, Upstream, Wish};
 pub(super) struct Way<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a Route,
+    /// The first, if the route has several.
+    pub(super) upstream: &'a Arc<Upstream>,
     pub(super) limits: &'a Limits,
     pub(super) client: Client,
     /// Whether the client came by TLS.
@@ -39,16 +41,16 @@ impl Way<'_> {
     }
 
     /// The route's upstream, or the one of several whose turn it is.
-    fn upstream(&self, request: &Request<RequestBody>) -> &Arc<Upstream> {
+    fn pick(&self, request: &Request<RequestBody>) -> &Arc<Upstream> {
         let Some(split) = &self.route.split else {
-            return &self.route.upstream;
+            return self.upstream;
         };
         let key = split
             .by
             .as_ref()
             .and_then(|by| upstream::key(by, request.headers(), self.client.effective()));
         let draw = key.unwrap_or_else(|| self.worker.upstreams.draw());
-        split.at(draw).unwrap_or(&self.route.upstream)
+        split.at(draw).unwrap_or(self.upstream)
     }
 }
 
@@ -61,7 +63,7 @@ pub(super) async fn forward(
 ) -> Result<Forwarded, Failed> {
     let (route, client) = (way.route, way.client);
     let deadlines = way.deadlines();
-    let upstream = way.upstream(&request);
+    let upstream = way.pick(&request);
     let model = &upstream.model;
     let cookie = model
         .sticky

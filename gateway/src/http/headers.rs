@@ -7,17 +7,14 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
-use super::client::ForwardedAddr;
-use crate::config::model::HeaderEdit;
+use super::forwarded::{self, Told};
+use crate::config::model::{ForwardingHeader, HeaderEdit};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// What a request is sent on with.
@@ -27,10 +24,11 @@ pub struct Outward<'a> {
     pub request_id: &'a HeaderValue,
     /// The socket's address, as text.
     pub socket: &'a HeaderValue,
-    pub effective: IpAddr,
+    pub socket_ip: IpAddr,
     pub tls: bool,
-    /// Whether the socket is a trusted proxy, whose forwarding headers are kept and continued.
-    pub trusted: bool,
+    pub forwarding: ForwardingHeader,
+    /// What the socket's owner says, if it is a trusted proxy. Its other forwarding lines (`X-Forwarded-Port`) are kept.
+    pub told: Option<&'a Told>,
 }
 
 /// Makes a client's header fit for the upstream. `version` is the client's.
@@ -38,8 +36,9 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
     let trailers = headers
         .get(TE)
         .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    let untrusted = outward.told.is_none();
     strip(headers, |name| {
-        !outward.trusted && is_forwarding(name) || name.as_str().contains('_')
+        untrusted && is_forwarding(name) || *name == FORWARDED || name.as_str().contains('_')
     });
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -48,32 +47,7 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         join_cookies(headers);
     }
     headers.insert(HOST, outward.host.clone());
-    if outward.trusted {
-        // One line, so that nobody has to know how lines are joined.
-        let before = headers
-            .get_all(&FOR)
-            .iter()
-            .filter_map(|v| v.to_str().ok())
-            .collect::<Vec<_>>()
-            .join(", ");
-        let value = match outward.socket.to_str() {
-            Ok(socket) if !before.is_empty() => HeaderValue::from_str(&format!("{before}, {socket}")).ok(),
-            _ => None,
-        };
-        headers.insert(FOR, value.unwrap_or_else(|| outward.socket.clone()));
-        headers.entry(PROTO).or_insert_with(|| proto(outward.tls));
-        headers
-            .entry(FORWARDED_HOST)
-            .or_insert_with(|| outward.host.clone());
-        if let Ok(real) = HeaderValue::from_str(&outward.effective.to_string()) {
-            headers.insert(REAL_IP, real);
-        }
-    } else {
-        headers.insert(FOR, outward.socket.clone());
-        headers.insert(PROTO, proto(outward.tls));
-        headers.insert(FORWARDED_HOST, outward.host.clone());
-        headers.insert(REAL_IP, outward.socket.clone());
-    }
+    forward(headers, outward);
     headers.insert(REQUEST_ID, outward.request_id.clone());
     let via = if version == Version::HTTP_2 {
         "2 gateway"
@@ -81,6 +55,43 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         "1.1 gateway"
     };
     headers.append(VIA, HeaderValue::from_static(via));
+}
+
+/// Writes the forwarding lines, each once, over whatever there was.
+fn forward(headers: &mut HeaderMap, outward: &Outward<'_>) {
+    let nobody = Told::default();
+    let told = outward.told.unwrap_or(&nobody);
+    let scheme = told.proto.unwrap_or(if outward.tls { "https" } else { "http" });
+    let host = told.host.as_ref().unwrap_or(outward.host);
+    let (chain, real) = match told.client() {
+        None => (Some(outward.socket.clone()), Some(outward.socket.clone())),
+        Some(client) => (
+            HeaderValue::try_from(forwarded::list(&told.chain, outward.socket_ip)).ok(),
+            HeaderValue::try_from(client.ip().to_string()).ok(),
+        ),
+    };
+    headers.insert(forwarded::FOR, chain.unwrap_or_else(|| outward.socket.clone()));
+    headers.insert(REAL_IP, real.unwrap_or_else(|| outward.socket.clone()));
+    headers.insert(forwarded::PROTO, HeaderValue::from_static(scheme));
+    headers.insert(forwarded::HOST, host.clone());
+    if outward.forwarding == ForwardingHeader::Forwarded {
+        let host = host.to_str().unwrap_or_default();
+        let line = forwarded::elements(&told.chain, outward.socket_ip, scheme, host);
+        if let Ok(line) = HeaderValue::try_from(line) {
+            headers.insert(FORWARDED, line);
+        }
+    }
+}
+
+/// Says that the answer depends on the request header `name`, once.
+pub fn vary(headers: &mut HeaderMap, name: &'static str) {
+    let said = headers.get_all(VARY).iter().any(|line| {
+        let mut names = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
+        names.any(|said| said == b"*" || said.eq_ignore_ascii_case(name.as_bytes()))
+    });
+    if !said {
+        headers.append(VARY, HeaderValue::from_static(name));
+    }
 }
 
 /// Makes an upstream's header fit for the client. Returns the protocol that a 101 changes to.
@@ -133,35 +144,6 @@ pub fn edit(headers: &mut HeaderMap, edit: &HeaderEdit) {
     }
 }
 
-/// The client that a trusted proxy speaks for: from the right, the first address that is not itself trusted.
-///
-/// Stops at the first entry that is not an address, with the last good one: whoever wrote what stands left of it is
-/// unknown. `None` if the proxy named nobody.
-#[must_use]
-pub fn forwarded_for(headers: &HeaderMap, trusts: impl Fn(IpAddr) -> bool) -> Option<ForwardedAddr> {
-    let mut named = None;
-    let lines = headers.get_all(&FOR).iter().rev();
-    for entry in lines.flat_map(|line| line.to_str().unwrap_or("?").rsplit(',')) {
-        let Some(ip) = address(entry.trim()) else { break };
-        named = Some(ForwardedAddr::of_header(ip));
-        if !trusts(ip.to_canonical()) {
-            break;
-        }
-    }
-    named
-}
-
-/// An address, with or without a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
-        .unwrap_or(text);
-    bare.parse()
-        .ok()
-        .or_else(|| text.parse().ok().map(|socket: std::net::SocketAddr| socket.ip()))
-}
-
 /// Whether a request's framing is the one this gateway accepts: no transfer coding but a single `chunked`.
 #[must_use]
 pub fn plain_framing(headers: &HeaderMap) -> bool {
@@ -176,16 +158,13 @@ pub fn plain_framing(headers: &HeaderMap) -> bool {
     }
 }
 
-fn proto(tls: bool) -> HeaderValue {
-    HeaderValue::from_static(if tls { "https" } else { "http" })
-}
-
 /// What only proxies may say.
 fn is_forwarding(name: &HeaderName) -> bool {
     *name == FORWARDED || *name == REAL_IP || *name == REQUEST_ID || name.as_str().starts_with("x-forwarded-")
 }
 
-/// Removes hop-by-hop lines, those that `Connection` lists, and what `also` says.
+/// Removes hop-by-hop lines, those that `Connection` lists, and what `also` says. `Content-Length` stays, whatever is
+/// listed: it says where the message ends.
 fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let mut out: Vec<HeaderName> = headers
         .keys()
@@ -195,7 +174,8 @@ fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     for line in headers.get_all(CONNECTION) {
         let tokens = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         let ordinary = |token: &&[u8]| {
-            !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
+            let kept: [&[u8]; 3] = [b"close", b"keep-alive", b"content-length"];
+            !kept.iter().any(|kept| token.eq_ignore_ascii_case(kept))
         };
         out.extend(
             tokens
@@ -249,13 +229,16 @@ mod tests {
 
     fn prepared(lines: &[(&'static str, &'static str)], trusted: bool, version: Version) -> HeaderMap {
         let mut headers = map(lines);
+        let trusts = |ip: IpAddr| ip == IpAddr::from([10, 1, 1, 1]);
+        let told = trusted.then(|| forwarded::told(&headers, ForwardingHeader::XForwardedFor, trusts));
         let outward = Outward {
             host: &HeaderValue::from_static("a.example"),
             request_id: &HeaderValue::from_static("id1"),
             socket: &HeaderValue::from_static("192.0.2.1"),
-            effective: IpAddr::from([192, 0, 2, 7]),
+            socket_ip: IpAddr::from([192, 0, 2, 1]),
             tls: false,
-            trusted,
+            forwarding: ForwardingHeader::XForwardedFor,
+            told: told.as_ref(),
         };
         prepare_request(&mut headers, version, &outward);
         headers
@@ -290,9 +273,14 @@ mod tests {
 
     #[test]
     fn connection_can_remove_the_client_s_lines_but_not_ours() {
-        let list = "X-Forwarded-For, Host, X-Request-Id, X-Mine, close";
+        let list = "X-Forwarded-For, Host, X-Request-Id, Content-Length, X-Mine, close";
         let headers = prepared(
-            &[("connection", list), ("x-mine", "1"), ("te", "gzip")],
+            &[
+                ("connection", list),
+                ("x-mine", "1"),
+                ("te", "gzip"),
+                ("content-length", "3"),
+            ],
             false,
             Version::HTTP_11,
         );
@@ -304,47 +292,42 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["host"], "a.example");
         assert_eq!(headers["x-request-id"], "id1");
+        assert_eq!(headers["content-length"], "3");
     }
 
     #[test]
     fn a_trusted_proxy_s_chain_is_continued() {
         let lines = [
-            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-for", "203.0.113.66, 192.0.2.7"),
             ("x-forwarded-for", "10.1.1.1"),
             ("x-forwarded-proto", "https"),
+            ("x-forwarded-port", "443"),
+            ("forwarded", "for=203.0.113.66"),
         ];
         let headers = prepared(&lines, true, Version::HTTP_2);
         let all: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
         assert_eq!(all, ["192.0.2.7, 10.1.1.1, 192.0.2.1"]);
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-real-ip"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-port"], "443");
+        assert!(!headers.contains_key("forwarded"), "nobody has read it");
     }
 
     #[test]
-    fn the_caller_is_the_first_untrusted_address_from_the_right() {
-        let trusts = |ip: IpAddr| ip.to_string().starts_with("10.");
-        let who = |lines: &[(&'static str, &'static str)]| {
-            forwarded_for(&map(lines), trusts).map(|f| f.ip().to_string())
+    fn vary_names_each_header_once() {
+        let said = |lines: &[(&'static str, &'static str)]| {
+            let mut headers = map(lines);
+            vary(&mut headers, "Origin");
+            headers
+                .get_all(VARY)
+                .iter()
+                .map(|v| v.to_str().unwrap().to_owned())
+                .collect::<Vec<_>>()
         };
-        let f = "x-forwarded-for";
-        assert_eq!(
-            who(&[(f, "1.1.1.1, 2.2.2.2, 10.0.0.1")]).as_deref(),
-            Some("2.2.2.2")
-        );
-        assert_eq!(
-            who(&[(f, "1.1.1.1"), (f, "10.0.0.1")]).as_deref(),
-            Some("1.1.1.1")
-        );
-        assert_eq!(who(&[(f, "10.0.0.2, 10.0.0.1")]).as_deref(), Some("10.0.0.2"));
-        assert_eq!(who(&[(f, "2.2.2.2:443, 10.0.0.1")]).as_deref(), Some("2.2.2.2"));
-        assert_eq!(who(&[(f, "[2001:db8::1]:443")]).as_deref(), Some("2001:db8::1"));
-        assert_eq!(who(&[(f, "::ffff:2.2.2.2")]).as_deref(), Some("2.2.2.2"));
-        assert_eq!(
-            who(&[(f, "1.1.1.1, unknown, 10.0.0.1")]).as_deref(),
-            Some("10.0.0.1")
-        );
-        assert_eq!(who(&[(f, "garbage")]), None);
-        assert_eq!(who(&[]), None);
+        assert_eq!(said(&[]), ["Origin"]);
+        assert_eq!(said(&[("vary", "Accept, origin")]), ["Accept, origin"]);
+        assert_eq!(said(&[("vary", "*")]), ["*"]);
+        assert_eq!(said(&[("vary", "Accept")]), ["Accept", "Origin"]);
     }
 
     #[test]

@@ -5,8 +5,13 @@
 //! backslash, encoded slash and backslash, broken percent triplets, dot segments with parameters such as `..;`),
 //! decode unreserved characters, write the other triplets in upper case, then resolve dot segments and collapse
 //! repeated slashes. A path that climbs above the root is refused. One round only: `%252e` stays what it is.
+//!
+//! `paths.encoded_slashes: keep` lets `%2F` and `%5C` pass as a part of their segment, for services that carry names with
+//! slashes in one. Even then no dot segment hides behind one: `..%2Fadmin` is refused.
 
 use std::borrow::Cow;
+
+use crate::config::model::Paths;
 
 /// The path has no canonical form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,14 +19,14 @@ use std::borrow::Cow;
 pub struct Ambiguous;
 
 /// The canonical form of the path of a request target, without its query. Borrowed if it is canonical already.
-pub fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+pub fn canonical(path: &str, paths: Paths) -> Result<Cow<'_, str>, Ambiguous> {
     if !path.starts_with('/') {
         return Err(Ambiguous);
     }
     if is_plain(path.as_bytes()) {
         return Ok(Cow::Borrowed(path));
     }
-    let decoded = decode(path.as_bytes())?;
+    let decoded = decode(path.as_bytes(), paths)?;
     resolve(&decoded).map(Cow::Owned)
 }
 
@@ -39,7 +44,7 @@ fn is_plain(path: &[u8]) -> bool {
     true
 }
 
-fn decode(path: &[u8]) -> Result<String, Ambiguous> {
+fn decode(path: &[u8], paths: Paths) -> Result<String, Ambiguous> {
     let mut out = String::with_capacity(path.len());
     let mut rest = path.iter();
     while let Some(&byte) = rest.next() {
@@ -55,6 +60,7 @@ fn decode(path: &[u8]) -> Result<String, Ambiguous> {
                     .ok_or(Ambiguous)?;
                 let value = u8::try_from(high * 16 + low).map_err(|_| Ambiguous)?;
                 match value {
+                    b'/' | b'\\' if paths.keep_encoded_slashes => push_encoded(&mut out, value),
                     b'/' | b'\\' | 0..0x20 | 0x7f => return Err(Ambiguous),
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         out.push(char::from(value))
@@ -88,8 +94,7 @@ fn resolve(path: &str) -> Result<String, Ambiguous> {
             ".." => {
                 kept.pop().ok_or(Ambiguous)?;
             }
-            // Some servers cut parameters off before they resolve dots.
-            _ if matches!(segment.split(';').next(), Some("." | "..")) => return Err(Ambiguous),
+            _ if hides_dots(segment) => return Err(Ambiguous),
             _ => kept.push(segment),
         }
     }
@@ -104,6 +109,12 @@ fn resolve(path: &str) -> Result<String, Ambiguous> {
     Ok(out)
 }
 
+/// Some servers cut parameters off before they resolve dots, some decode slashes before.
+fn hides_dots(segment: &str) -> bool {
+    let mut parts = segment.split("%2F").flat_map(|part| part.split("%5C"));
+    parts.any(|part| matches!(part.split(';').next(), Some("." | "..")))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -111,7 +122,37 @@ mod tests {
     use super::*;
 
     fn form(path: &str) -> Option<String> {
-        canonical(path).ok().map(Cow::into_owned)
+        canonical(path, Paths::default()).ok().map(Cow::into_owned)
+    }
+
+    const KEEP: Paths = Paths {
+        keep_encoded_slashes: true,
+    };
+
+    #[test]
+    fn t20_encoded_slashes_pass_only_where_the_operator_says_so() {
+        let kept = |path| canonical(path, KEEP).ok().map(Cow::into_owned);
+        assert_eq!(kept("/a%2fb/./c").as_deref(), Some("/a%2Fb/c"));
+        assert_eq!(kept("/a%5cb").as_deref(), Some("/a%5Cb"));
+        assert_eq!(
+            kept("/a%2F/../b").as_deref(),
+            Some("/b"),
+            "one segment, slash and all"
+        );
+        for hidden in [
+            "/..%2fadmin",
+            "/x/..%2F..%2Fadmin",
+            "/x%2f../admin",
+            "/x%2f.",
+            "/%2e%2e%5cadmin",
+            "/x%5c..;/a",
+            "/a%00",
+            "/a\\b",
+            "/x%2F..;a%2Fb",
+        ] {
+            assert_eq!(kept(hidden), None, "{hidden}");
+        }
+        assert_eq!(form("/a%2fb"), None, "refused by default");
     }
 
     #[test]
@@ -178,17 +219,63 @@ mod tests {
 
     #[test]
     fn a_canonical_path_costs_nothing() {
-        assert!(matches!(canonical("/v1/orders/17.json"), Ok(Cow::Borrowed(_))));
-        assert!(matches!(canonical("/"), Ok(Cow::Borrowed(_))));
+        assert!(matches!(
+            canonical("/v1/orders/17.json", KEEP),
+            Ok(Cow::Borrowed(_))
+        ));
+        assert!(matches!(canonical("/", KEEP), Ok(Cow::Borrowed(_))));
     }
+
+    /// What a server makes of a path: decoded once, then cut at its slashes, dots resolved. The plainest way to say it.
+    fn meaning(path: &str) -> Option<Vec<Vec<u8>>> {
+        let decode = |segment: &str| {
+            let bytes = segment.as_bytes();
+            let mut out = Vec::new();
+            let mut at = 0;
+            while at < bytes.len() {
+                if bytes[at] == b'%' {
+                    out.push(u8::from_str_radix(segment.get(at + 1..at + 3)?, 16).ok()?);
+                    at += 3;
+                } else {
+                    out.push(bytes[at]);
+                    at += 1;
+                }
+            }
+            Some(out)
+        };
+        let mut kept = Vec::new();
+        for segment in path.split('/').skip(1) {
+            match decode(segment)?.as_slice() {
+                b"" | b"." => {}
+                b".." => drop(kept.pop()?),
+                other => kept.push(other.to_vec()),
+            }
+        }
+        Some(kept)
+    }
+
+    const PATHS: &str = "/([a-z.;/%]|%2e|%2E|%41|%C3|%25|%2f|%5C|%20|ä|\\.\\./){0,24}";
 
     proptest! {
         #[test]
-        fn the_form_of_a_form_is_itself(path in "/([a-z.;/%]|%2e|%2E|%41|%C3|%25|ä|\\.\\./){0,24}") {
-            if let Ok(once) = canonical(&path) {
-                prop_assert_eq!(canonical(&once).map(Cow::into_owned), Ok(once.clone().into_owned()));
-                prop_assert!(once.split('/').all(|s| s != "." && s != ".."));
+        fn the_form_of_a_form_is_itself(path in PATHS, keep in any::<bool>()) {
+            let paths = Paths { keep_encoded_slashes: keep };
+            if let Ok(once) = canonical(&path, paths) {
+                prop_assert_eq!(canonical(&once, paths).map(Cow::into_owned), Ok(once.clone().into_owned()));
+                prop_assert!(once.starts_with('/') && once.split('/').all(|s| s != "." && s != ".."));
                 prop_assert!(!once.contains("//"));
+                prop_assert!(keep || !once.contains("%2F") && !once.contains("%5C"));
+            }
+        }
+
+        #[test]
+        fn the_form_means_what_was_asked_for(path in PATHS, keep in any::<bool>()) {
+            let paths = Paths { keep_encoded_slashes: keep };
+            if let Ok(once) = canonical(&path, paths) {
+                prop_assert_eq!(meaning(&once), meaning(&path));
+                // However often a server behind decodes slashes, it stays below the root.
+                let loose = once.replace("%2F", "/").replace("%5C", "/");
+                prop_assert_eq!(meaning(&loose).map(|_| ()), Some(()), "{}", loose);
             }
         }
     }

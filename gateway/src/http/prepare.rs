@@ -4,17 +4,23 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version};
 
 use super::body::Incoming;
 use super::client::Client;
+use super::cors::{self, Granted};
 use super::filter::{Admitted, Exchange};
+use super::forwarded::{self, Told};
 use super::reject::Reject;
+use super::router::Ask;
 use super::service::Conn;
 use super::site::{Route, Site};
-use super::{headers, host, path};
+use super::template::Source;
+use super::{coding, headers, host, path};
+use crate::config::model::Coding;
 use crate::http1::Upgrade;
 
 /// What is known of a request while it is served.
@@ -24,6 +30,22 @@ pub(super) struct Facts {
     pub(super) route: Option<Arc<Route>>,
     /// The canonical path, once there is one and if it is not the one sent.
     pub(super) path: Option<String>,
+    /// What the socket's owner says of the request, if it is a trusted proxy.
+    pub(super) told: Option<Told>,
+    /// What the route's `cors` grants the request's origin.
+    pub(super) granted: Option<Granted>,
+    /// How the body is to be made plain, and the cap in bytes on what it becomes.
+    pub(super) decode: Option<(Coding, u64)>,
+    /// For a path that is served with other methods: which.
+    pub(super) allow: Option<HeaderValue>,
+}
+
+/// Where an answer to a request comes from.
+pub(super) enum Next {
+    /// The route's upstream, or the route itself.
+    Admitted(Admitted),
+    /// The route's `cors`, before anybody is asked for credentials.
+    Preflight,
 }
 
 /// Who asks, and under which id.
@@ -32,9 +54,11 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
         socket: conn.client,
         forwarded: None,
     };
-    let mut id = None;
+    let (mut id, mut told) = (None, None);
     if !site.trusted_proxies.is_empty() && site.trusts(conn.client.ip()) {
-        client.forwarded = headers::forwarded_for(&head.headers, |ip| site.trusts(ip));
+        let said = forwarded::told(&head.headers, site.forwarding_header, |ip| site.trusts(ip));
+        client.forwarded = said.client();
+        told = Some(said);
         id = head
             .headers
             .get(&headers::REQUEST_ID)
@@ -46,6 +70,10 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
         id: id.unwrap_or_else(|| conn.worker.request_id()),
         route: None,
         path: None,
+        told,
+        granted: None,
+        decode: None,
+        allow: None,
     }
 }
 
@@ -56,7 +84,7 @@ pub(super) fn prepare(
     facts: &mut Facts,
     head: &mut Parts,
     body: &Incoming,
-) -> Result<(Admitted, Arc<Route>), Reject> {
+) -> Result<(Next, Arc<Route>), Reject> {
     if facts
         .client
         .forwarded
@@ -88,24 +116,34 @@ pub(super) fn prepare(
     {
         return Err(Reject::BadPath);
     }
-    let route = {
-        let path = path::canonical(head.uri.path()).map_err(|_| Reject::BadPath)?;
-        let route = site.router.find(&host, &path).map(Arc::clone);
+    let (route, preflight) = {
+        let path = path::canonical(head.uri.path(), site.paths).map_err(|_| Reject::BadPath)?;
+        let found = find(site, &host, &path, head);
+        let allow = found.is_none().then(|| allowed(site, &host, &path, head));
         if let std::borrow::Cow::Owned(path) = path {
             facts.path = Some(path);
         }
-        route.ok_or(Reject::NoRoute)?
+        facts.allow = allow.flatten();
+        match (found, &facts.allow) {
+            (Some(found), _) => found,
+            (None, Some(_)) => return Err(Reject::MethodNotAllowed),
+            (None, None) => return Err(Reject::NoRoute),
+        }
     };
     facts.route = Some(Arc::clone(&route));
+    facts.granted = route.cors.as_ref().map(|cors| cors.judge(&head.headers));
+    if preflight {
+        return Ok((Next::Preflight, route));
+    }
     head.uri = origin_form(std::mem::take(&mut head.uri), facts.path.as_deref())?;
-    let trusted = !site.trusted_proxies.is_empty() && site.trusts(conn.client.ip());
     let outward = headers::Outward {
         host: &authority,
         request_id: &facts.id,
         socket: &conn.socket,
-        effective: facts.client.effective(),
+        socket_ip: conn.client.ip(),
         tls: conn.tls,
-        trusted,
+        forwarding: site.forwarding_header,
+        told: facts.told.as_ref(),
     };
     let websocket = body.is_end_stream() && headers::wants_websocket(head);
     headers::prepare_request(&mut head.headers, head.version, &outward);
@@ -115,13 +153,77 @@ pub(super) fn prepare(
     {
         return Err(Reject::BodyTooLarge);
     }
+    if let Some(most) = route.decompress
+        && !body.is_end_stream()
+    {
+        let coding = coding::of_request(&head.headers).map_err(|_| Reject::UnsupportedCoding)?;
+        if let Some(coding) = coding {
+            facts.decode = Some((coding, most));
+            head.headers.remove(CONTENT_ENCODING);
+            head.headers.remove(CONTENT_LENGTH);
+        }
+    }
+    if let Some(rewrite) = &route.rewrite {
+        let path = rewrite.fill(&Source::of(head));
+        // Whatever the pieces were, what goes on is one canonical path.
+        match path::canonical(&path, site.paths) {
+            Ok(std::borrow::Cow::Borrowed(path)) => head.uri = with_path(&head.uri, path)?,
+            Ok(std::borrow::Cow::Owned(form)) if form == path => head.uri = with_path(&head.uri, &path)?,
+            _ => return Err(Reject::BadPath),
+        }
+    }
     head.version = Version::HTTP_11;
     head.extensions.clear();
     if websocket {
         headers::switch(&mut head.headers, HeaderValue::from_static("websocket"));
         head.extensions.insert(Upgrade);
     }
-    Ok((admitted, route))
+    Ok((Next::Admitted(admitted), route))
+}
+
+/// The route that takes a request, and whether the request is a preflight that its `cors` answers.
+fn find(site: &Site, host: &str, path: &str, head: &Parts) -> Option<(Arc<Route>, bool)> {
+    let ask = Ask {
+        method: &head.method,
+        headers: &head.headers,
+        query: head.uri.query(),
+        preflight: false,
+    };
+    if site.cors
+        && let Some(method) = cors::asked(&head.method, &head.headers)
+    {
+        let asked = Ask {
+            method: &method,
+            preflight: true,
+            ..ask
+        };
+        let found = site.router.find(host, path, &asked);
+        if let Some(route) = found.filter(|route| route.cors.is_some()) {
+            return Some((Arc::clone(route), true));
+        }
+    }
+    let found = site.router.find(host, path, &ask)?;
+    Some((Arc::clone(found), false))
+}
+
+/// `Allow` for a path that is served, but not with this method.
+fn allowed(site: &Site, host: &str, path: &str, head: &Parts) -> Option<HeaderValue> {
+    let ask = Ask {
+        method: &head.method,
+        headers: &head.headers,
+        query: head.uri.query(),
+        preflight: false,
+    };
+    let methods: Vec<_> = site
+        .router
+        .methods(host, path, &ask)
+        .into_iter()
+        .map(Method::as_str)
+        .collect();
+    if methods.is_empty() {
+        return None;
+    }
+    HeaderValue::try_from(methods.join(", ")).ok()
 }
 
 /// The target as the upstream is asked: path and query, with the canonical path.
@@ -132,14 +234,17 @@ fn origin_form(uri: Uri, canonical: Option<&str>) -> Result<Uri, Reject> {
             .into_parts()
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
-        Some(path) => {
-            let target = match uri.query() {
-                Some(query) => format!("{path}?{query}"),
-                None => path.to_owned(),
-            };
-            PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Reject::BadPath)?
-        }
+        Some(path) => return with_path(&uri, path),
     };
+    Ok(Uri::from(target))
+}
+
+fn with_path(uri: &Uri, path: &str) -> Result<Uri, Reject> {
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Reject::BadPath)?;
     Ok(Uri::from(target))
 }
 

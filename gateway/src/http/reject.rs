@@ -4,7 +4,7 @@
 //! of strikes or metrics, which read the code.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Response, StatusCode};
 
 /// Whose doing a reject is.
@@ -35,12 +35,18 @@ pub enum Reject {
     BodyTooLarge,
     /// The body stopped arriving.
     BodyTimeout,
+    /// The body is not what its `Content-Encoding` says.
+    BadBody,
+    /// The body has a content coding that the route would have to decode and can not.
+    UnsupportedCoding,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
     /// A method or protocol feature that the gateway does not serve, such as CONNECT.
     NotSupported,
     /// No route takes this request.
     NoRoute,
+    /// The path is served, with other methods.
+    MethodNotAllowed,
     /// No credentials.
     CredentialsMissing,
     /// Credentials that are wrong.
@@ -59,6 +65,8 @@ pub enum Reject {
     UpstreamUnreachable,
     /// The endpoint did not answer in time.
     UpstreamTimeout,
+    /// The exchange as a whole took longer than the route gives it.
+    DeadlineExceeded,
     /// The endpoint's answer is not HTTP, or broke off before its header ended.
     UpstreamMalformed,
     /// The upstream's caps are reached.
@@ -80,9 +88,12 @@ impl Reject {
         Self::UriTooLong,
         Self::BodyTooLarge,
         Self::BodyTimeout,
+        Self::BadBody,
+        Self::UnsupportedCoding,
         Self::TlsHandshake,
         Self::NotSupported,
         Self::NoRoute,
+        Self::MethodNotAllowed,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::AuthUnavailable,
@@ -92,6 +103,7 @@ impl Reject {
         Self::Draining,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
+        Self::DeadlineExceeded,
         Self::UpstreamMalformed,
         Self::UpstreamOverloaded,
         Self::UpstreamUnhealthy,
@@ -110,9 +122,12 @@ impl Reject {
             Self::UriTooLong => "uri_too_long",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
+            Self::BadBody => "bad_body",
+            Self::UnsupportedCoding => "unsupported_coding",
             Self::TlsHandshake => "tls_handshake",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
             Self::CredentialsMissing => "credentials_missing",
             Self::CredentialsInvalid => "credentials_invalid",
             Self::AuthUnavailable => "auth_unavailable",
@@ -122,6 +137,7 @@ impl Reject {
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamMalformed => "upstream_malformed",
             Self::UpstreamOverloaded => "upstream_overloaded",
             Self::UpstreamUnhealthy => "upstream_unhealthy",
@@ -158,13 +174,17 @@ impl Reject {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::BadPath | Self::BadHost | Self::TlsHandshake => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::BadPath | Self::BadHost | Self::BadBody | Self::TlsHandshake => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotSupported => StatusCode::NOT_IMPLEMENTED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CredentialsMissing | Self::CredentialsInvalid => StatusCode::UNAUTHORIZED,
             Self::Blocked => StatusCode::FORBIDDEN,
             Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
@@ -175,7 +195,7 @@ impl Reject {
             Self::UpstreamUnreachable | Self::UpstreamMalformed | Self::UpstreamUnresolved => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
 
@@ -184,8 +204,13 @@ impl Reject {
     pub const fn blame(self) -> Blame {
         match self {
             Self::Internal | Self::Draining | Self::AuthUnavailable => Blame::Gateway,
-            Self::UpstreamUnreachable | Self::UpstreamTimeout | Self::UpstreamMalformed => Blame::Upstream,
-            Self::UpstreamOverloaded | Self::UpstreamUnhealthy | Self::UpstreamUnresolved => Blame::Upstream,
+            Self::UpstreamUnreachable
+            | Self::UpstreamTimeout
+            | Self::DeadlineExceeded
+            | Self::UpstreamMalformed
+            | Self::UpstreamOverloaded
+            | Self::UpstreamUnhealthy
+            | Self::UpstreamUnresolved => Blame::Upstream,
             _ => Blame::Client,
         }
     }
@@ -218,9 +243,12 @@ impl Reject {
             Self::UriTooLong => "The request's target is too long.",
             Self::BodyTooLarge => "The request's body is too large.",
             Self::BodyTimeout => "The request's body stopped arriving.",
+            Self::BadBody => "The request's body is not what its Content-Encoding says.",
+            Self::UnsupportedCoding => "The request's Content-Encoding is not supported.",
             Self::TlsHandshake => "The TLS handshake failed.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
+            Self::MethodNotAllowed => "This method is not served here.",
             Self::CredentialsMissing => "Credentials are required.",
             Self::CredentialsInvalid => "The credentials are not valid.",
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
@@ -230,6 +258,7 @@ impl Reject {
             Self::Draining => "The gateway is stopping.",
             Self::UpstreamUnreachable => "The service can not be reached.",
             Self::UpstreamTimeout => "The service did not answer in time.",
+            Self::DeadlineExceeded => "The request took too long.",
             Self::UpstreamMalformed => "The service gave no valid answer.",
             Self::UpstreamOverloaded => "The service has too much to do.",
             Self::UpstreamUnhealthy => "The service is not well.",
@@ -263,6 +292,9 @@ impl Reject {
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
+        }
+        if self == Self::UnsupportedCoding {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("zstd, br, gzip"));
         }
         if let Some(id) = request_id {
             headers.insert(super::headers::REQUEST_ID, id.clone());

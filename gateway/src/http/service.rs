@@ -4,21 +4,29 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::SET_COOKIE;
-use http::{HeaderValue, Request, Response, Version};
-use tokio::time::Instant;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, SET_COOKIE};
+use http::request::Parts;
+use http::response;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use tokio::time::{Instant, timeout_at};
 
 use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::ClientAddr;
+use super::coding::decode::Decoder;
+use super::coding::encode::Encoder;
+use super::coding::{self, Accepted};
+use super::filter::Admitted;
 use super::forward::{Way, forward, reject_of};
 use super::headers;
-use super::prepare::{identify, prepare};
+use super::prepare::{Facts, Next, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
+use super::site::{Action, Route};
 use super::worker::Worker;
 use crate::telemetry::access_log;
-use crate::upstream::Sent;
+use crate::upstream::{Sent, Upstream};
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -80,33 +88,55 @@ pub(super) async fn serve(
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
     let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
-    let (admitted, route) = match prepared {
-        Ok(admitted) => admitted,
-        Err((reject, last)) => {
-            let close = last || unread || reject == Reject::Malformed;
+    let (admitted, upstream, route) = match turn(prepared, &facts, &head) {
+        Turn::Forward(admitted, upstream, route) => (admitted, upstream, route),
+        own @ (Turn::Answer(_) | Turn::Refusal(..)) => {
             if let Some(unread) = &unread_body {
                 body::discard(body, unread);
             }
-            return refuse(finish, reject, close);
+            return match own {
+                Turn::Answer(response) => tell(finish, &facts, &head, response, unread),
+                Turn::Refusal(reject, last) => {
+                    let close = last || unread || reject == Reject::Malformed;
+                    refuse(finish, &facts, reject, close)
+                }
+                Turn::Forward(..) => refuse(finish, &facts, Reject::Internal, true),
+            };
         }
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
     finish.progress.clone_from(&progress);
+    let body = match (facts.decode, &progress) {
+        (Some((coding, most)), Some(progress)) => match Decoder::new(coding, most) {
+            Ok(decoder) => body.decoded(decoder, progress),
+            Err(_) => return refuse(finish, &facts, Reject::Internal, unread),
+        },
+        _ => body,
+    };
+    let accepted = route.compress.as_ref().map(|_| Accepted::of(&head.headers));
+    let by = route.total.map(|total| started + total);
     let way = Way {
         worker: &conn.worker,
         route: &route,
+        upstream: &upstream,
         limits: &limits,
         client: facts.client,
         tls: conn.tls,
     };
-    match forward(
+    let sent = forward(
         admitted,
         &way,
         Request::from_parts(head, body),
         progress.as_deref(),
-    )
-    .await
-    {
+    );
+    let sent = match by {
+        None => sent.await,
+        Some(by) => match timeout_at(by, sent).await {
+            Ok(sent) => sent,
+            Err(_) => return refuse(finish, &facts, Reject::DeadlineExceeded, unread),
+        },
+    };
+    match sent {
         Ok((sent, cookie)) => {
             let Sent {
                 mut head,
@@ -121,12 +151,16 @@ pub(super) async fn serve(
             if let Some(cookie) = cookie {
                 head.headers.append(SET_COOKIE, cookie);
             }
+            share_across_origins(&route, &facts, &mut head.headers);
             if let Some(protocol) = upgrade {
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
             }
+            let Ok(encoder) = encoder(&route, accepted, &mut head) else {
+                return refuse(finish, &facts, Reject::Internal, unread);
+            };
             let share = conn.budget.as_ref().map(Budget::share);
-            let body = ResponseBody::upstream(lease, limits.body_progress, share, finish);
+            let body = ResponseBody::upstream(lease, limits.body_progress, by, encoder, share, finish);
             Response::from_parts(head, body)
         }
         Err(failed) => {
@@ -142,15 +176,104 @@ pub(super) async fn serve(
                 Some(Fault::Reject(reject)) => reject,
                 _ => reject_of(&failed, &route),
             };
-            refuse(finish, reject, unread)
+            refuse(finish, &facts, reject, unread)
         }
     }
 }
 
-/// The gateway's own answer.
-fn refuse(mut finish: Finish, reject: Reject, close: bool) -> Response<ResponseBody> {
+/// What becomes of a request.
+enum Turn {
+    Forward(Admitted, Arc<Upstream>, Arc<Route>),
+    /// The route's own.
+    Answer(Response<Bytes>),
+    /// With whether the connection is at its end.
+    Refusal(Reject, bool),
+}
+
+fn turn(prepared: Result<(Next, Arc<Route>), (Reject, bool)>, facts: &Facts, head: &Parts) -> Turn {
+    let (next, route) = match prepared {
+        Ok(prepared) => prepared,
+        Err((reject, last)) => return Turn::Refusal(reject, last),
+    };
+    let answer = match (next, &route.action, &route.cors, &facts.granted) {
+        (Next::Admitted(admitted), Action::Forward(upstream), _, _) => {
+            let upstream = Arc::clone(upstream);
+            return Turn::Forward(admitted, upstream, route);
+        }
+        (Next::Admitted(_), Action::Answer(answer), _, _) => answer.to(head).map(|mut response| {
+            route.chain.respond(response.headers_mut());
+            share_across_origins(&route, facts, response.headers_mut());
+            response
+        }),
+        (Next::Preflight, _, Some(cors), Some(granted)) => {
+            let mut response = Response::new(Bytes::new());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            cors.preflight(granted, response.headers_mut());
+            Some(response)
+        }
+        (Next::Preflight, ..) => None,
+    };
+    answer.map_or(Turn::Refusal(Reject::Internal, false), Turn::Answer)
+}
+
+/// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.
+fn encoder(
+    route: &Route,
+    accepted: Option<Accepted>,
+    head: &mut response::Parts,
+) -> std::io::Result<Option<Encoder>> {
+    let (Some(policy), Some(accepted)) = (&route.compress, accepted) else {
+        return Ok(None);
+    };
+    let coding = coding::choose(policy, &accepted, head.status, &mut head.headers);
+    coding.map(Encoder::new).transpose()
+}
+
+fn share_across_origins(route: &Route, facts: &Facts, headers: &mut HeaderMap) {
+    if let (Some(cors), Some(granted)) = (&route.cors, &facts.granted) {
+        cors.answer(granted, headers);
+    }
+}
+
+/// An answer that a route gives itself.
+fn tell(
+    mut finish: Finish,
+    facts: &Facts,
+    head: &Parts,
+    response: Response<Bytes>,
+    close: bool,
+) -> Response<ResponseBody> {
+    let (mut answer, mut body) = response.into_parts();
+    answer.headers.insert(headers::REQUEST_ID, facts.id.clone());
+    if head.method == Method::HEAD {
+        answer
+            .headers
+            .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        body = Bytes::new();
+    }
+    if close {
+        answer
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    finish.status = answer.status;
+    Response::from_parts(answer, ResponseBody::own(body, finish))
+}
+
+/// The gateway's own refusal.
+fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Response<ResponseBody> {
     finish.broke(reject);
     finish.status = reject.status();
-    let (head, body) = reject.answer(Some(&finish.id), close).into_parts();
+    let (mut head, body) = reject.answer(Some(&finish.id), close).into_parts();
+    if let Some(route) = &facts.route {
+        share_across_origins(route, facts, &mut head.headers);
+    }
+    if let Some(allow) = facts
+        .allow
+        .as_ref()
+        .filter(|_| reject == Reject::MethodNotAllowed)
+    {
+        head.headers.insert(ALLOW, allow.clone());
+    }
     Response::from_parts(head, ResponseBody::own(body, finish))
 }

@@ -8,9 +8,12 @@ use arc_swap::ArcSwap;
 use ipnet::IpNet;
 use rustls::ServerConfig;
 
+use super::answer::Answer;
+use super::cors::Cors;
 use super::filter::Chain;
 use super::router::Router;
-use crate::config::model::{HashBy, Limits};
+use super::template::Filling;
+use crate::config::model::{Compress, ForwardingHeader, HashBy, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -23,6 +26,10 @@ pub struct Site {
     pub router: Router<Arc<Route>>,
     pub limits: Limits,
     pub trusted_proxies: Vec<IpNet>,
+    pub forwarding_header: ForwardingHeader,
+    pub paths: Paths,
+    /// Whether some route has `cors`: only then is a preflight looked for.
+    pub cors: bool,
     /// By listener, in the order of the configuration.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// Whether requests are logged.
@@ -34,14 +41,29 @@ pub struct Site {
 pub struct Route {
     pub name: Arc<str>,
     pub chain: Chain,
-    pub upstream: Arc<Upstream>,
-    /// Present if requests are split between several.
+    pub cors: Option<Cors>,
+    /// The path that the upstream is asked for, if it is another.
+    pub rewrite: Option<Filling>,
+    pub action: Action,
+    /// Present if requests are split between several upstreams; that of the action is the first.
     pub split: Option<Split>,
     pub mirror: Option<Mirror>,
+    pub compress: Option<Compress>,
+    /// Cap on a request's body once it is made plain, in bytes; `None` leaves bodies as they are.
+    pub decompress: Option<u64>,
     pub metrics: RouteMetrics,
     /// Cap on the request's body in bytes.
     pub body_bytes: Option<u64>,
     pub response_header: Duration,
+    /// From the request's header to the end of the answer.
+    pub total: Option<Duration>,
+}
+
+/// What becomes of an admitted request.
+#[derive(Debug)]
+pub enum Action {
+    Forward(Arc<Upstream>),
+    Answer(Answer),
 }
 
 /// Shares of several upstreams in a route's requests.

@@ -74,6 +74,8 @@ impl Site {
                 metrics: None,
             },
             trusted_proxies: vec![],
+            forwarding_header: ForwardingHeader::default(),
+            paths: Paths::default(),
             xdp,
             strikes: Strikes {
                 block: None,
@@ -91,6 +93,26 @@ impl Site {
             workers: nonzero(1),
         };
         Self { config }
+    }
+
+    /// Settings as an operator writes them, from `routes` on; `UP` in them stands for the upstream's address. All else is
+    /// as in [`Site::new`].
+    ///
+    /// # Panics
+    /// If the text is no good configuration; with the report.
+    #[must_use]
+    pub fn written(text: &str, upstream: &super::Upstream) -> Self {
+        let mut site = Self::new();
+        let text = text.replace("UP", &format!("[{{url: \"http://{}\"}}]", upstream.address()));
+        let text = format!("listen: [{{address: 127.0.0.1:1}}]\nxdp: {{mode: none}}\n{text}");
+        let parsed = Config::parse(&text, "test.yaml", std::path::Path::new("/nonexistent"));
+        let (config, _) = parsed.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+        site.config.trusted_proxies = config.trusted_proxies;
+        site.config.forwarding_header = config.forwarding_header;
+        site.config.paths = config.paths;
+        site.config.upstreams = config.upstreams;
+        site.config.routes = config.routes;
+        site
     }
 
     /// Adds a route to endpoints with weights.
@@ -126,18 +148,26 @@ impl Site {
             },
             path: PathMatch {
                 pattern: pattern.into(),
-                segments: body.split('/').skip(1).map(segment).collect(),
-                prefix,
+                shape: Shape::Segments {
+                    segments: body.split('/').skip(1).map(segment).collect(),
+                    prefix,
+                },
             },
+            when: Conditions::default(),
+            cors: None,
             rate_limit: None,
             auth: None,
             request: HeaderEdit::default(),
             response: HeaderEdit::default(),
-            upstream: UpstreamId(self.config.upstreams.len() - 1),
+            rewrite: None,
+            action: Action::Forward(UpstreamId(self.config.upstreams.len() - 1)),
+            compress: None,
+            decompress: None,
             split: None,
             mirror: None,
             body_bytes: None,
             response_header: None,
+            total: None,
             source: "test:1".into(),
         });
         self

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gateway::config::model::{Balance, HashBy, Mirror, Split, Sticky, Upstream as Model, UpstreamId};
+use gateway::config::model::{Action, Balance, HashBy, Mirror, Split, Sticky, Upstream as Model, UpstreamId};
 use gateway_tests::l7::gateway::eventually;
 use gateway_tests::l7::{Client, Gateway, Response, Site, Upstream};
 
@@ -144,7 +144,7 @@ fn split(upstreams: &[&Upstream], weights: &[u32], by: Option<HashBy>) -> Site {
         by,
     };
     site.route("*", "/**", &[(dead(), 1)]).with(|route| {
-        route.upstream = UpstreamId(0);
+        route.action = Action::Forward(UpstreamId(0));
         route.split = Some(split);
     })
 }

@@ -45,6 +45,11 @@ pub(super) fn edits(
     read.flatten().unwrap_or_default()
 }
 
+/// `headers` of an answer that the gateway makes itself.
+pub(super) fn of_answer(walk: &mut Walk, table: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    lines(walk, table, "headers", Message::Response, Edit::Set)
+}
+
 fn lines(
     walk: &mut Walk,
     table: &mut Table<'_>,
@@ -104,7 +109,8 @@ pub(super) fn credential(text: &str) -> Result<HeaderName, Wrong> {
     name(text).and_then(|name| editable(name, Message::Request, Edit::Remove))
 }
 
-fn name(text: &str) -> Result<HeaderName, Wrong> {
+/// Any header's name.
+pub(super) fn name(text: &str) -> Result<HeaderName, Wrong> {
     HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
         let wrong = Wrong::new(format!("{} is not a header name", quote(text)));
         wrong.hint("letters, digits and hyphens (RFC 9110, 5.1)")

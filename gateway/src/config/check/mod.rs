@@ -3,12 +3,17 @@
 //! Owns the keys and their ranges, a file for each part of the configuration. Goes on after a fault with the default in
 //! its place, so that one report holds them all; the model is only handed out if there was none.
 
+mod actions;
 mod auth;
+mod coding;
+mod conflicts;
+mod cors;
 pub(super) mod files;
 mod headers;
 mod limits;
 mod listen;
 mod lists;
+mod matches;
 mod packets;
 mod patterns;
 mod routes;
@@ -23,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 use super::decode::{Field, Table, Walk};
 use super::defaults;
 use super::fault::{Wrong, nearest, quote};
-use super::model::{Config, Log, LogFormat};
+use super::model::{Config, ForwardingHeader, Log, LogFormat, Paths};
 use super::raw::Value;
 use super::scalar::{choice, number, truth};
 
@@ -40,6 +45,13 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
         let listen = listen::listeners(walk, top);
         let admin = listen::admin(walk, top, &listen);
         let trusted_proxies = lists::networks(walk, top, "trusted_proxies");
+        let forwarding_header = top.value_or(
+            walk,
+            "forwarding_header",
+            ForwardingHeader::default(),
+            choice(&FORWARDING_HEADERS),
+        );
+        let paths = paths(walk, top);
         let xdp = xdp::xdp(walk, top);
         packets::cookies_fit(walk, &top.field, &xdp, &listen);
         let strikes = strikes::strikes(walk, top);
@@ -58,6 +70,8 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
             listen,
             admin,
             trusted_proxies,
+            forwarding_header,
+            paths,
             xdp,
             strikes,
             limits,
@@ -71,6 +85,25 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
                 .unwrap_or_else(defaults::workers),
         }
     })
+}
+
+const FORWARDING_HEADERS: [(&str, ForwardingHeader); 2] = [
+    ("x-forwarded-for", ForwardingHeader::XForwardedFor),
+    ("forwarded", ForwardingHeader::Forwarded),
+];
+
+fn paths(walk: &mut Walk, top: &mut Table<'_>) -> Paths {
+    let read = top.get(walk, "paths").and_then(|field| {
+        walk.table(&field, |walk, table| Paths {
+            keep_encoded_slashes: table.value_or(
+                walk,
+                "encoded_slashes",
+                false,
+                choice(&[("refuse", false), ("keep", true)]),
+            ),
+        })
+    });
+    read.unwrap_or_default()
 }
 
 fn log(walk: &mut Walk, top: &mut Table<'_>) -> Log {

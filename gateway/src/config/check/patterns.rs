@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{HostMatch, PathMatch, Segment};
+use crate::config::model::{HostMatch, PathMatch, Pattern, Segment, Shape};
 
 /// Longest path pattern, in bytes.
 const MOST_PATH: usize = 1024;
@@ -72,7 +72,7 @@ pub(super) fn dns_name(text: &str) -> Result<String, Wrong> {
     Ok(text.to_ascii_lowercase())
 }
 
-/// `/health`, `/users/{id}`, `/v1/orders/**`.
+/// `/health`, `/users/{id}`, `/v1/orders/**`, `/files/**/raw`.
 pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
     let refuse = || Wrong::new(format!("{} is not a path pattern", quote(text)));
     let Some(rest) = text.strip_prefix('/') else {
@@ -87,7 +87,7 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
         Some(rest) => match rest.strip_suffix('/') {
             Some(rest) if !rest.is_empty() => (rest, true),
             Some(_) => return Err(refuse().hint("no segment may be empty")),
-            None => return Err(refuse().hint("** stands only as a whole segment at the end, as in /v1/**")),
+            None => return Err(refuse().hint("** is a whole segment, as in /v1/** or /files/**/raw")),
         },
     };
     let mut names = BTreeSet::new();
@@ -99,6 +99,14 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
         {
             return Err(refuse().hint(format!("{{{name}}} is there twice")));
         }
+        if segment == Segment::Glob && (prefix || segments.contains(&Segment::Glob)) {
+            return Err(refuse().hint("one ** in a pattern: with two nobody can say which took what"));
+        }
+        if segments.last() == Some(&Segment::Glob) && !matches!(segment, Segment::Literal(_)) {
+            return Err(
+                refuse().hint("after ** comes literal text, as in /files/**/raw: it says where ** ends")
+            );
+        }
         segments.push(segment);
     }
     if segments.len() > MOST_SEGMENTS {
@@ -106,9 +114,29 @@ pub(super) fn path(text: &str) -> Result<PathMatch, Wrong> {
     }
     Ok(PathMatch {
         pattern: text.to_owned(),
-        segments,
-        prefix,
+        shape: Shape::Segments { segments, prefix },
     })
+}
+
+/// A regular expression for the whole canonical path.
+pub(super) fn path_regex(text: &str) -> Result<PathMatch, Wrong> {
+    if !text.starts_with('/') {
+        let wrong = Wrong::new(format!("{} can match no path", quote(text)));
+        return Err(wrong.hint("it is for the whole path, which begins with /"));
+    }
+    Ok(PathMatch {
+        pattern: text.to_owned(),
+        shape: Shape::Regex(regex(text)?),
+    })
+}
+
+/// A regular expression of the kind that is matched in linear time.
+pub(super) fn regex(text: &str) -> Result<Pattern, Wrong> {
+    let refuse = || Wrong::new(format!("{} is not a regular expression", quote(text)));
+    if text.len() > MOST_PATH {
+        return Err(refuse().hint(format!("at most {MOST_PATH} bytes")));
+    }
+    Pattern::new(text).map_err(|reason| refuse().hint(reason))
 }
 
 fn segment(text: &str) -> Result<Segment, &'static str> {
@@ -125,6 +153,9 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
         }
         return Err("a capture is named with letters, digits and underscores, as in {user_id}");
     }
+    if text == "**" {
+        return Ok(Segment::Glob);
+    }
     if text == "." || text == ".." {
         return Err(
             "no segment may be . or ..: such requests are brought into one form before routes are looked at",
@@ -133,7 +164,7 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
     for c in text.chars() {
         match c {
             '{' | '}' => return Err("a capture is a whole segment, as in /users/{id}/posts"),
-            '*' => return Err("* stands only as /** at the end; one segment of any text is a {capture}"),
+            '*' => return Err("** is a whole segment; one segment of any text is a {capture}"),
             '%' => return Err("write the character itself, not its %-escape"),
             '?' | '#' => return Err("a route matches the path alone, not the query"),
             c if c.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(c) => {}
@@ -143,17 +174,27 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
     Ok(Segment::Literal(text.to_owned()))
 }
 
-/// What a pair of patterns matches: equal for two routes exactly if they match the same requests.
-pub(super) fn reach(host: &HostMatch, path: &PathMatch) -> impl Ord + use<> {
-    let segment = |segment: &Segment| match segment {
-        Segment::Literal(text) => Some(text.clone()),
-        Segment::Capture(_) => None,
+/// A segment without the name of its capture.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    Literal(String),
+    Any,
+    Glob,
+}
+
+/// What a host and a path match: equal for two routes exactly if they have the same place in the order of patterns, and
+/// so take the same requests. A regular expression has a place of its own: see `conflicts`.
+pub(super) fn reach(host: &HostMatch, path: &PathMatch) -> impl Ord + Clone + use<> {
+    let word = |segment: &Segment| match segment {
+        Segment::Literal(text) => Word::Literal(text.clone()),
+        Segment::Capture(_) => Word::Any,
+        Segment::Glob => Word::Glob,
     };
-    (
-        host.clone(),
-        path.segments.iter().map(segment).collect::<Vec<_>>(),
-        path.prefix,
-    )
+    let (words, prefix, regex) = match &path.shape {
+        Shape::Segments { segments, prefix } => (segments.iter().map(word).collect(), *prefix, None),
+        Shape::Regex(regex) => (Vec::new(), false, Some(regex.source().to_owned())),
+    };
+    (host.clone(), words, prefix, regex)
 }
 
 #[cfg(test)]
@@ -194,7 +235,10 @@ mod tests {
 
     #[test]
     fn paths_are_split_at_their_slashes() {
-        let read = |text| path(text).map(|path| (path.segments, path.prefix)).expect(text);
+        let read = |text| match path(text).expect(text).shape {
+            Shape::Segments { segments, prefix } => (segments, prefix),
+            Shape::Regex(_) => panic!("{text}"),
+        };
         let literal = |text: &str| Segment::Literal(text.to_owned());
         assert_eq!(read("/"), (vec![], false));
         assert_eq!(read("/**"), (vec![], true));
@@ -206,9 +250,31 @@ mod tests {
             read("/users/{id}"),
             (vec![literal("users"), Segment::Capture("id".into())], false)
         );
+        assert_eq!(
+            read("/a/**/z"),
+            (vec![literal("a"), Segment::Glob, literal("z")], false)
+        );
+        assert_eq!(read("/**/a"), (vec![Segment::Glob, literal("a")], false));
         for text in [
-            "", "a", "//", "//**", "/a/", "/a//**", "/**/a", "/***", "/a**", "/./a", "/{}", "/{a", "/{1}",
+            "",
+            "a",
+            "//",
+            "//**",
+            "/a/",
+            "/a//**",
+            "/***",
+            "/a**",
+            "/./a",
+            "/{}",
+            "/{a",
+            "/{1}",
             "/a b",
+            "/**/**",
+            "/a/**/b/**",
+            "/**/a/**/b",
+            "/a/**/{x}",
+            "/**a/b",
+            "/a/*/b",
         ] {
             assert!(path(text).is_err(), "{text}");
         }
@@ -218,13 +284,20 @@ mod tests {
 
     /// Whether `pattern` takes the path made of `segments`: its meaning, written down in the plainest way.
     fn takes(pattern: &PathMatch, segments: &[&str]) -> bool {
+        let Shape::Segments {
+            segments: own,
+            prefix,
+        } = &pattern.shape
+        else {
+            return false;
+        };
         let fits = |(pattern, segment): (&Segment, &&str)| match pattern {
             Segment::Literal(text) => text == segment,
             Segment::Capture(_) => true,
+            Segment::Glob => false,
         };
-        let long_enough = segments.len() == pattern.segments.len()
-            || (pattern.prefix && segments.len() > pattern.segments.len());
-        long_enough && pattern.segments.iter().zip(segments).all(fits)
+        let long_enough = segments.len() == own.len() || (*prefix && segments.len() > own.len());
+        long_enough && own.iter().zip(segments).all(fits)
     }
 
     /// Every path of up to four segments over letters of which one is in no pattern.
@@ -238,6 +311,33 @@ mod tests {
             all.extend(longest.iter().cloned());
         }
         all
+    }
+
+    #[test]
+    fn t57_expressions_are_linear_bounded_and_anchored() {
+        let read = |text| path_regex(text).map(|path| path.shape);
+        let Ok(Shape::Regex(pattern)) = read("/v[0-9]+/(?P<rest>.*)") else {
+            panic!("it is an expression")
+        };
+        assert!(pattern.is_match(b"/v1/x") && !pattern.is_match(b"/x/v1/x") && !pattern.is_match(b"/v1"));
+        assert_eq!(pattern.capture(b"/v12/a/b", "rest"), Some(&b"a/b"[..]));
+        for bad in [
+            "v1",
+            "/(",
+            "/a)|(/b",
+            "/(a{1000}){1000}",
+            r"/(a)\1",
+            "/(?=a)",
+            "/(?x)a #",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        // Takes exponential time where an expression is matched by trying.
+        let slow = regex("(a*)*(a*)*(a*)*b").expect("an expression");
+        let text = vec![b'a'; 8 << 10];
+        let start = std::time::Instant::now();
+        assert!(!slow.is_match(&text));
+        assert!(start.elapsed() < std::time::Duration::from_secs(2));
     }
 
     proptest! {

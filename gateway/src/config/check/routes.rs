@@ -5,135 +5,126 @@ use std::time::Duration;
 
 use super::headers::{self, Message};
 use super::upstreams::Upstreams;
-use super::{auth, label, limits, patterns};
+use super::{actions, auth, coding, conflicts, cors, label, limits, matches};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{HostMatch, PathMatch, Route, Split, UpstreamId};
-
-const MATCH_HINT: &str = "such as match: {path: /api/**}; /** is every path";
+use crate::config::model::{Action, Conditions, HostMatch, PathMatch, Route, UpstreamId, ValueMatch};
 
 pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Route> {
-    let mut routes = Vec::new();
-    let mut reaches = BTreeMap::new();
-    let mut names: BTreeMap<String, String> = BTreeMap::new();
+    let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
     for item in top.list(walk, "routes") {
-        let Some(route) = walk
-            .table(&item, |walk, table| route(walk, table, upstreams))
-            .flatten()
-        else {
+        let read = walk.table(&item, |walk, table| route(walk, table, upstreams));
+        routes.extend(read.flatten().map(|route| (route, item)));
+    }
+    conflicts::tell(walk, &routes);
+    let mut names: BTreeMap<&str, &Field<'_>> = BTreeMap::new();
+    for (route, field) in &routes {
+        let Some(other) = names.insert(&route.name, field) else {
             continue;
         };
-        let reach = patterns::reach(&route.host, &route.path);
-        if let Some(place) = reaches.insert(reach, item.place()) {
-            let wrong = Wrong::new(format!(
-                "this route matches the same requests as the one at {place}"
-            ));
-            walk.fault(
-                &item,
-                wrong.hint("names of captures make no difference; remove one"),
-            );
-        } else if let Some(place) = names.insert(route.name.clone(), item.place()) {
-            let wrong = Wrong::new(format!(
-                "a route named {} stands at {place} already",
-                quote(&route.name)
-            ));
-            walk.fault(&item, wrong.hint("give one of them another name"));
-        }
-        routes.push(route);
+        let (name, place) = (quote(&route.name), other.place());
+        let wrong = Wrong::new(format!("a route named {name} stands at {place} already"));
+        walk.fault(field, wrong.hint("give one of them another name"));
     }
-    routes
+    routes.into_iter().map(|(route, _)| route).collect()
 }
 
 /// `None` if it can not even be told what is matched.
 fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Option<Route> {
     let name = table.value(walk, "name", label(128));
     let matched = table
-        .require(walk, "match", MATCH_HINT)
-        .and_then(|field| matched(walk, &field));
+        .require(walk, "match", matches::HINT)
+        .and_then(|field| matches::matched(walk, &field));
+    let cors = cors::cors(walk, table);
     let auth = auth::auth(walk, table);
     let rate_limit = auth::rate_limit(walk, table);
     let request = headers::edits(walk, table, "request", Message::Request);
     let response = headers::edits(walk, table, "response", Message::Response);
-    let (body_bytes, response_header) = own_limits(walk, table);
+    let own = own_limits(walk, table);
+    let compress = coding::compress(walk, table);
+    let decompress = coding::decompress(walk, table);
     let source = table.field.place();
     let name = match (&name, &matched) {
         (Some(name), _) => name.clone(),
-        (None, Some((host, path))) => described(host, path),
+        (None, Some((host, path, when))) => described(host, path, when),
         (None, None) => source.clone(),
     };
     let split = upstreams.split(walk, table);
     let mirror = upstreams.mirror(walk, table);
-    let upstream = target(walk, table, upstreams, &name, split.as_ref());
-    let (host, path) = matched?;
-    // Nothing is built from a route with a fault; it still takes part in the search for duplicates.
-    let upstream = upstream.unwrap_or(UpstreamId(usize::MAX));
+    let path = matched.as_ref().map(|(_, path, _)| path);
+    let rewrite = actions::rewrite(walk, table, path);
+    let action = actions::action(walk, table, upstreams, &name, path, split.as_ref());
+    let (host, path, when) = matched?;
     Some(Route {
         name,
         host,
         path,
+        when,
+        cors,
         auth,
         request,
         response,
-        upstream,
+        rewrite,
         split,
         mirror,
+        // Nothing is built from a route with a fault; it still takes part in the search for conflicts.
+        action: action.unwrap_or(Action::Forward(UpstreamId(usize::MAX))),
+        compress,
+        decompress,
         rate_limit,
-        body_bytes,
-        response_header,
+        body_bytes: own.body_bytes,
+        response_header: own.response_header,
+        total: own.total,
         source,
     })
 }
 
-/// The one upstream, or the first of several.
-fn target(
-    walk: &mut Walk,
-    table: &mut Table<'_>,
-    upstreams: &mut Upstreams<'_>,
-    name: &str,
-    split: Option<&Split>,
-) -> Option<UpstreamId> {
-    const HINT: &str = "a name of upstreams, or [{url: \"http://127.0.0.1:9000\"}]";
-    if !table.has("upstreams") {
-        let field = table.require(walk, "upstream", HINT)?;
-        return upstreams.of_route(walk, &field, name);
-    }
-    if let Some(field) = table.get(walk, "upstream") {
-        let wrong = Wrong::new("a route has either upstream or upstreams");
-        walk.fault(&field, wrong.hint("put it into the list of upstreams"));
-    }
-    Some(split?.parts.first()?.0)
+#[derive(Default)]
+struct OwnLimits {
+    body_bytes: Option<u64>,
+    response_header: Option<Duration>,
+    total: Option<Duration>,
 }
 
-fn matched(walk: &mut Walk, field: &Field<'_>) -> Option<(HostMatch, PathMatch)> {
-    walk.table(field, |walk, table| {
-        let host = table.get(walk, "host");
-        let path = table.require(walk, "path", MATCH_HINT);
-        let host = match host {
-            None => Some(HostMatch::Any),
-            Some(field) => walk.value(&field, patterns::host),
-        };
-        let path = path.and_then(|field| walk.value(&field, patterns::path));
-        host.zip(path)
-    })?
-}
-
-fn own_limits(walk: &mut Walk, table: &mut Table<'_>) -> (Option<u64>, Option<Duration>) {
+fn own_limits(walk: &mut Walk, table: &mut Table<'_>) -> OwnLimits {
     let read = table.get(walk, "limits").and_then(|field| {
-        walk.table(&field, |walk, table| {
-            let body = table
+        walk.table(&field, |walk, table| OwnLimits {
+            body_bytes: table
                 .value(walk, "body_bytes", limits::body)
-                .map(|cap| cap.unwrap_or(u64::MAX));
-            (body, table.value(walk, "response_header", limits::time))
+                .map(|cap| cap.unwrap_or(u64::MAX)),
+            response_header: table.value(walk, "response_header", limits::time),
+            total: table.value(walk, "total", limits::time),
         })
     });
     read.unwrap_or_default()
 }
 
-/// The name of a route that was given none: what it matches, as written.
-fn described(host: &HostMatch, path: &PathMatch) -> String {
-    match host {
+/// The name of a route that was given none: what it matches, as written, such as `/users[POST]`.
+fn described(host: &HostMatch, path: &PathMatch, when: &Conditions) -> String {
+    let mut name = match host {
         HostMatch::Exact(host) => format!("{host}{}", path.pattern),
         HostMatch::Suffix(host) => format!("*.{host}{}", path.pattern),
         HostMatch::Any => path.pattern.clone(),
+    };
+    if !when.is_empty() {
+        let condition = |name: &str, value: &ValueMatch| match value {
+            ValueMatch::Exact(text) => format!("{name}={text}"),
+            ValueMatch::Prefix(text) => format!("{name}={text}*"),
+            ValueMatch::Regex(regex) => format!("{name}~{}", regex.source()),
+            ValueMatch::Present => name.to_owned(),
+            ValueMatch::Absent => format!("!{name}"),
+        };
+        let methods = when.methods.iter().map(ToString::to_string);
+        let headers = when
+            .headers
+            .iter()
+            .map(|(name, value)| condition(name.as_str(), value));
+        let query = when
+            .query
+            .iter()
+            .map(|(name, value)| condition(&format!("?{name}"), value));
+        let all: Vec<_> = methods.chain(headers).chain(query).collect();
+        name += &format!("[{}]", all.join(","));
     }
+    name
 }

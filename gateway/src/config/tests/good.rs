@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{SMALL, etc, load, load_in};
 use crate::config::decode::Walk;
 use crate::config::model::{
-    Auth, Balance, HostMatch, LogFormat, PacketLimit, RateKey, Segment, UpstreamId, XdpMode,
+    Action, Auth, Balance, HostMatch, LogFormat, PacketLimit, RateKey, Segment, Shape, UpstreamId, XdpMode,
 };
 use crate::config::{defaults, walk_text};
 
@@ -103,10 +103,12 @@ fn the_form_of_the_design_loads_as_written() {
     assert_eq!(orders.name, "api.example.com/v1/orders/**");
     assert_eq!(orders.host, HostMatch::Exact("api.example.com".into()));
     assert_eq!(
-        orders.path.segments,
-        [Segment::Literal("v1".into()), Segment::Literal("orders".into())]
+        orders.path.shape,
+        Shape::Segments {
+            segments: vec![Segment::Literal("v1".into()), Segment::Literal("orders".into())],
+            prefix: true
+        }
     );
-    assert!(orders.path.prefix);
     assert_eq!(
         orders.auth,
         Some(Auth::Unavailable { what: "jwt" }),
@@ -125,8 +127,8 @@ fn the_form_of_the_design_loads_as_written() {
     );
     assert_eq!(orders.response.remove, ["server"]);
     assert_eq!(
-        (orders.upstream, config.routes[1].upstream),
-        (UpstreamId(0), UpstreamId(1))
+        (&orders.action, &config.routes[1].action),
+        (&Action::Forward(UpstreamId(0)), &Action::Forward(UpstreamId(1)))
     );
     let Some(Auth::ApiKey(keys)) = &config.routes[1].auth else {
         panic!("a key is needed")
@@ -267,7 +269,12 @@ fn headers_and_keys_arrive_as_written() {
         (route.body_bytes, route.response_header),
         (Some(1 << 20), Some(Duration::from_secs(5)))
     );
-    let Some(Auth::ApiKey(auth)) = &config.routes[1].auth else {
+    assert_eq!(route.total, Some(Duration::from_secs(30)));
+    let status = config
+        .routes
+        .iter()
+        .find(|route| route.path.pattern == "/status/**");
+    let Some(Auth::ApiKey(auth)) = status.and_then(|route| route.auth.as_ref()) else {
         panic!("a key is needed")
     };
     assert_eq!(auth.header, defaults::API_KEY_HEADER);
