@@ -1,6 +1,9 @@
-//! One byte stream, with or without TLS. Owns nothing else; both sides of the proxy use it.
+//! One byte stream, with or without TLS, and what a proxy may say at its beginning. Owns nothing else; both sides of the
+//! proxy use it.
 //!
 //! An enum and not a generic parameter: the HTTP state machines above are large, and one copy of each is enough.
+
+pub mod proxy_protocol;
 
 use std::io;
 use std::pin::Pin;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
+use crate::http::door::Door;
 use crate::http::filter::Chain;
 use crate::http::router::Router;
 use crate::http::site::{Route, Site, SiteHandle};
@@ -68,22 +69,14 @@ impl Runtime {
             };
             router.insert(&route.host, &route.path, Arc::new(compiled));
         }
-        let tls = config
-            .listen
-            .iter()
-            .map(|listener| {
-                let compiled = listener.tls.as_ref().map(tls::compile).transpose();
-                compiled.map_err(|cause| Error::Tls {
-                    address: listener.address,
-                    cause: Box::new(cause),
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let doors = previous.map_or(&[][..], |previous| &previous.site.doors);
+        let doors =
+            Door::compile(&config.listen, doors).map_err(|(address, cause)| Error::Tls { address, cause })?;
         let site = Site {
             router,
             limits: config.limits,
             trusted_proxies: config.trusted_proxies.clone(),
-            tls,
+            doors,
             access_log: config.log.access,
         };
         Ok(Self {

@@ -17,6 +17,7 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("head", None),
     ("config", Some("config")),
     ("import", None),
+    ("proxy", None),
 ];
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
-use super::model::{Admin, BlockPolicy, Capacity, Config, Limits, Log, LogFormat, Strikes, Xdp, XdpMode};
+use super::model::{
+    Admin, BlockPolicy, Capacity, Config, Limits, Log, LogFormat, Strikes, TlsVersion, Xdp, XdpMode,
+};
 
 /// Where `gateway` looks for its configuration unless told otherwise.
 pub const CONFIG_FILE: &str = "/etc/gateway/gateway.yaml";
@@ -19,6 +21,9 @@ pub const PIN_DIR: &str = "/sys/fs/bpf/gateway";
 pub const STATE_DIR: &str = "/var/lib/gateway";
 pub const API_KEY_HEADER: &str = "x-api-key";
 pub const LOG_LEVEL: &str = "info";
+pub const TLS_VERSION: TlsVersion = TlsVersion::V1_2;
+/// Where a redirecting listener sends its clients.
+pub const HTTPS_PORT: u16 = 443;
 /// Bits: one subscriber's line, or one rented machine.
 pub const SYN_IPV6_PREFIX: u8 = 64;
 /// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
@@ -39,6 +44,8 @@ pub fn limits() -> Limits {
         response_header: Duration::from_secs(60),
         drain: Duration::from_secs(30),
         tunnel_idle: Duration::from_secs(3600),
+        // A load balancer in front is the operator's knowledge; without one a delay would only make stops slow.
+        drain_delay: Duration::ZERO,
         upstream_idle: Duration::from_secs(60),
         header_bytes: 32 << 10,
         header_count: 100,
@@ -122,6 +129,8 @@ pub fn config() -> Config {
         log: log(),
         state_dir: STATE_DIR.into(),
         workers: workers(),
+        watch_files: false,
+        sources: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
 use super::client::ForwardedAddr;
+use super::tls::Identity;
 use crate::config::model::HeaderEdit;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -20,17 +21,26 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Lines about a client's certificate begin so. Only the gateway writes them, not even a trusted proxy: whatever such a one
+/// passes on without a look would be believed.
+const CLIENT_CERT: &str = "x-client-cert-";
+const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
+const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
+
 /// What a request is sent on with.
 #[derive(Debug)]
 pub struct Outward<'a> {
     pub host: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
-    /// The socket's address, as text.
+    /// The address of who is at the other end of the connection, as text.
     pub socket: &'a HeaderValue,
     pub effective: IpAddr,
     pub tls: bool,
-    /// Whether the socket is a trusted proxy, whose forwarding headers are kept and continued.
+    /// Whether that is a trusted proxy, whose forwarding headers are kept and continued.
     pub trusted: bool,
+    /// Whom the client's certificate names.
+    pub identity: Option<&'a Identity>,
 }
 
 /// Makes a client's header fit for the upstream. `version` is the client's.
@@ -39,7 +49,7 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         .get(TE)
         .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     strip(headers, |name| {
-        !outward.trusted && is_forwarding(name) || name.as_str().contains('_')
+        !outward.trusted && is_forwarding(name) || name.as_str().contains('_') || is_identity(name)
     });
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -75,6 +85,15 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         headers.insert(REAL_IP, outward.socket.clone());
     }
     headers.insert(REQUEST_ID, outward.request_id.clone());
+    if let Some(identity) = outward.identity {
+        let lines = [(SUBJECT, &identity.subject), (SAN, &identity.san)];
+        for (name, value) in lines {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(FINGERPRINT, identity.fingerprint.clone());
+    }
     let via = if version == Version::HTTP_2 {
         "2 gateway"
     } else {
@@ -185,6 +204,11 @@ fn is_forwarding(name: &HeaderName) -> bool {
     *name == FORWARDED || *name == REAL_IP || *name == REQUEST_ID || name.as_str().starts_with("x-forwarded-")
 }
 
+/// What only the gateway may say, of a certificate that it has verified.
+fn is_identity(name: &HeaderName) -> bool {
+    name.as_str().starts_with(CLIENT_CERT)
+}
+
 /// Removes hop-by-hop lines, those that `Connection` lists, and what `also` says.
 fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
     let mut out: Vec<HeaderName> = headers
@@ -256,6 +280,7 @@ mod tests {
             effective: IpAddr::from([192, 0, 2, 7]),
             tls: false,
             trusted,
+            identity: None,
         };
         prepare_request(&mut headers, version, &outward);
         headers

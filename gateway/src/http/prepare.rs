@@ -28,13 +28,11 @@ pub(super) struct Facts {
 
 /// Who asks, and under which id.
 pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
-    let mut client = Client {
-        socket: conn.client,
-        forwarded: None,
-    };
+    let mut client = conn.caller;
     let mut id = None;
-    if !site.trusted_proxies.is_empty() && site.trusts(conn.client.ip()) {
-        client.forwarded = headers::forwarded_for(&head.headers, |ip| site.trusts(ip));
+    if !site.trusted_proxies.is_empty() && site.trusts(conn.caller.effective()) {
+        let named = headers::forwarded_for(&head.headers, |ip| site.trusts(ip));
+        client.forwarded = named.or(client.forwarded);
         id = head
             .headers
             .get(&headers::REQUEST_ID)
@@ -88,6 +86,9 @@ pub(super) fn prepare(
     {
         return Err(Reject::BadPath);
     }
+    if conn.secure.as_ref().is_some_and(|secure| !secure.covers(&host)) {
+        return Err(Reject::Misdirected);
+    }
     let route = {
         let path = path::canonical(head.uri.path()).map_err(|_| Reject::BadPath)?;
         let route = site.router.find(&host, &path).map(Arc::clone);
@@ -98,14 +99,15 @@ pub(super) fn prepare(
     };
     facts.route = Some(Arc::clone(&route));
     head.uri = origin_form(std::mem::take(&mut head.uri), facts.path.as_deref())?;
-    let trusted = !site.trusted_proxies.is_empty() && site.trusts(conn.client.ip());
+    let trusted = !site.trusted_proxies.is_empty() && site.trusts(conn.caller.effective());
     let outward = headers::Outward {
         host: &authority,
         request_id: &facts.id,
-        socket: &conn.socket,
+        socket: &conn.peer,
         effective: facts.client.effective(),
-        tls: conn.tls,
+        tls: conn.secure.is_some(),
         trusted,
+        identity: conn.secure.as_ref().and_then(|secure| secure.identity.as_ref()),
     };
     let websocket = body.is_end_stream() && headers::wants_websocket(head);
     headers::prepare_request(&mut head.headers, head.version, &outward);

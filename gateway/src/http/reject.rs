@@ -37,6 +37,10 @@ pub enum Reject {
     BodyTimeout,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
+    /// The certificate of the name that the client asked for in TLS does not cover the host it asks for in HTTP.
+    Misdirected,
+    /// A connection that must begin with a PROXY header of a trusted proxy, and does not.
+    ProxyProtocol,
     /// A method or protocol feature that the gateway does not serve, such as CONNECT.
     NotSupported,
     /// No route takes this request.
@@ -75,6 +79,8 @@ impl Reject {
         Self::BodyTooLarge,
         Self::BodyTimeout,
         Self::TlsHandshake,
+        Self::Misdirected,
+        Self::ProxyProtocol,
         Self::NotSupported,
         Self::NoRoute,
         Self::CredentialsMissing,
@@ -102,6 +108,8 @@ impl Reject {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::TlsHandshake => "tls_handshake",
+            Self::Misdirected => "misdirected",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
             Self::CredentialsMissing => "credentials_missing",
@@ -146,7 +154,10 @@ impl Reject {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::BadPath | Self::BadHost | Self::TlsHandshake => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::BadPath | Self::BadHost | Self::TlsHandshake | Self::ProxyProtocol => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -203,6 +214,8 @@ impl Reject {
             Self::BodyTooLarge => "The request's body is too large.",
             Self::BodyTimeout => "The request's body stopped arriving.",
             Self::TlsHandshake => "The TLS handshake failed.",
+            Self::Misdirected => "This host is not served on this connection; open another.",
+            Self::ProxyProtocol => "The connection does not begin as it must.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
             Self::CredentialsMissing => "Credentials are required.",

@@ -4,18 +4,20 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, Version};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
+use super::accept::Secure;
 use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
-use super::client::ClientAddr;
+use super::client::Client;
+use super::door::Door;
 use super::forward::{forward, reject_of};
-use super::headers;
 use super::prepare::{identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
 use super::worker::Worker;
+use super::{headers, redirect};
 use crate::telemetry::access_log;
 use crate::upstream::Sent;
 
@@ -23,10 +25,14 @@ use crate::upstream::Sent;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) worker: Rc<Worker>,
-    pub(super) client: ClientAddr,
-    /// The client's address as a header value, made once.
-    pub(super) socket: HeaderValue,
-    pub(super) tls: bool,
+    /// Who is at the other end: of the socket, or of the connection that a trusted proxy has said it passes on.
+    pub(super) caller: Client,
+    /// The address of `caller` as a header value, made once.
+    pub(super) peer: HeaderValue,
+    /// The listener it came by.
+    pub(super) door: Arc<Door>,
+    /// Present with TLS.
+    pub(super) secure: Option<Box<Secure>>,
     /// Under HTTP/2, whether bytes have come since the last request ended.
     pub(super) partial: Rc<Cell<bool>>,
     /// What its answers may hold in memory; under HTTP/1 there is one at a time.
@@ -34,6 +40,14 @@ pub(super) struct Conn {
     /// Requests under way, and since when there is none.
     pub(super) active: Cell<u32>,
     pub(super) quiet_since: Cell<Instant>,
+}
+
+/// How the gateway answers by itself.
+enum Own {
+    /// With `true`, nothing behind the request can be read.
+    Refusal(Reject, bool),
+    /// To this URL.
+    Redirect(HeaderValue),
 }
 
 /// Serves one request. Every refusal is an answer.
@@ -52,11 +66,17 @@ pub(super) async fn serve(
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
-    let prepared = match doomed {
-        Some(reject) => Err((reject, true)),
-        None => prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| (reject, false)),
-    };
     let limits = site.limits;
+    let prepared = match (doomed, conn.door.redirect_to_https) {
+        (Some(reject), _) => Err(Own::Refusal(reject, true)),
+        (None, Some(port)) => Err(match redirect::to_https(&head, port, &limits) {
+            Ok(location) => Own::Redirect(location),
+            Err(reject) => Own::Refusal(reject, false),
+        }),
+        (None, None) => {
+            prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| Own::Refusal(reject, false))
+        }
+    };
     drop(site);
     let mut finish = Finish {
         conn: Rc::clone(&conn),
@@ -80,12 +100,20 @@ pub(super) async fn serve(
     let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
     let (admitted, route) = match prepared {
         Ok(admitted) => admitted,
-        Err((reject, last)) => {
-            let close = last || unread || reject == Reject::Malformed;
+        Err(own) => {
             if let Some(unread) = &unread_body {
                 body::discard(body, unread);
             }
-            return refuse(finish, reject, close);
+            return match own {
+                Own::Refusal(reject, last) => {
+                    refuse(finish, reject, last || unread || reject == Reject::Malformed)
+                }
+                Own::Redirect(location) => {
+                    finish.status = StatusCode::PERMANENT_REDIRECT;
+                    let (head, body) = redirect::answer(location, &finish.id, unread).into_parts();
+                    Response::from_parts(head, ResponseBody::own(body, finish))
+                }
+            };
         }
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 
+use super::door::{Door, Key};
 use super::filter::Chain;
 use super::router::Router;
 use crate::config::model::Limits;
@@ -23,8 +23,8 @@ pub struct Site {
     pub router: Router<Arc<Route>>,
     pub limits: Limits,
     pub trusted_proxies: Vec<IpNet>,
-    /// By listener, in the order of the configuration.
-    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// The listeners, in the order of the configuration.
+    pub doors: Vec<Arc<Door>>,
     /// Whether requests are logged.
     pub access_log: bool,
 }
@@ -46,5 +46,11 @@ impl Site {
     #[must_use]
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+
+    /// A listener, if it is among those in force.
+    #[must_use]
+    pub fn door(&self, key: Key) -> Option<&Arc<Door>> {
+        self.doors.iter().find(|door| door.key == key)
     }
 }
