@@ -3,6 +3,7 @@
 //! Compiling can fail, swapping can not: what does not compile never comes near a request. Parts whose model is equal are
 //! taken over from the runtime before, with their state.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -41,12 +42,16 @@ pub enum Error {
 impl Runtime {
     /// Compiles. Certificates are read from their files again, so that compiling an unchanged configuration renews them.
     pub fn compile(config: &Config, previous: Option<&Self>, metrics: &Metrics) -> Result<Self, Error> {
+        // By name first: thousands are compared with thousands.
+        let mut before: HashMap<&str, Vec<&Arc<Upstream>>> = HashMap::new();
+        for upstream in previous.map_or(&[][..], |previous| &previous.upstreams) {
+            before.entry(&upstream.model.name).or_default().push(upstream);
+        }
         let known = |model: &crate::config::model::Upstream| {
-            previous?
-                .upstreams
-                .iter()
+            let mut named = before.get(model.name.as_str())?.iter();
+            named
                 .find(|upstream| upstream.model == *model)
-                .map(Arc::clone)
+                .map(|upstream| Arc::clone(upstream))
         };
         let upstreams = config
             .upstreams
