@@ -3,6 +3,7 @@
 //! Compiling can fail, swapping can not: what does not compile never comes near a request. Parts whose model is equal are
 //! taken over from the runtime before, with their state.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use crate::config::model::UpstreamId;
 use crate::config::{Config, model};
 use crate::http::answer::Answer;
 use crate::http::cors::Cors;
+use crate::http::door::Door;
 use crate::http::filter::Chain;
 use crate::http::router::Router;
 use crate::http::site::{Action, Mirror, Route, Site, SiteHandle, Split};
@@ -44,12 +46,16 @@ pub enum Error {
 impl Runtime {
     /// Compiles. Certificates are read from their files again, so that compiling an unchanged configuration renews them.
     pub fn compile(config: &Config, previous: Option<&Self>, metrics: &Metrics) -> Result<Self, Error> {
+        // By name first: thousands are compared with thousands.
+        let mut before: HashMap<&str, Vec<&Arc<Upstream>>> = HashMap::new();
+        for upstream in previous.map_or(&[][..], |previous| &previous.upstreams) {
+            before.entry(&upstream.model.name).or_default().push(upstream);
+        }
         let known = |model: &Arc<model::Upstream>| {
-            previous?
-                .upstreams
-                .iter()
+            let mut named = before.get(model.name.as_str())?.iter();
+            named
                 .find(|upstream| upstream.model == *model)
-                .map(Arc::clone)
+                .map(|upstream| Arc::clone(upstream))
         };
         let upstreams = config
             .upstreams
@@ -97,17 +103,9 @@ impl Runtime {
             };
             router.insert(&route.host, &route.path, &route.when, Arc::new(compiled));
         }
-        let tls = config
-            .listen
-            .iter()
-            .map(|listener| {
-                let compiled = listener.tls.as_ref().map(tls::compile).transpose();
-                compiled.map_err(|cause| Error::Tls {
-                    address: listener.address,
-                    cause: Box::new(cause),
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let doors = previous.map_or(&[][..], |previous| &previous.site.doors);
+        let doors =
+            Door::compile(&config.listen, doors).map_err(|(address, cause)| Error::Tls { address, cause })?;
         let site = Site {
             router,
             limits: config.limits,
@@ -115,7 +113,7 @@ impl Runtime {
             forwarding_header: config.forwarding_header,
             paths: config.paths,
             cors: config.routes.iter().any(|route| route.cors.is_some()),
-            tls,
+            doors,
             access_log: config.log.access,
         };
         Ok(Self {

@@ -178,6 +178,20 @@ impl Gateway {
         .with_context(|| format!("the log:\n{}", self.log()))
     }
 
+    /// Sends a signal and waits for nothing.
+    pub fn tell(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        Ok(rustix::process::kill_process(pid, signal)?)
+    }
+
+    /// Memory that is resident, in KiB.
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix("kB"));
+        Ok(kib.context("VmRSS")?.trim().parse()?)
+    }
+
     /// Sends a signal and waits for the end. Returns the exit code, `None` when the signal ended it.
     pub fn signal(mut self, signal: rustix::process::Signal) -> Result<Option<i32>> {
         let pid = rustix::process::Pid::from_child(&self.child);

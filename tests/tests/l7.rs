@@ -1,7 +1,11 @@
 //! The request path as a whole: real sockets, the real server, a recording upstream. By chapter, one module each.
 
+#[path = "l7/arrival.rs"]
+mod arrival;
 #[path = "l7/balance.rs"]
 mod balance;
+#[path = "l7/client_certificates.rs"]
+mod client_certificates;
 #[path = "l7/coding.rs"]
 mod coding;
 #[path = "l7/dns.rs"]

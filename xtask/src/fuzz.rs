@@ -19,6 +19,7 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("import", None),
     ("path", None),
     ("rewrite", None),
+    ("proxy", None),
 ];
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",

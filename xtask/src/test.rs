@@ -15,7 +15,7 @@ use crate::shell;
 use crate::summary::Summary;
 
 /// Programs in `tests/tests` that any user can run, in order.
-const UNPRIVILEGED: &[&str] = &["packets", "cookies", "abi", "l7", "regression", "deploy"];
+const UNPRIVILEGED: &[&str] = &["packets", "cookies", "abi", "l7", "edge", "regression", "deploy"];
 /// Programs that attach to interfaces, write maps or make network namespaces.
 const PRIVILEGED: &[&str] = &["kernel", "e2e"];
 /// Packages with unit tests.

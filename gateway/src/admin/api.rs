@@ -207,6 +207,8 @@ pub struct ProxyStatus {
     pub uptime_s: u64,
     pub config: String,
     pub listeners: Vec<String>,
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
     pub routes: usize,
     pub connections: usize,
     pub draining: bool,
@@ -231,6 +233,15 @@ pub struct EndpointRow {
     pub state: String,
     pub requests: u32,
     pub connections: u32,
+}
+
+/// A server certificate in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Where it was read from; there may be another by now.
+    pub file: String,
+    /// End of its life, in seconds since 1970.
+    pub not_after: i64,
 }
 
 /// Why it could not be answered.

@@ -1,7 +1,7 @@
 //! What an operator or collector asks of the running gateway, answered from all its parts.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
 use crate::admin::api::{
-    Answer, Bypass, EndpointRow, Explained, Failure, FailureKind, ForwardedBlock, Outcome, ProxyStatus,
-    Request, Standing, UpstreamRow,
+    Answer, Bypass, Certificate, EndpointRow, Explained, Failure, FailureKind, ForwardedBlock, Outcome,
+    ProxyStatus, Request, Standing, UpstreamRow,
 };
 use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
@@ -21,9 +21,9 @@ use crate::config::Config;
 use crate::dataplane::clock::Now;
 use crate::dataplane::handle::Stopped;
 use crate::dataplane::{Engine, Error, Handle, List};
-use crate::http::Connections;
 use crate::http::client::ForwardedAddr;
-use crate::runtime::{Runtime, RuntimeHandle};
+use crate::http::{Connections, Listeners};
+use crate::runtime::{self, Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
 use crate::telemetry::Metrics;
 use crate::telemetry::packets::{Interface, Packets, Snapshot};
@@ -34,7 +34,7 @@ use crate::upstream::{Endpoint, Upstream};
 pub struct Control {
     pub path: PathBuf,
     pub started: Instant,
-    pub addresses: Vec<SocketAddr>,
+    pub listeners: Arc<Listeners>,
     pub site: RuntimeHandle,
     pub strikes: Arc<Strikes>,
     pub connections: Arc<Connections>,
@@ -49,6 +49,8 @@ pub struct Control {
     pub watchers: Rc<Watchers>,
     /// A part that can not be started again has ended.
     pub dead: Cell<bool>,
+    /// Held while a configuration is put in force: one at a time.
+    pub reloading: tokio::sync::Mutex<()>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -150,7 +152,13 @@ impl Control {
             pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             config: self.path.display().to_string(),
-            listeners: self.addresses.iter().map(ToString::to_string).collect(),
+            listeners: self
+                .listeners
+                .addresses()
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            certificates: self.certificates(),
             routes: self.site.load().config.routes.len(),
             connections: self.connections.len(),
             draining: self.draining.get(),
@@ -160,8 +168,9 @@ impl Control {
 
     /// Reads the configuration again and puts it in force: all of it or nothing.
     ///
-    /// What was bound or attached at the start can not change here; such a change is refused by name.
+    /// What was attached or opened at the start can not change here; such a change is refused by name.
     pub async fn reload(&self) -> Result<Reloaded, Failure> {
+        let _one = self.reloading.lock().await;
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),
@@ -177,8 +186,16 @@ impl Control {
             });
         }
         // Compiled even if the text is the same: certificate files may have changed.
-        let runtime = Runtime::compile(&config, Some(&old), &self.metrics)
-            .map_err(|error| failed(error.to_string()))?;
+        let runtime = Runtime::compile(&config, Some(&old), &self.metrics).map_err(|error| {
+            if matches!(error, runtime::Error::Tls { .. }) {
+                self.metrics.certificate_failures.inc();
+            }
+            failed(error.to_string())
+        })?;
+        let listeners = self
+            .listeners
+            .prepare(&config.listen)
+            .map_err(|error| failed(format!("{error}; nothing was changed")))?;
         let changed = old.config != config;
         let applied = self.dataplane.with({
             let config = config.clone();
@@ -191,6 +208,9 @@ impl Control {
         super::tell_observing(&observing);
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
+        // After the site, which says what the new ones are for.
+        self.listeners.apply(listeners, &self.site.site().load());
+        self.show_certificates();
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
         if !applied.failures.is_empty() {
             return Err(failed(format!(
@@ -221,6 +241,53 @@ fn upstream_row(upstream: &Arc<Upstream>) -> UpstreamRow {
     }
 }
 
+impl Control {
+    /// As [`Control::reload`]; what comes of it is only logged.
+    pub async fn reload_aloud(&self) {
+        if let Err(failure) = self.reload().await {
+            tracing::error!("the configuration was not taken over: {failure}");
+        }
+    }
+
+    /// Reads the certificates of the configuration in force again. One that can not be used changes nothing.
+    pub fn renew(&self) {
+        let old = self.site.load();
+        match Runtime::compile(&old.config, Some(&old), &self.metrics) {
+            Ok(runtime) => {
+                self.site.replace(runtime);
+                tracing::info!("certificates read again, as their files have changed");
+                self.show_certificates();
+            }
+            Err(error) => {
+                self.metrics.certificate_failures.inc();
+                tracing::error!(%error, "CERTIFICATES NOT RENEWED; the old ones stay in use");
+            }
+        }
+    }
+
+    /// The certificates in use, each file once.
+    fn certificates(&self) -> Vec<Certificate> {
+        let runtime = self.site.load();
+        let doors = runtime.site().doors.iter();
+        let lifetimes = doors
+            .filter_map(|door| door.tls.as_ref())
+            .flat_map(|tls| tls.lifetimes());
+        let by_file: BTreeMap<_, _> = lifetimes.map(|life| (&life.file, life.not_after)).collect();
+        let shown = by_file.into_iter().map(|(file, not_after)| Certificate {
+            file: file.display().to_string(),
+            not_after,
+        });
+        shown.collect()
+    }
+
+    /// Puts the certificates in use into the metrics.
+    pub fn show_certificates(&self) {
+        let shown = self.certificates();
+        self.metrics
+            .show_certificates(shown.iter().map(|one| (one.file.as_str(), one.not_after)));
+    }
+}
+
 /// What came of reading the configuration again.
 #[derive(Debug)]
 pub struct Reloaded {
@@ -231,13 +298,6 @@ pub struct Reloaded {
 
 /// The first part that differs and is fixed for the life of the process.
 fn fixed_change(old: &Config, new: &Config) -> Option<&'static str> {
-    let addresses = |config: &Config| -> Vec<_> {
-        config
-            .listen
-            .iter()
-            .map(|listener| (listener.address, listener.tls.is_some()))
-            .collect()
-    };
     let xdp = |config: &Config| {
         let xdp = &config.xdp;
         (
@@ -247,9 +307,7 @@ fn fixed_change(old: &Config, new: &Config) -> Option<&'static str> {
             xdp.capacity,
         )
     };
-    if addresses(old) != addresses(new) {
-        Some("listen")
-    } else if xdp(old) != xdp(new) {
+    if xdp(old) != xdp(new) {
         Some("xdp.mode, xdp.interfaces, xdp.pin_dir or xdp.capacity")
     } else if old.admin != new.admin {
         Some("admin")

@@ -5,6 +5,7 @@
 
 mod control;
 pub mod doctor;
+mod files;
 mod guard;
 mod host;
 pub mod offline;
@@ -28,7 +29,7 @@ use crate::dataplane::shared::Shared;
 use crate::dataplane::store::{Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error, Handle, clock::Now};
 use crate::http::client::Watch;
-use crate::http::{Bound, Connections, server};
+use crate::http::{Bound, Connections, listeners, server};
 use crate::runtime::{self, Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
 use crate::telemetry::{Metrics, logs, packets::Packets};
@@ -47,7 +48,9 @@ pub enum StartError {
     #[error(transparent)]
     Runtime(#[from] runtime::Error),
     #[error(transparent)]
-    Listen(#[from] server::Error),
+    Listen(#[from] listeners::Error),
+    #[error(transparent)]
+    Serve(#[from] server::Error),
     #[error(transparent)]
     Dataplane(#[from] Error),
     #[error("can not {what}: {cause}")]
@@ -181,18 +184,16 @@ async fn live(
         dataplane: dataplane.clone(),
         memory,
     });
-    let addresses = bound.addresses().to_vec();
     let server = bound.serve(&site.site(), &guard, &metrics, &connections)?;
     let packets = Packets::default();
     metrics.with_registry(|registry| {
         registry.register_collector(Box::new(packets.clone()));
         registry.register_collector(Box::new(site.states()));
     });
-    let drain = config.limits.drain;
     let control = Rc::new(Control {
         path,
         started: Instant::now(),
-        addresses,
+        listeners: Arc::clone(server.listeners()),
         site,
         strikes,
         connections,
@@ -204,7 +205,9 @@ async fn live(
         draining: false.into(),
         dead: false.into(),
         watchers: Rc::new(Watchers::default()),
+        reloading: tokio::sync::Mutex::default(),
     });
+    control.show_certificates();
     let watching = tokio::task::spawn_local({
         let (watchers, dataplane) = (Rc::clone(&control.watchers), control.dataplane.clone());
         let pinned = config.xdp.mode != XdpMode::None;
@@ -225,9 +228,7 @@ async fn live(
                 .await;
         }
     });
-    for address in &control.addresses {
-        tracing::info!(%address, "listening");
-    }
+    let files = tokio::task::spawn_local(files::watch(Rc::clone(&control), config));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         pid = std::process::id(),
@@ -236,9 +237,7 @@ async fn live(
 
     let told = signals::each(async |event| match event {
         Event::Reload => {
-            if let Err(failure) = control.reload().await {
-                tracing::error!("the configuration was not taken over: {failure}");
-            }
+            control.reload_aloud().await;
             false
         }
         Event::Stop => true,
@@ -256,12 +255,22 @@ async fn live(
         }
     };
 
+    files.abort();
+    control.draining.set(true);
+    let limits = control.site.load().config.limits;
+    if died.is_none() && !limits.drain_delay.is_zero() {
+        let delay = limits.drain_delay;
+        tracing::info!(delay_s = delay.as_secs_f64(), "stopping soon: not ready any more");
+        // Whoever asks a second time has waited long enough.
+        let again = signals::each(async |event| event == Event::Stop);
+        let _ = tokio::time::timeout(delay, again).await;
+    }
+    let drain = limits.drain;
     tracing::info!(
         limit_s = drain.as_secs(),
         connections = control.connections.len(),
         "stopping"
     );
-    control.draining.set(true);
     if !server.shutdown(drain).await && died.is_none() {
         tracing::warn!("some requests had not ended in time and were cut off");
     }

@@ -404,6 +404,15 @@ pub fn status(status: &FullStatus) -> String {
                 let _ = writeln!(out, "  listens on {listener}");
             }
             upstreams::status(&mut out, &proxy.upstreams);
+            for certificate in &proxy.certificates {
+                let now_ms = crate::dataplane::clock::Now::read().wall_ms;
+                let end_ms = u64::try_from(certificate.not_after).map_or(0, |s| s.saturating_mul(1_000));
+                let left = match end_ms.checked_sub(now_ms) {
+                    Some(left) => format!("is good for {}", span(left)),
+                    None => "HAS EXPIRED".to_owned(),
+                };
+                let _ = writeln!(out, "  certificate {} {left}", clean(&certificate.file));
+            }
         }
         None => out.push_str("proxy: not running\n"),
     }

@@ -10,7 +10,7 @@ use gateway_common::tables::capacity;
 
 use super::model::{
     Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ForwardingHeader, Health, Limits, Log,
-    LogFormat, Paths, Probe, Retries, Strikes, Xdp, XdpMode,
+    LogFormat, Paths, Probe, Retries, Strikes, TlsVersion, Xdp, XdpMode,
 };
 
 /// Where `gateway` looks for its configuration unless told otherwise.
@@ -26,6 +26,9 @@ pub const CORS_MAX_AGE: u32 = 600;
 /// Below this, in bytes, a compressed body saves no packet.
 pub const COMPRESS_MIN_BYTES: u64 = 1024;
 pub const LOG_LEVEL: &str = "info";
+pub const TLS_VERSION: TlsVersion = TlsVersion::V1_2;
+/// Where a redirecting listener sends its clients.
+pub const HTTPS_PORT: u16 = 443;
 /// Bits: one subscriber's line, or one rented machine.
 pub const SYN_IPV6_PREFIX: u8 = 64;
 /// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
@@ -51,6 +54,8 @@ pub fn limits() -> Limits {
         response_header: Duration::from_secs(60),
         drain: Duration::from_secs(30),
         tunnel_idle: Duration::from_secs(3600),
+        // A load balancer in front is the operator's knowledge; without one a delay would only make stops slow.
+        drain_delay: Duration::ZERO,
         upstream_idle: Duration::from_secs(60),
         header_bytes: 32 << 10,
         header_count: 100,
@@ -200,6 +205,8 @@ pub fn config() -> Config {
         log: log(),
         state_dir: STATE_DIR.into(),
         workers: workers(),
+        watch_files: false,
+        sources: Vec::new(),
     }
 }
 

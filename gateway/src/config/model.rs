@@ -40,6 +40,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Request-serving threads; each has its own sockets, pools and event loop.
     pub workers: NonZeroU32,
+    /// Whether a change of a file in `sources` is taken up as by a reload.
+    pub watch_files: bool,
+    /// The configuration file, then every text file that it names, as they were opened.
+    pub sources: Vec<PathBuf>,
 }
 
 /// One address that clients connect to.
@@ -47,12 +51,66 @@ pub struct Config {
 pub struct Listener {
     pub address: SocketAddr,
     pub tls: Option<Tls>,
+    /// Connections begin with a PROXY header, and come from [`Config::trusted_proxies`] only.
+    pub proxy_protocol: bool,
+    /// Every request is sent to HTTPS at this port; never with `tls`.
+    pub redirect_to_https: Option<u16>,
+}
+
+impl Listener {
+    /// In cleartext, with nothing in front.
+    #[must_use]
+    pub fn plain(address: SocketAddr) -> Self {
+        Self {
+            address,
+            tls: None,
+            proxy_protocol: false,
+            redirect_to_https: None,
+        }
+    }
 }
 
 /// TLS of a listener: certificates chosen by server name; the first is the default.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     pub certificates: Vec<Certificate>,
+    pub min_version: TlsVersion,
+    /// `None` asks clients for no certificate.
+    pub client_auth: Option<ClientAuth>,
+}
+
+impl Tls {
+    /// With these certificates, and defaults for the rest.
+    #[must_use]
+    pub fn with(certificates: Vec<Certificate>) -> Self {
+        Self {
+            certificates,
+            min_version: super::defaults::TLS_VERSION,
+            client_auth: None,
+        }
+    }
+
+    /// Every file that it is read from.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let pairs = self.certificates.iter();
+        let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
+        pairs.chain(self.client_auth.iter().map(|auth| &auth.ca))
+    }
+}
+
+/// A version of TLS. Older ones are not spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// Certificates of clients, verified up to those in `ca`, a PEM file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuth {
+    pub ca: PathBuf,
+    /// Whether a handshake without a certificate fails. One with a bad certificate always does.
+    pub required: bool,
 }
 
 /// A certificate chain and its key, as files in PEM form. `check` has seen that they parse and belong together. The
@@ -216,10 +274,12 @@ pub struct Limits {
     pub connect: Duration,
     /// From the request sent to the response's header.
     pub response_header: Duration,
-    /// From SIGTERM to the end of the last request.
+    /// From SIGTERM, or what `drain_delay` makes of it, to the end of the last request.
     pub drain: Duration,
     /// Longest silence of both sides of a WebSocket.
     pub tunnel_idle: Duration,
+    /// How long the gateway still takes connections after SIGTERM, while `/readyz` already fails. May be zero.
+    pub drain_delay: Duration,
     /// How long an idle upstream connection is kept.
     pub upstream_idle: Duration,
     /// Bytes of a request's header, all lines together.

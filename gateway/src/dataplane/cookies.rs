@@ -150,10 +150,7 @@ mod tests {
     }
 
     fn listen(address: &str) -> Listener {
-        Listener {
-            address: address.parse().expect("an address"),
-            tls: None,
-        }
+        Listener::plain(address.parse().expect("an address"))
     }
 
     fn able(window_scale: Option<u8>) -> Ability {

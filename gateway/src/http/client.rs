@@ -20,12 +20,12 @@ impl ClientAddr {
     }
 }
 
-/// An address that a trusted proxy named in a header. Never to be blocked in the kernel: the packets are the proxy's.
+/// An address that a trusted proxy named in a header line or a PROXY header. Never to be blocked in the kernel: the packets are the proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ForwardedAddr(IpAddr);
 
 impl ForwardedAddr {
-    /// From the forwarding header of a trusted proxy.
+    /// From the forwarding header, or the PROXY header, of a trusted proxy.
     #[must_use]
     pub fn of_header(named: IpAddr) -> Self {
         Self(named.to_canonical())

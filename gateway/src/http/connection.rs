@@ -1,4 +1,4 @@
-//! One client connection: handshake, choice of protocol, and its end, whoever brings it about.
+//! One client connection, once it has arrived: its protocol, and its end, whoever brings it about.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,25 +13,22 @@ use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio::time::{Instant, sleep_until};
 
+use super::accept::{Arrival, arrive};
 use super::body::Incoming;
 use super::budget::Budget;
-use super::client::{Client, ClientAddr};
+use super::client::ClientAddr;
 use super::connections::Guest;
+use super::door::Door;
 use super::reject::Reject;
 use super::service::{self, Conn};
 use super::turns;
-use super::wire::{Ahead, Wire};
+use super::wire::Wire;
 use super::worker::{Phase, Worker};
 use crate::config::model::Limits;
-use crate::net::Transport;
 
-/// What a client sends first to speak HTTP/2 without asking (RFC 9113, 3.4).
-const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
 const SEND_BUFFER: usize = 64 << 10;
 
@@ -46,66 +43,36 @@ impl<F: Future + 'static> Executor<F> for Local {
 }
 
 /// Serves a connection to its end, or until it must be closed.
-pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, listener: usize, guest: Guest) {
+pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, door: Arc<Door>, guest: Guest) {
     tokio::select! {
         biased;
         () = guest.closed() => tracing::debug!(client = %guest.client().ip(), "connection closed: client is blocked"),
-        () = speak(&worker, stream, listener, guest.client()) => {}
+        () = speak(&worker, stream, door, guest.client()) => {}
     }
 }
 
-async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: ClientAddr) {
-    let (limits, tls) = {
-        let site = worker.site();
-        (site.limits, site.tls.get(listener).cloned().flatten())
+async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: ClientAddr) {
+    let Some(arrival) = arrive(worker, stream, &door, client).await else {
+        return;
     };
-    let caller = Client {
-        socket: client,
-        forwarded: None,
-    };
-    let mut ahead = Ahead::default();
-    let (transport, http2) = match &tls {
-        Some(config) => match handshake(stream, config, limits.tls_handshake).await {
-            Ok((stream, http2)) => (Transport::Tls(Box::new(stream)), http2),
-            Err(blame) => {
-                worker.metrics.tls_failures.inc();
-                if blame {
-                    worker.refused(caller, None, Reject::TlsHandshake);
-                }
-                return;
-            }
-        },
-        None => {
-            let mut stream = stream;
-            let mut phase = worker.phase.clone();
-            let sniffed = tokio::select! {
-                biased;
-                sniffed = timeout(limits.request_header, sniff(&mut stream, &mut ahead)) => sniffed,
-                // A connection on which nothing has begun has nothing to finish.
-                _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
-            };
-            match sniffed {
-                Ok(Ok(http2)) => (Transport::Plain(stream), http2),
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    // Silence is how an honest client keeps a spare connection; half a preface is not.
-                    if !ahead.get().is_empty() {
-                        worker.refused(caller, None, Reject::HeaderTimeout);
-                    }
-                    return;
-                }
-            }
-        }
-    };
+    let Arrival {
+        transport,
+        http2,
+        ahead,
+        caller,
+        secure,
+    } = arrival;
+    let limits = worker.site().limits;
     let partial = Rc::new(Cell::new(false));
-    let Ok(socket) = HeaderValue::from_str(&client.ip().to_string()) else {
+    let Ok(peer) = HeaderValue::from_str(&caller.effective().to_string()) else {
         return;
     };
     let conn = Rc::new(Conn {
         worker: Rc::clone(worker),
-        client,
-        socket,
-        tls: tls.is_some(),
+        caller,
+        peer,
+        door,
+        secure,
         partial: Rc::clone(&partial),
         budget: http2.then(|| Budget::new(&worker.pool)),
         active: Cell::new(0),
@@ -120,46 +87,6 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, listener: usize, client: 
         match reject_of(&error, &conn) {
             Some(reject) => worker.refused(caller, None, reject),
             None => tracing::debug!(client = %client.ip(), %error, "connection ended"),
-        }
-    }
-}
-
-/// `Err(true)` if the client is to blame; not for one that only knocked.
-async fn handshake(
-    stream: TcpStream,
-    config: &Arc<rustls::ServerConfig>,
-    limit: Duration,
-) -> Result<(TlsStream<TcpStream>, bool), bool> {
-    let accepting = TlsAcceptor::from(Arc::clone(config)).accept(stream);
-    match timeout(limit, accepting).await {
-        Ok(Ok(stream)) => {
-            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-            Ok((TlsStream::Server(stream), http2))
-        }
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
-            Err(error.kind() == std::io::ErrorKind::InvalidData)
-        }
-        Err(_) => Err(true),
-    }
-}
-
-/// Reads until it is clear whether the client opens with the HTTP/2 preface. What was read stays in `ahead`.
-async fn sniff(stream: &mut TcpStream, ahead: &mut Ahead) -> std::io::Result<bool> {
-    loop {
-        let mut bytes = [0; PREFACE.len()];
-        let room = PREFACE.len() - ahead.get().len();
-        let taken = stream.read(&mut bytes[..room]).await?;
-        if taken == 0 && ahead.get().is_empty() {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        ahead.push(&bytes[..taken]);
-        let so_far = ahead.get();
-        if !PREFACE.starts_with(so_far) || taken == 0 {
-            return Ok(false);
-        }
-        if so_far.len() == PREFACE.len() {
-            return Ok(true);
         }
     }
 }

@@ -12,23 +12,33 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
 use super::forwarded::{self, Told};
+use super::tls::Identity;
 use crate::config::model::{ForwardingHeader, HeaderEdit};
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// Lines about a client's certificate begin so. Only the gateway writes them, not even a trusted proxy: whatever such a one
+/// passes on without a look would be believed.
+const CLIENT_CERT: &str = "x-client-cert-";
+const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
+const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
 
 /// What a request is sent on with.
 #[derive(Debug)]
 pub struct Outward<'a> {
     pub host: &'a HeaderValue,
     pub request_id: &'a HeaderValue,
-    /// The socket's address, as text.
+    /// The address of who is at the other end of the connection, as text.
     pub socket: &'a HeaderValue,
     pub socket_ip: IpAddr,
     pub tls: bool,
     pub forwarding: ForwardingHeader,
     /// What the socket's owner says, if it is a trusted proxy. Its other forwarding lines (`X-Forwarded-Port`) are kept.
     pub told: Option<&'a Told>,
+    /// Whom the client's certificate names.
+    pub identity: Option<&'a Identity>,
 }
 
 /// Makes a client's header fit for the upstream. `version` is the client's.
@@ -38,7 +48,10 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
     let untrusted = outward.told.is_none();
     strip(headers, |name| {
-        untrusted && is_forwarding(name) || *name == FORWARDED || name.as_str().contains('_')
+        untrusted && is_forwarding(name)
+            || *name == FORWARDED
+            || name.as_str().contains('_')
+            || is_identity(name)
     });
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
@@ -49,6 +62,15 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
     headers.insert(HOST, outward.host.clone());
     forward(headers, outward);
     headers.insert(REQUEST_ID, outward.request_id.clone());
+    if let Some(identity) = outward.identity {
+        let lines = [(SUBJECT, &identity.subject), (SAN, &identity.san)];
+        for (name, value) in lines {
+            if let Some(value) = value {
+                headers.insert(name, value.clone());
+            }
+        }
+        headers.insert(FINGERPRINT, identity.fingerprint.clone());
+    }
     let via = if version == Version::HTTP_2 {
         "2 gateway"
     } else {
@@ -163,6 +185,11 @@ fn is_forwarding(name: &HeaderName) -> bool {
     *name == FORWARDED || *name == REAL_IP || *name == REQUEST_ID || name.as_str().starts_with("x-forwarded-")
 }
 
+/// What only the gateway may say, of a certificate that it has verified.
+fn is_identity(name: &HeaderName) -> bool {
+    name.as_str().starts_with(CLIENT_CERT)
+}
+
 /// Removes hop-by-hop lines, those that `Connection` lists, and what `also` says. `Content-Length` stays, whatever is
 /// listed: it says where the message ends.
 fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
@@ -239,6 +266,7 @@ mod tests {
             tls: false,
             forwarding: ForwardingHeader::XForwardedFor,
             told: told.as_ref(),
+            identity: None,
         };
         prepare_request(&mut headers, version, &outward);
         headers

@@ -1,8 +1,9 @@
 //! The request path: from an accepted socket to an answer.
 //!
-//! [`server`] accepts, [`connection`] speaks the protocol, [`service`] walks one request through the policy of its
+//! [`listeners`] keeps the sockets, [`server`] accepts from them, [`connection`] speaks the protocol, [`service`] walks one request through the policy of its
 //! route, and [`reject`] holds every reason not to serve it.
 
+mod accept;
 pub mod answer;
 pub mod body;
 mod budget;
@@ -12,16 +13,19 @@ mod connection;
 pub mod connections;
 pub mod cors;
 mod date;
+pub mod door;
 pub mod filter;
 mod forward;
 pub mod forwarded;
 pub mod headers;
 pub mod host;
+pub mod listeners;
 mod mirror;
 pub mod path;
 mod prepare;
 mod query;
 mod record;
+mod redirect;
 pub mod reject;
 pub mod router;
 pub mod server;
@@ -35,5 +39,6 @@ mod wire;
 mod worker;
 
 pub use connections::Connections;
-pub use server::{Bound, Server};
+pub use listeners::{Bound, Listeners};
+pub use server::Server;
 pub use site::{Site, SiteHandle};

@@ -50,14 +50,11 @@ pub(super) enum Next {
 
 /// Who asks, and under which id.
 pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
-    let mut client = Client {
-        socket: conn.client,
-        forwarded: None,
-    };
+    let mut client = conn.caller;
     let (mut id, mut told) = (None, None);
-    if !site.trusted_proxies.is_empty() && site.trusts(conn.client.ip()) {
+    if !site.trusted_proxies.is_empty() && site.trusts(conn.caller.effective()) {
         let said = forwarded::told(&head.headers, site.forwarding_header, |ip| site.trusts(ip));
-        client.forwarded = said.client();
+        client.forwarded = said.client().or(client.forwarded);
         told = Some(said);
         id = head
             .headers
@@ -116,6 +113,9 @@ pub(super) fn prepare(
     {
         return Err(Reject::BadPath);
     }
+    if conn.secure.as_ref().is_some_and(|secure| !secure.covers(&host)) {
+        return Err(Reject::Misdirected);
+    }
     let (route, preflight) = {
         let path = path::canonical(head.uri.path(), site.paths).map_err(|_| Reject::BadPath)?;
         let found = find(site, &host, &path, head);
@@ -139,9 +139,10 @@ pub(super) fn prepare(
     let outward = headers::Outward {
         host: &authority,
         request_id: &facts.id,
-        socket: &conn.socket,
-        socket_ip: conn.client.ip(),
-        tls: conn.tls,
+        socket: &conn.peer,
+        socket_ip: conn.caller.effective(),
+        tls: conn.secure.is_some(),
+        identity: conn.secure.as_ref().and_then(|secure| secure.identity.as_ref()),
         forwarding: site.forwarding_header,
         told: facts.told.as_ref(),
     };

@@ -41,6 +41,10 @@ pub enum Reject {
     UnsupportedCoding,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
+    /// The certificate of the name that the client asked for in TLS does not cover the host it asks for in HTTP.
+    Misdirected,
+    /// A connection that must begin with a PROXY header of a trusted proxy, and does not.
+    ProxyProtocol,
     /// A method or protocol feature that the gateway does not serve, such as CONNECT.
     NotSupported,
     /// No route takes this request.
@@ -91,6 +95,8 @@ impl Reject {
         Self::BadBody,
         Self::UnsupportedCoding,
         Self::TlsHandshake,
+        Self::Misdirected,
+        Self::ProxyProtocol,
         Self::NotSupported,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -125,6 +131,8 @@ impl Reject {
             Self::BadBody => "bad_body",
             Self::UnsupportedCoding => "unsupported_coding",
             Self::TlsHandshake => "tls_handshake",
+            Self::Misdirected => "misdirected",
+            Self::ProxyProtocol => "proxy_protocol",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -174,10 +182,14 @@ impl Reject {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::Malformed | Self::BadPath | Self::BadHost | Self::BadBody | Self::TlsHandshake => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::Malformed
+            | Self::BadPath
+            | Self::BadHost
+            | Self::BadBody
+            | Self::TlsHandshake
+            | Self::ProxyProtocol => StatusCode::BAD_REQUEST,
             Self::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -246,6 +258,8 @@ impl Reject {
             Self::BadBody => "The request's body is not what its Content-Encoding says.",
             Self::UnsupportedCoding => "The request's Content-Encoding is not supported.",
             Self::TlsHandshake => "The TLS handshake failed.",
+            Self::Misdirected => "This host is not served on this connection; open another.",
+            Self::ProxyProtocol => "The connection does not begin as it must.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
             Self::MethodNotAllowed => "This method is not served here.",

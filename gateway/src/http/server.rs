@@ -1,9 +1,9 @@
-//! Listening sockets and worker threads. Owns the beginning and the end of serving.
+//! Worker threads. Owns the beginning and the end of serving, and accepting.
 //!
 //! Each worker has its own sockets on every address (SO_REUSEPORT), its own event loop and its own connections to
 //! upstreams: nothing that a request touches is shared between threads but counters.
 
-use std::io;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::rc::Rc;
@@ -11,23 +11,23 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep, timeout_at};
 
 use super::body;
 use super::client::{Client, ClientAddr, Watch};
 use super::connection;
 use super::connections::Connections;
+use super::door::{Door, Key};
+use super::listeners::{self, Bound, Change, Listeners};
 use super::reject::Reject;
 use super::site::SiteHandle;
 use super::worker::{Phase, Worker};
 use crate::config::model::Listener;
 use crate::telemetry::Metrics;
 
-/// Connections the kernel keeps for us before they are accepted.
-const BACKLOG: i32 = 4096;
 /// Pause after a failed accept: long enough for a descriptor to become free, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// At most one message about failed accepts in this time, for each listener of each worker.
@@ -36,25 +36,16 @@ const ACCEPT_LOG: Duration = Duration::from_secs(10);
 /// Why serving could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("can not listen on {address}: {cause}{}", hint(.cause))]
-    Bind { address: SocketAddr, cause: io::Error },
+    #[error(transparent)]
+    Bind(#[from] listeners::Error),
     #[error("can not start a worker: {0}")]
-    Worker(io::Error),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => " (another program listens there: `ss -ltnp` names it)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 need CAP_NET_BIND_SERVICE)",
-        io::ErrorKind::AddrNotAvailable => " (no interface has this address)",
-        _ => "",
-    }
+    Worker(std::io::Error),
 }
 
 /// A serving gateway. Dropping it without [`Server::shutdown`] cuts everything off.
 #[derive(Debug)]
 pub struct Server {
-    addresses: Vec<SocketAddr>,
+    listeners: Arc<Listeners>,
     phase: watch::Sender<Phase>,
     connections: Arc<Connections>,
     workers: Vec<(JoinHandle<()>, oneshot::Receiver<bool>)>,
@@ -62,45 +53,8 @@ pub struct Server {
     dead: watch::Receiver<Option<usize>>,
 }
 
-/// Addresses taken, and nobody served yet: clients wait in the kernel's queue.
-#[derive(Debug)]
-pub struct Bound {
-    addresses: Vec<SocketAddr>,
-    /// For each worker, its sockets in the order of the listeners.
-    sockets: Vec<Vec<std::net::TcpListener>>,
-}
-
 impl Bound {
-    /// Listens on all addresses, or on none. Port 0 takes a free port; [`Bound::addresses`] tells which.
-    pub fn bind(listeners: &[Listener], workers: NonZeroU32) -> Result<Self, Error> {
-        let mut addresses = Vec::new();
-        let mut sockets: Vec<Vec<std::net::TcpListener>> = (0..workers.get()).map(|_| Vec::new()).collect();
-        for listener in listeners {
-            let bind = |cause| Error::Bind {
-                address: listener.address,
-                cause,
-            };
-            let mut address = listener.address;
-            probe(address).map_err(bind)?;
-            for sockets in &mut sockets {
-                let socket = listen(address).map_err(bind)?;
-                address = socket.local_addr().map_err(bind)?;
-                sockets.push(socket);
-            }
-            addresses.push(address);
-        }
-        Ok(Self { addresses, sockets })
-    }
-
-    /// Where it listens, in the order of the listeners.
-    #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    /// Starts the workers.
-    ///
-    /// The listeners must be those that the site's TLS configurations were compiled from, in the same order.
+    /// Starts the workers. The site must have been compiled from the same listeners.
     pub fn serve(
         self,
         site: &SiteHandle,
@@ -111,21 +65,17 @@ impl Bound {
         let (phase, phases) = watch::channel(Phase::Serving);
         let connections = Arc::clone(connections);
         let (death, dead) = watch::channel(None);
-        let mut server = Server {
-            addresses: self.addresses,
-            phase,
-            connections,
-            workers: Vec::new(),
-            dead,
-        };
-        for (index, sockets) in self.sockets.into_iter().enumerate() {
+        let (mut workers, mut changes) = (Vec::new(), Vec::new());
+        for index in 0..self.workers().get() as usize {
+            let (tell, told) = mpsc::unbounded_channel();
+            changes.push(tell);
             let seed = [getrandom::u64(), getrandom::u64()].map(|word| word.unwrap_or(index as u64 + 1) | 1);
             let (done, finished) = oneshot::channel();
             let parts = (
                 Arc::clone(site),
                 Arc::clone(watch),
                 Arc::clone(metrics),
-                Arc::clone(&server.connections),
+                Arc::clone(&connections),
                 phases.clone(),
             );
             let alive = Alive {
@@ -143,15 +93,19 @@ impl Bound {
                 let local = tokio::task::LocalSet::new();
                 let (unread, bodies) = mpsc::unbounded_channel();
                 let worker = Worker::new(site, watch, metrics, connections, phase, unread, seed);
-                let all = local.block_on(&runtime, work(Rc::new(worker), sockets, bodies));
+                let all = local.block_on(&runtime, work(Rc::new(worker), told, bodies));
                 let _ = done.send(all);
             };
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
-            server
-                .workers
-                .push((thread.spawn(run).map_err(Error::Worker)?, finished));
+            workers.push((thread.spawn(run).map_err(Error::Worker)?, finished));
         }
-        Ok(server)
+        Ok(Server {
+            listeners: Arc::new(self.start(changes, &site.load())),
+            phase,
+            connections,
+            workers,
+            dead,
+        })
     }
 }
 
@@ -169,8 +123,14 @@ impl Server {
 
     /// Where it listens, in the order of the listeners.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.addresses()
+    }
+
+    /// What it listens on, to be changed while it serves.
+    #[must_use]
+    pub fn listeners(&self) -> &Arc<Listeners> {
+        &self.listeners
     }
 
     /// Who is connected.
@@ -226,51 +186,19 @@ impl Drop for Server {
     }
 }
 
-/// Fails if anybody else listens on the address. A socket with SO_REUSEPORT would not notice one of the same user.
-fn probe(address: SocketAddr) -> io::Result<()> {
-    if address.port() == 0 {
-        return Ok(());
-    }
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())
-}
-
-/// An IPv6 address takes IPv6 only: whoever wants both families lists both.
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// The life of a worker. Returns whether all its connections finished.
 async fn work(
     worker: Rc<Worker>,
-    sockets: Vec<std::net::TcpListener>,
+    mut changes: mpsc::UnboundedReceiver<Change>,
     unread: mpsc::UnboundedReceiver<hyper::body::Incoming>,
 ) -> bool {
     tokio::task::spawn_local(body::discard_all(unread));
-    let mut accepting = tokio::task::JoinSet::new();
-    for (index, socket) in sockets.into_iter().enumerate() {
-        match TcpListener::from_std(socket) {
-            Ok(listener) => drop(accepting.spawn_local(accept(Rc::clone(&worker), listener, index))),
-            Err(error) => {
-                tracing::error!(%error, "a listening socket can not be used");
-                return false;
-            }
-        }
-    }
     let pruner = tokio::task::spawn_local(prune(Rc::clone(&worker)));
+    let mut accepting = Accepting {
+        worker: Rc::clone(&worker),
+        tasks: JoinSet::new(),
+        open: HashMap::new(),
+    };
     let mut phase = worker.phase.clone();
     let deadline = loop {
         match *phase.borrow_and_update() {
@@ -283,27 +211,83 @@ async fn work(
                 break Instant::now();
             },
             // A listener that nobody accepts from ends the worker, which ends the gateway.
-            Some(Err(error)) = accepting.join_next() => {
+            Some(Err(error)) = accepting.tasks.join_next() => {
                 tracing::error!(%error, "a worker accepts no more");
+                return false;
+            }
+            Some(change) = changes.recv() => if let Err(error) = accepting.change(change) {
+                tracing::error!(%error, "a listening socket can not be used");
                 return false;
             }
         }
     };
     pruner.abort();
-    timeout_at(deadline, worker.empty()).await.is_ok()
+    // Clients may wait in the queue of a socket that has only just been handed over.
+    while let Ok(change) = changes.try_recv() {
+        let _ = accepting.change(change);
+    }
+    let finished = async {
+        // Each takes in who is waiting already.
+        while accepting.tasks.join_next().await.is_some() {}
+        worker.empty().await;
+    };
+    timeout_at(deadline, finished).await.is_ok()
 }
 
-async fn accept(worker: Rc<Worker>, listener: TcpListener, index: usize) {
+/// What a worker accepts from.
+struct Accepting {
+    worker: Rc<Worker>,
+    tasks: JoinSet<()>,
+    /// Dropping one of them ends the accepting.
+    open: HashMap<Key, oneshot::Sender<()>>,
+}
+
+impl Accepting {
+    fn change(&mut self, change: Change) -> std::io::Result<()> {
+        match change {
+            Change::Close(key) => drop(self.open.remove(&key)),
+            Change::Open(door, socket) => {
+                let (stop, stopped) = oneshot::channel();
+                self.open.insert(door.key, stop);
+                let listener = TcpListener::from_std(socket)?;
+                self.tasks
+                    .spawn_local(accept(Rc::clone(&self.worker), listener, door, stopped));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Accepts until the listener or the server is stopped.
+async fn accept(
+    worker: Rc<Worker>,
+    listener: TcpListener,
+    mut door: Arc<Door>,
+    mut stop: oneshot::Receiver<()>,
+) {
     let mut phase = worker.phase.clone();
     let mut told: Option<Instant> = None;
+    let mut met = |stream, peer: SocketAddr| {
+        // The last one known, if a reload has just taken it away.
+        if let Some(known) = worker.site().door(door.key) {
+            door = Arc::clone(known);
+        }
+        welcome(
+            &worker,
+            stream,
+            ClientAddr::of_socket(peer.ip()),
+            Arc::clone(&door),
+        );
+    };
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
+            _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
+            _ = &mut stop => break,
             accepted = listener.accept() => accepted,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
+        match accepted {
+            Ok((stream, peer)) => met(stream, peer),
             Err(error) => {
                 // Out of descriptors, or a client that was gone before it was accepted: never a reason to stop.
                 worker.metrics.accept_errors.inc();
@@ -312,15 +296,30 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, index: usize) {
                     tracing::warn!(%error, "a connection could not be accepted");
                 }
                 sleep(ACCEPT_PAUSE).await;
-                continue;
             }
-        };
-        welcome(&worker, stream, ClientAddr::of_socket(peer.ip()), index);
+        }
+    }
+    // Who has connected already is served: closing the socket would reset him.
+    let Ok(listener) = listener.into_std() else { return };
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let stream = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = stream {
+                    met(stream, peer);
+                }
+            }
+            // One that has gone already.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
+        }
     }
 }
 
 /// Serves a connection that may be served.
-fn welcome(worker: &Rc<Worker>, stream: tokio::net::TcpStream, client: ClientAddr, index: usize) {
+fn welcome(worker: &Rc<Worker>, stream: TcpStream, client: ClientAddr, door: Arc<Door>) {
     worker.metrics.connections_total.inc();
     let caller = Client {
         socket: client,
@@ -346,7 +345,7 @@ fn welcome(worker: &Rc<Worker>, stream: tokio::net::TcpStream, client: ClientAdd
     let worker = Rc::clone(worker);
     tokio::task::spawn_local(async move {
         let open = Open(Rc::clone(&worker));
-        connection::serve(worker, stream, index, guest).await;
+        connection::serve(worker, stream, door, guest).await;
         drop(open);
     });
 }
@@ -380,7 +379,7 @@ mod tests {
         let (death, dead) = watch::channel(None);
         let (phase, phases) = watch::channel(Phase::Serving);
         let server = Server {
-            addresses: Vec::new(),
+            listeners: Arc::default(),
             phase,
             connections: Arc::default(),
             workers: Vec::new(),

@@ -11,20 +11,22 @@ use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use tokio::time::{Instant, timeout_at};
 
+use super::accept::Secure;
 use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
 use super::budget::Budget;
-use super::client::ClientAddr;
+use super::client::Client;
 use super::coding::decode::Decoder;
 use super::coding::encode::Encoder;
 use super::coding::{self, Accepted};
+use super::door::Door;
 use super::filter::Admitted;
 use super::forward::{Way, forward, reject_of};
-use super::headers;
 use super::prepare::{Facts, Next, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
 use super::site::{Action, Route};
 use super::worker::Worker;
+use super::{headers, redirect};
 use crate::telemetry::access_log;
 use crate::upstream::{Sent, Upstream};
 
@@ -32,10 +34,14 @@ use crate::upstream::{Sent, Upstream};
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) worker: Rc<Worker>,
-    pub(super) client: ClientAddr,
-    /// The client's address as a header value, made once.
-    pub(super) socket: HeaderValue,
-    pub(super) tls: bool,
+    /// Who is at the other end: of the socket, or of the connection that a trusted proxy has said it passes on.
+    pub(super) caller: Client,
+    /// The address of `caller` as a header value, made once.
+    pub(super) peer: HeaderValue,
+    /// The listener it came by.
+    pub(super) door: Arc<Door>,
+    /// Present with TLS.
+    pub(super) secure: Option<Box<Secure>>,
     /// Under HTTP/2, whether bytes have come since the last request ended.
     pub(super) partial: Rc<Cell<bool>>,
     /// What its answers may hold in memory; under HTTP/1 there is one at a time.
@@ -61,11 +67,18 @@ pub(super) async fn serve(
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
-    let prepared = match doomed {
-        Some(reject) => Err((reject, true)),
-        None => prepare(&conn, &site, &mut facts, &mut head, &body).map_err(|reject| (reject, false)),
-    };
     let limits = site.limits;
+    let turn = match (doomed, conn.door.redirect_to_https) {
+        (Some(reject), _) => Turn::Refusal(reject, true),
+        (None, Some(port)) => match redirect::to_https(&head, port, &limits, site.paths) {
+            Ok(location) => Turn::Answer(redirect::answer(location)),
+            Err(reject) => Turn::Refusal(reject, false),
+        },
+        (None, None) => match prepare(&conn, &site, &mut facts, &mut head, &body) {
+            Ok((next, route)) => turn(next, route, &facts, &head),
+            Err(reject) => Turn::Refusal(reject, false),
+        },
+    };
     drop(site);
     let mut finish = Finish {
         conn: Rc::clone(&conn),
@@ -88,7 +101,7 @@ pub(super) async fn serve(
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
     let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
-    let (admitted, upstream, route) = match turn(prepared, &facts, &head) {
+    let (admitted, upstream, route) = match turn {
         Turn::Forward(admitted, upstream, route) => (admitted, upstream, route),
         own @ (Turn::Answer(_) | Turn::Refusal(..)) => {
             if let Some(unread) = &unread_body {
@@ -121,7 +134,7 @@ pub(super) async fn serve(
         upstream: &upstream,
         limits: &limits,
         client: facts.client,
-        tls: conn.tls,
+        tls: conn.secure.is_some(),
     };
     let sent = forward(
         admitted,
@@ -190,11 +203,7 @@ enum Turn {
     Refusal(Reject, bool),
 }
 
-fn turn(prepared: Result<(Next, Arc<Route>), (Reject, bool)>, facts: &Facts, head: &Parts) -> Turn {
-    let (next, route) = match prepared {
-        Ok(prepared) => prepared,
-        Err((reject, last)) => return Turn::Refusal(reject, last),
-    };
+fn turn(next: Next, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {
     let answer = match (next, &route.action, &route.cors, &facts.granted) {
         (Next::Admitted(admitted), Action::Forward(upstream), _, _) => {
             let upstream = Arc::clone(upstream);

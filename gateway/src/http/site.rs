@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use rustls::ServerConfig;
 
 use super::answer::Answer;
 use super::cors::Cors;
+use super::door::{Door, Key};
 use super::filter::Chain;
 use super::router::Router;
 use super::template::Filling;
@@ -30,8 +30,8 @@ pub struct Site {
     pub paths: Paths,
     /// Whether some route has `cors`: only then is a preflight looked for.
     pub cors: bool,
-    /// By listener, in the order of the configuration.
-    pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// The listeners, in the order of the configuration.
+    pub doors: Vec<Arc<Door>>,
     /// Whether requests are logged.
     pub access_log: bool,
 }
@@ -103,5 +103,11 @@ impl Site {
     #[must_use]
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+
+    /// A listener, if it is among those in force.
+    #[must_use]
+    pub fn door(&self, key: Key) -> Option<&Arc<Door>> {
+        self.doors.iter().find(|door| door.key == key)
     }
 }

@@ -1,75 +1,215 @@
-//! Server certificates by name. Owns what a handshake needs; knows nothing of requests.
+//! TLS of a listener: what a handshake needs, made from files. Knows nothing of requests.
+//!
+//! [`ServerTls::compile`] is called again whenever a file may have changed. What is equal stays the same object, so that
+//! sessions go on; what can not be used is an error, and the caller keeps what he has.
 
-use std::collections::HashMap;
+mod identity;
+mod names;
+
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest, Sha256};
 
-use crate::config::model::{Certificate, Tls};
+pub use identity::Identity;
+pub use names::{Certified, Names};
+
+use crate::config::model::{Certificate, ClientAuth, Tls, TlsVersion};
+
+/// Longest file taken, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
 
 /// Why certificates can not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("{path}: {cause}")]
-    Pem {
-        path: PathBuf,
-        cause: rustls_pki_types::pem::Error,
-    },
-    #[error("{path}: holds no certificate")]
-    Empty { path: PathBuf },
+    Read { path: PathBuf, cause: std::io::Error },
+    #[error("{path}: is larger than 1 MiB")]
+    TooLarge { path: PathBuf },
+    // The library's own messages quote the file, which may be a key.
+    #[error("{path}: holds no PEM of the kind that is needed")]
+    Pem { path: PathBuf },
     #[error("{cert} and {key}: {cause}")]
     Pair {
         cert: PathBuf,
         key: PathBuf,
         cause: rustls::Error,
     },
+    #[error("{path}: {cause}")]
+    Issuers { path: PathBuf, cause: String },
     #[error("TLS can not be set up: {0}")]
     Config(rustls::Error),
     #[error("a TLS listener has no certificate")]
     NoCertificates,
 }
 
-/// Compiles a listener's TLS: 1.2 and 1.3, HTTP/2 preferred, certificates read from their files now.
-pub fn compile(model: &Tls) -> Result<Arc<ServerConfig>, Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut names = Names::default();
-    for certificate in &model.certificates {
-        names.add(&load(certificate)?);
-    }
-    if names.default.is_none() {
-        return Err(Error::NoCertificates);
-    }
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(Error::Config)?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    // Workers share no sessions, so resumption is by ticket.
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::Config)?;
-    Ok(Arc::new(config))
+/// TLS of a listener, compiled.
+#[derive(Debug)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    names: Arc<Names>,
+    lifetimes: Vec<Lifetime>,
+    model: Tls,
+    /// SHA-256 of all files.
+    contents: [u8; 32],
 }
 
-fn load(model: &Certificate) -> Result<Arc<CertifiedKey>, Error> {
-    let pem = |path: &Path| {
-        let path = path.to_owned();
-        move |cause| Error::Pem { path, cause }
+/// Until when a certificate is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lifetime {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// In seconds since 1970.
+    pub not_after: i64,
+}
+
+impl ServerTls {
+    /// Compiles a listener's TLS, reading its files now; `previous` itself if neither model nor files have changed.
+    ///
+    /// Sessions are resumed by tickets, whose keys change every six hours and are good for twelve. Renewed certificates keep
+    /// them. With client certificates there are none: a resumed session would outlive the certificate it was opened with.
+    pub fn compile(model: &Tls, previous: Option<&Arc<Self>>) -> Result<Arc<Self>, Error> {
+        let files = Files::read(model)?;
+        if let Some(previous) = previous
+            && (&previous.model, previous.contents) == (model, files.contents)
+        {
+            return Ok(Arc::clone(previous));
+        }
+        let (mut names, mut lifetimes) = (Names::default(), Vec::new());
+        for (certificate, (cert, key)) in model.certificates.iter().zip(&files.pairs) {
+            let key = certified(certificate, cert, key)?;
+            lifetimes.push(Lifetime {
+                file: certificate.cert.clone(),
+                not_after: key.end_entity_cert().map_or(0, |leaf| identity::not_after(leaf)),
+            });
+            names.add(&key);
+        }
+        if names.is_empty() {
+            return Err(Error::NoCertificates);
+        }
+        let names = Arc::new(names);
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let versions: &[&SupportedProtocolVersion] = match model.min_version {
+            TlsVersion::V1_2 => &[&version::TLS13, &version::TLS12],
+            TlsVersion::V1_3 => &[&version::TLS13],
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(Error::Config)?;
+        let builder = match (&model.client_auth, files.issuers) {
+            (Some(auth), Some(pem)) => builder.with_client_cert_verifier(verifier(auth, &pem, provider)?),
+            _ => builder.with_no_client_auth(),
+        };
+        let resolver: Arc<dyn rustls::server::ResolvesServerCert> = Arc::clone(&names) as _;
+        let mut config = builder.with_cert_resolver(resolver);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        // A cache would be a lock that all workers share.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if model.client_auth.is_some() {
+            config.send_tls13_tickets = 0;
+        } else {
+            let before = previous.filter(|previous| previous.model.client_auth.is_none());
+            config.ticketer = match before {
+                Some(previous) => Arc::clone(&previous.config.ticketer),
+                None => tickets()?,
+            };
+        }
+        Ok(Arc::new(Self {
+            config: Arc::new(config),
+            names,
+            lifetimes,
+            model: model.clone(),
+            contents: files.contents,
+        }))
+    }
+
+    /// For handshakes.
+    #[must_use]
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// Its certificates by name.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Until when its certificates are good, in the order of the configuration.
+    #[must_use]
+    pub fn lifetimes(&self) -> &[Lifetime] {
+        &self.lifetimes
+    }
+}
+
+fn tickets() -> Result<Arc<dyn ProducesTickets>, Error> {
+    aws_lc_rs::Ticketer::new().map_err(Error::Config)
+}
+
+/// The contents of all files of a listener.
+struct Files {
+    pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    issuers: Option<Vec<u8>>,
+    contents: [u8; 32],
+}
+
+impl Files {
+    fn read(model: &Tls) -> Result<Self, Error> {
+        let mut digest = Sha256::new();
+        let mut read = |path: &Path| {
+            let bytes = read(path)?;
+            digest.update((bytes.len() as u64).to_be_bytes());
+            digest.update(&bytes);
+            Ok(bytes)
+        };
+        let pairs = model.certificates.iter();
+        let pairs = pairs
+            .map(|pair| Ok((read(&pair.cert)?, read(&pair.key)?)))
+            .collect::<Result<_, _>>()?;
+        let issuers = model
+            .client_auth
+            .as_ref()
+            .map(|auth| read(&auth.ca))
+            .transpose()?;
+        Ok(Self {
+            pairs,
+            issuers,
+            contents: digest.finalize().into(),
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |cause| Error::Read {
+        path: path.to_owned(),
+        cause,
     };
-    let chain = CertificateDer::pem_file_iter(&model.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem(&model.cert))?;
-    if chain.is_empty() {
-        return Err(Error::Empty {
-            path: model.cert.clone(),
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(Error::TooLarge {
+            path: path.to_owned(),
         });
     }
-    let key = PrivateKeyDer::from_pem_file(&model.key).map_err(pem(&model.key))?;
+    Ok(bytes)
+}
+
+fn certified(model: &Certificate, cert: &[u8], key: &[u8]) -> Result<Arc<CertifiedKey>, Error> {
+    let chain = certificates(&model.cert, cert)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| Error::Pem {
+        path: model.key.clone(),
+    })?;
     let pair = |cause| Error::Pair {
         cert: model.cert.clone(),
         key: model.key.clone(),
@@ -80,46 +220,89 @@ fn load(model: &Certificate) -> Result<Arc<CertifiedKey>, Error> {
         .map_err(pair)
 }
 
-/// Certificates by the DNS names in them; the first of all is for those who name nothing known.
-#[derive(Debug, Default)]
-struct Names {
-    exact: HashMap<String, Arc<CertifiedKey>>,
-    /// By what follows `*.`, which stands for one label (RFC 6125, 6.4.3).
-    wildcard: HashMap<String, Arc<CertifiedKey>>,
-    default: Option<Arc<CertifiedKey>>,
+/// At least one.
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        Ok(chain) if !chain.is_empty() => Ok(chain),
+        _ => Err(Error::Pem {
+            path: path.to_owned(),
+        }),
+    }
 }
 
-impl Names {
-    fn add(&mut self, key: &Arc<CertifiedKey>) {
-        self.default.get_or_insert_with(|| Arc::clone(key));
-        let Some(leaf) = key.cert.first() else { return };
-        let Ok(leaf) = webpki::EndEntityCert::try_from(leaf) else {
-            return;
+fn verifier(
+    auth: &ClientAuth,
+    pem: &[u8],
+    provider: Arc<rustls::crypto::CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, Error> {
+    let failed = |cause: String| Error::Issuers {
+        path: auth.ca.clone(),
+        cause,
+    };
+    let mut roots = RootCertStore::empty();
+    for issuer in certificates(&auth.ca, pem)? {
+        roots.add(issuer).map_err(|error| failed(error.to_string()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = if auth.required {
+        builder
+    } else {
+        builder.allow_unauthenticated()
+    };
+    builder.build().map_err(|error| failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(dir: &Path, name: &str) -> Certificate {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        let (cert, key) = (dir.join("a.crt"), dir.join("a.key"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        Certificate { cert, key }
+    }
+
+    #[test]
+    fn what_is_equal_is_the_same_and_a_renewed_certificate_keeps_the_tickets() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Tls::with(vec![pair(dir.path(), "a.test")]);
+        let first = ServerTls::compile(&model, None).unwrap();
+        let second = ServerTls::compile(&model, Some(&first)).unwrap();
+        assert!(Arc::ptr_eq(&first, &second));
+        pair(dir.path(), "a.test");
+        let renewed = ServerTls::compile(&model, Some(&second)).unwrap();
+        assert!(!Arc::ptr_eq(&first, &renewed));
+        assert!(Arc::ptr_eq(&first.config.ticketer, &renewed.config.ticketer));
+        let auth = ClientAuth {
+            ca: model.certificates[0].cert.clone(),
+            required: true,
         };
-        for name in leaf.valid_dns_names() {
-            let name = name.to_ascii_lowercase();
-            match name.strip_prefix("*.") {
-                Some(parent) => self
-                    .wildcard
-                    .entry(parent.into())
-                    .or_insert_with(|| Arc::clone(key)),
-                None => self.exact.entry(name).or_insert_with(|| Arc::clone(key)),
-            };
-        }
+        let asking = Tls {
+            client_auth: Some(auth),
+            ..model.clone()
+        };
+        let asking = ServerTls::compile(&asking, Some(&renewed)).unwrap();
+        assert!(!asking.config.ticketer.enabled() && asking.config.send_tls13_tickets == 0);
+        let open = ServerTls::compile(&model, Some(&asking)).unwrap();
+        assert!(open.config.ticketer.enabled());
     }
 
-    fn find(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
-        let known = name.and_then(|name| {
-            let name = name.to_ascii_lowercase();
-            let parent = name.split_once('.').map(|(_, parent)| parent);
-            self.exact.get(&name).or_else(|| self.wildcard.get(parent?))
-        });
-        known.or(self.default.as_ref()).cloned()
-    }
-}
-
-impl ResolvesServerCert for Names {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name())
+    #[test]
+    fn files_that_can_not_be_used_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = pair(dir.path(), "a.test");
+        let tell = |model: &Tls| ServerTls::compile(model, None).unwrap_err().to_string();
+        let model = Tls::with(vec![good.clone()]);
+        std::fs::write(&good.key, "-----BEGIN PRIVATE KEY-----\nsecret\n").unwrap();
+        let told = tell(&model);
+        assert!(told.contains("a.key") && !told.contains("secret"), "{told}");
+        std::fs::write(&good.key, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+        assert!(tell(&model).contains("a.crt"));
+        std::fs::write(&good.cert, vec![b' '; (MOST_BYTES + 1) as usize]).unwrap();
+        assert!(tell(&model).contains("larger"));
+        std::fs::remove_file(&good.cert).unwrap();
+        assert!(tell(&model).contains("No such file"));
     }
 }

@@ -58,7 +58,7 @@ pub(super) async fn take(conn: &Rc<Conn>, transport: Transport, ahead: &[u8], li
         stall: RefCell::new(Stall::new(limits.body_progress)),
     };
     if let Err(error) = turns.run().await {
-        tracing::debug!(client = %conn.client.ip(), %error, "connection ended");
+        tracing::debug!(client = %conn.caller.socket.ip(), %error, "connection ended");
     }
 }
 

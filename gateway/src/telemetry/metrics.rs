@@ -73,6 +73,11 @@ const RARE: [(&str, &str); 7] = [
     ),
 ];
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabel {
+    file: String,
+}
+
 type Histograms = Family<RouteLabel, Histogram, fn() -> Histogram>;
 
 /// The registry and the handles into it.
@@ -96,6 +101,9 @@ pub struct Metrics {
     pub accept_errors: Counter,
     /// TLS handshakes with clients that did not complete.
     pub tls_failures: Counter,
+    /// Certificates that were to be read again and could not be used.
+    pub certificate_failures: Counter,
+    certificates: Family<CertificateLabel, Gauge>,
     /// Log lines that could not be written.
     pub log_lines_lost: Counter,
 }
@@ -148,6 +156,8 @@ impl Metrics {
             connections_total: Counter::default(),
             accept_errors: Counter::default(),
             tls_failures: Counter::default(),
+            certificate_failures: Counter::default(),
+            certificates: Family::default(),
             log_lines_lost: Counter::default(),
         };
         metrics.with_registry(|r| {
@@ -183,6 +193,16 @@ impl Metrics {
                 "tls_handshake_failures",
                 "Client handshakes not completed",
                 metrics.tls_failures.clone(),
+            );
+            r.register(
+                "certificate_reload_failures",
+                "Times that changed certificates could not be used",
+                metrics.certificate_failures.clone(),
+            );
+            r.register(
+                "certificate_not_after_seconds",
+                "End of a server certificate's life, in seconds since 1970, by the file it was read from",
+                metrics.certificates.clone(),
             );
             r.register(
                 "log_lines_lost",
@@ -266,6 +286,15 @@ impl Metrics {
             retries: self.retries.get_or_create_owned(&label),
             rare: Arc::clone(&self.rare),
             label,
+        }
+    }
+
+    /// Shows the certificates in use, each by its file, and no others.
+    pub fn show_certificates<'a>(&self, certificates: impl Iterator<Item = (&'a str, i64)>) {
+        self.certificates.clear();
+        for (file, not_after) in certificates {
+            let label = CertificateLabel { file: file.into() };
+            self.certificates.get_or_create(&label).set(not_after);
         }
     }
 

@@ -41,6 +41,7 @@ impl Site {
             response_header: long,
             drain: long,
             tunnel_idle: long,
+            drain_delay: Duration::ZERO,
             upstream_idle: long,
             header_bytes: 16 << 10,
             header_count: 100,
@@ -65,10 +66,7 @@ impl Site {
             ..gateway::config::defaults::xdp()
         };
         let config = Config {
-            listen: vec![Listener {
-                address: SocketAddr::from(([127, 0, 0, 1], 0)),
-                tls: None,
-            }],
+            listen: vec![Listener::plain(SocketAddr::from(([127, 0, 0, 1], 0)))],
             admin: Admin {
                 socket: "/nonexistent".into(),
                 metrics: None,
@@ -91,6 +89,8 @@ impl Site {
             },
             state_dir: "/nonexistent".into(),
             workers: nonzero(1),
+            watch_files: false,
+            sources: vec![],
         };
         Self { config }
     }

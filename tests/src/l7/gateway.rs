@@ -72,6 +72,25 @@ impl Gateway {
         self.address
     }
 
+    /// Puts another configuration in force, as a reload does.
+    ///
+    /// # Panics
+    /// If it can not be; [`Gateway::try_reload`] returns the reason.
+    pub fn reload(&self, site: &Site) {
+        self.try_reload(site).expect("the configuration compiles");
+    }
+
+    /// As [`Gateway::reload`]; after an error nothing has changed.
+    pub fn try_reload(&self, site: &Site) -> anyhow::Result<()> {
+        let before = self.handle.load();
+        let runtime = Runtime::compile(&site.config, Some(&before), &self.metrics)?;
+        let listeners = self.server().listeners();
+        let prepared = listeners.prepare(&site.config.listen)?;
+        self.handle.replace(runtime);
+        listeners.apply(prepared, &self.handle.site().load());
+        Ok(())
+    }
+
     /// The running server.
     #[must_use]
     pub fn server(&self) -> &Server {

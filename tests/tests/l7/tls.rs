@@ -41,9 +41,7 @@ fn the_certificate_follows_the_name_and_both_protocols_are_spoken() {
     let certificates = ["default.test", "a.test", "*.wild.test"].map(|name| certificate(dir.path(), name));
     let upstream = Upstream::text("hello");
     let mut site = Site::to(&upstream);
-    site.config.listen[0].tls = Some(Tls {
-        certificates: certificates.to_vec(),
-    });
+    site.config.listen[0].tls = Some(Tls::with(certificates.to_vec()));
     let gateway = Gateway::start(&site);
     for (host, ca) in [("a.test", 1), ("b.wild.test", 2), ("default.test", 0)] {
         for (protocol, version) in [("--http1.1", "1.1"), ("--http2", "2")] {

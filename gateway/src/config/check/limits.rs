@@ -22,6 +22,15 @@ pub(super) fn time(text: &str) -> Result<Duration, Wrong> {
     within(TIMES, units::duration, units::show_duration)(text)
 }
 
+/// A time that may be none at all.
+fn delay(text: &str) -> Result<Duration, Wrong> {
+    within(
+        Duration::ZERO..=*TIMES.end(),
+        units::duration,
+        units::show_duration,
+    )(text)
+}
+
 /// A cap on a body: a size, or `off`.
 pub(super) fn body(text: &str) -> Result<Option<u64>, Wrong> {
     or_off(within(0..=1 << 50, units::size, units::show_size))(text)
@@ -48,6 +57,9 @@ fn given(walk: &mut Walk, table: &mut Table<'_>, standard: Limits) -> Limits {
         response_header: table.value_or(walk, "response_header", standard.response_header, time),
         drain: table.value_or(walk, "drain", standard.drain, time),
         tunnel_idle: table.value_or(walk, "tunnel_idle", standard.tunnel_idle, time),
+        drain_delay: table
+            .value(walk, "drain_delay", or_off(delay))
+            .map_or(standard.drain_delay, Option::unwrap_or_default),
         upstream_idle: table.value_or(walk, "upstream_idle", standard.upstream_idle, time),
         header_bytes: small(header_bytes, standard.header_bytes),
         header_count: table.value_or(walk, "header_count", standard.header_count, number(10..=1000)),

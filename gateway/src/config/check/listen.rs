@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys};
+use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -16,21 +16,39 @@ use super::files;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Admin, Certificate, Listener, Tls};
-use crate::config::scalar::or_off;
+use crate::config::model::{Admin, Certificate, ClientAuth, Listener, Tls, TlsVersion};
+use crate::config::scalar::{choice, number, or_off, truth};
 
 /// Longest certificate chain or key taken, in bytes.
 const MOST_PEM: usize = 1 << 20;
 /// Longest name of a Unix socket, in bytes (`sun_path` less its final zero).
 const MOST_SOCKET_PATH: usize = 107;
 
-pub(super) fn listeners(walk: &mut Walk, top: &mut Table<'_>) -> Vec<Listener> {
+/// The listeners, and where the first of them asks for the PROXY protocol.
+pub(super) fn listeners<'t>(walk: &mut Walk, top: &mut Table<'t>) -> (Vec<Listener>, Option<Field<'t>>) {
     let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
     let mut listeners = Vec::new();
+    let mut proxied = None;
     for item in top.list(walk, "listen") {
         let read = walk.table(&item, |walk, table| {
             let field = table.require(walk, "address", "such as address: 0.0.0.0:8080");
             let tls = table.get(walk, "tls").and_then(|field| tls(walk, &field));
+            let proxy_field = table.get(walk, "proxy_protocol");
+            let proxy_protocol = proxy_field
+                .as_ref()
+                .and_then(|field| walk.value(field, truth))
+                .unwrap_or(false);
+            if proxy_protocol && proxied.is_none() {
+                proxied = proxy_field;
+            }
+            let redirect = table.get(walk, "redirect_to_https");
+            if let (Some(redirect), true) = (&redirect, table.has("tls")) {
+                let wrong = Wrong::new("a listener with tls speaks HTTPS already");
+                walk.fault(redirect, wrong.hint("redirect from a listener without tls"));
+            }
+            let redirect = redirect
+                .and_then(|field| walk.value(&field, https_port))
+                .flatten();
             let address = field.and_then(|field| {
                 let address = walk.value(&field, socket_address)?;
                 if let Some(place) = taken.get(&address) {
@@ -46,11 +64,27 @@ pub(super) fn listeners(walk: &mut Walk, top: &mut Table<'_>) -> Vec<Listener> {
             Some(Listener {
                 address: address?,
                 tls,
+                proxy_protocol,
+                redirect_to_https: redirect,
             })
         });
         listeners.extend(read.flatten());
     }
-    listeners
+    (listeners, proxied)
+}
+
+/// `true`, `false`, or the port at which HTTPS is spoken.
+fn https_port(text: &str) -> Result<Option<u16>, Wrong> {
+    if let Ok(redirects) = truth(text) {
+        return Ok(redirects.then_some(defaults::HTTPS_PORT));
+    }
+    match number(1..=65_535)(text) {
+        Ok(port) => Ok(u16::try_from(port).ok()),
+        Err(_) => {
+            let wrong = Wrong::new(format!("{} is not true, false or a port", quote(text)));
+            Err(wrong.hint("true stands for 443"))
+        }
+    }
 }
 
 pub(super) fn admin(walk: &mut Walk, top: &mut Table<'_>, listeners: &[Listener]) -> Admin {
@@ -121,7 +155,40 @@ fn tls(walk: &mut Walk, field: &Field<'_>) -> Option<Tls> {
             }
             certificates.push(certificate);
         }
-        Some(Tls { certificates })
+        let versions = [("1.2", TlsVersion::V1_2), ("1.3", TlsVersion::V1_3)];
+        let min_version = table.value_or(walk, "min_version", defaults::TLS_VERSION, choice(&versions));
+        let client_auth = match table.get(walk, "client_auth") {
+            Some(field) => Some(client_auth(walk, &field)?),
+            None => None,
+        };
+        Some(Tls {
+            certificates,
+            min_version,
+            client_auth,
+        })
+    })?
+}
+
+fn client_auth(walk: &mut Walk, field: &Field<'_>) -> Option<ClientAuth> {
+    walk.table(field, |walk, table| {
+        let ca = table.require(walk, "ca", "the issuers of clients' certificates as a PEM file");
+        let modes = [("required", true), ("optional", false)];
+        let required = table.value_or(walk, "mode", true, choice(&modes));
+        let ca = ca?;
+        let ca = if walk.opens_secrets {
+            let (path, issuers) = pem_file(walk, &ca, chain)?;
+            let mut roots = RootCertStore::empty();
+            if let Some(error) = issuers.into_iter().find_map(|issuer| roots.add(issuer).err()) {
+                walk.fault(
+                    &ca,
+                    Wrong::new(format!("an issuer in it can not be used: {error}")),
+                );
+            }
+            path
+        } else {
+            files::named(walk, &ca)?
+        };
+        Some(ClientAuth { ca, required })
     })?
 }
 

@@ -42,7 +42,7 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
         return None;
     }
     walk.table(root, |walk, top| {
-        let listen = listen::listeners(walk, top);
+        let (listen, proxied) = listen::listeners(walk, top);
         let admin = listen::admin(walk, top, &listen);
         let trusted_proxies = lists::networks(walk, top, "trusted_proxies");
         let forwarding_header = top.value_or(
@@ -52,6 +52,17 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
             choice(&FORWARDING_HEADERS),
         );
         let paths = paths(walk, top);
+        if let (Some(field), false) = (
+            &proxied,
+            top.has("trusted_proxies") && !trusted_proxies.is_empty(),
+        ) {
+            let wrong =
+                Wrong::new("no proxy is trusted, so every connection to this listener would be closed");
+            walk.fault(
+                field,
+                wrong.hint("list the networks of the proxies in trusted_proxies"),
+            );
+        }
         let xdp = xdp::xdp(walk, top);
         packets::cookies_fit(walk, &top.field, &xdp, &listen);
         let strikes = strikes::strikes(walk, top);
@@ -83,6 +94,8 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
                 .value(walk, "workers", number(1..=1024))
                 .and_then(NonZeroU32::new)
                 .unwrap_or_else(defaults::workers),
+            watch_files: top.value_or(walk, "watch_files", false, truth),
+            sources: walk.files.iter().map(Into::into).collect(),
         }
     })
 }

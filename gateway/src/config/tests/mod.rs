@@ -33,6 +33,7 @@ fn etc() -> TempDir {
     let api = pair("api.example.com");
     write("tls/api.crt", &api.cert.pem());
     write("tls/api.key", &api.signing_key.serialize_pem());
+    write("tls/clients.crt", &pair("clients").cert.pem());
     write(
         "tls/other.key",
         &pair("other.example.com").signing_key.serialize_pem(),
