@@ -38,8 +38,11 @@ pub enum Request {
     FlushRules {
         list: RuleList,
     },
+    /// Answered by one [`Answer::Page`]; the next one begins behind the last network of it.
     ListRules {
         list: RuleList,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        after: Option<IpNet>,
     },
     ListBlocks,
     Unblock {
@@ -115,7 +118,7 @@ impl Answer {
     /// Where the text goes that follows this answer, and its length.
     pub fn text(&mut self) -> Option<(&mut Vec<u8>, u64)> {
         match self {
-            Self::Exported { text, bytes, .. } => Some((text, *bytes)),
+            Self::Exported { text, bytes, .. } | Self::Page { text, bytes, .. } => Some((text, *bytes)),
             _ => None,
         }
     }
@@ -135,6 +138,20 @@ pub enum Answer {
         #[serde(skip)]
         text: Vec<u8>,
     },
+    /// A part of a list: an [`EntryRow`] a line.
+    Page {
+        /// The network of the last one, if others come behind it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        more_after: Option<IpNet>,
+        /// `eth0: reason` for each configured interface that is not filtered.
+        #[serde(default)]
+        unfiltered: Vec<String>,
+        /// Length of the text, which follows this answer on the wire.
+        bytes: u64,
+        #[serde(skip)]
+        text: Vec<u8>,
+    },
+    /// All of a list that is never long.
     Entries {
         entries: Vec<EntryRow>,
         forwarded: Vec<ForwardedBlock>,

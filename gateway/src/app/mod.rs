@@ -165,7 +165,7 @@ async fn live(
         events: Box::new(events),
     };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
-    engine.reconcile()?;
+    engine.begin();
     engine.attach()?;
     tell_observing(&engine.observing());
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;

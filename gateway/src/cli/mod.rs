@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 pub mod import;
 mod known;
+mod list;
 mod operator;
 mod render;
 mod rules;

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::args::{AddArgs, AllowCommand, Args, BlockCommand, DenyArgs, DenyCommand, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
-use super::{Exit, Result, import, operator, print, print_json, render};
-use crate::admin::api::{AddRules, Added, Answer, EntryRow, ForwardedBlock, Removed, Request, RuleList};
+use super::{Exit, Result, import, list, operator, print, print_json, render};
+use crate::admin::api::{AddRules, Added, Answer, Removed, Request, RuleList};
 use crate::config::units::show_duration;
 
 pub fn deny(args: &Args, command: &DenyCommand) -> Result<Exit> {
@@ -56,17 +56,7 @@ fn rule(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
             },
         ),
         RuleCommand::Flush => removed(args, Request::FlushRules { list }),
-        RuleCommand::List => {
-            let Entries {
-                entries, unfiltered, ..
-            } = entries(args, Request::ListRules { list })?;
-            if args.json {
-                print_json(&entries)?
-            } else {
-                print(&render::entries(&entries, &unfiltered))?
-            }
-            Ok(Exit::Done)
-        }
+        RuleCommand::List => list::print(args, list),
         RuleCommand::Export => import::export(args, list),
         RuleCommand::Import(order) => import::import(args, list, order),
     }
@@ -145,35 +135,17 @@ fn removed(args: &Args, request: Request) -> Result<Exit> {
     })
 }
 
-struct Entries {
-    entries: Vec<EntryRow>,
-    forwarded: Vec<ForwardedBlock>,
-    unfiltered: Vec<String>,
-}
-
-fn entries(args: &Args, request: Request) -> Result<Entries> {
-    match ask(args, request)? {
-        Answer::Entries {
-            entries,
-            forwarded,
-            unfiltered,
-        } => Ok(Entries {
-            entries,
-            forwarded,
-            unfiltered,
-        }),
-        _ => Err(unexpected()),
-    }
-}
-
 pub fn blocks(args: &Args, command: &BlockCommand) -> Result<Exit> {
     match command {
         BlockCommand::List => {
-            let Entries {
+            let Answer::Entries {
                 entries,
                 forwarded,
                 unfiltered,
-            } = entries(args, Request::ListBlocks)?;
+            } = ask(args, Request::ListBlocks)?
+            else {
+                return Err(unexpected());
+            };
             if args.json {
                 print_json(&serde_json::json!({
                     "blocks": entries, "forwarded": forwarded, "unfiltered": unfiltered

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
@@ -281,6 +282,31 @@ impl Desired {
             gone += before - rules.len();
         }
         gone
+    }
+
+    /// As [`Desired::all`], in the order of networks, and only those behind `after`.
+    pub fn all_after(
+        &self,
+        list: List,
+        after: Option<IpNet>,
+        boot_ns: u64,
+    ) -> impl Iterator<Item = (IpNet, Entry)> {
+        let config = self.config_list(list);
+        let first = after.map_or(0, |after| config.partition_point(|net| *net <= after));
+        let mut config = config[first..].iter().copied().peekable();
+        let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let live = self.entries(list).range(bounds);
+        let mut commands = live.filter(move |(_, entry)| entry.live(boot_ns)).peekable();
+        std::iter::from_fn(move || {
+            let configured_first = match (config.peek(), commands.peek()) {
+                (Some(net), Some((other, _))) => *net <= **other,
+                (net, _) => net.is_some(),
+            };
+            if configured_first {
+                return config.next().map(|net| (net, configured()));
+            }
+            commands.next().map(|(net, entry)| (*net, entry.clone()))
+        })
     }
 
     /// Every entry of `list` that is in force, wherever it came from, with the network it is written for.

@@ -14,7 +14,8 @@ use crate::dataplane::lines::{self, Reasons};
 use crate::dataplane::protected::Protected;
 use crate::dataplane::store::RuleList;
 
-/// Changes up to which only what they touch is compared; beyond, walking all of the list costs no more.
+/// Changes up to which only what they touch is compared, and looked up again; beyond, walking all of the list costs no
+/// more, and that the tables took it is taken as proof.
 const FEW: usize = 1_000;
 
 /// An order to take over a list.
@@ -98,22 +99,23 @@ impl Engine {
         let known = |net: &IpNet| there.get(net).is_some_and(|entry| entry.live(now.boot_ns));
         let already = entries.iter().filter(|(net, _)| known(net)).count();
         let added = entries.len() - already;
-        let nets: Vec<IpNet> = entries.iter().map(|(net, _)| *net).collect();
+        let many = entries.len() > FEW;
+        let nets: Vec<IpNet> = entries.iter().take(FEW).map(|(net, _)| *net).collect();
+        let mut notes = self.notes_on(rules, &entries, now.boot_ns);
         let mut removed = 0;
         if replace {
             let gone = self.desired.clear(list);
             removed = gone.values().filter(|entry| entry.live(now.boot_ns)).count() - already;
         }
-        self.desired.release(list, nets.iter());
+        self.desired.release(list, entries.iter().map(|(net, _)| net));
         self.desired.put_all(list, entries);
 
-        let mut notes = self.notes_on(rules, &nets, now.boot_ns);
         let applied = if replace {
             self.enforce_at_once(now)
-        } else if nets.len() <= FEW {
-            self.enforce_only(list, &nets, now)
-        } else {
+        } else if many {
             self.enforce(now)
+        } else {
+            self.enforce_only(list, &nets, now)
         };
         let Applied {
             took,
@@ -129,7 +131,7 @@ impl Engine {
             failures.extend(told(missing.len(), missing.into_iter()));
         }
         if rules == RuleList::Allow {
-            notes.extend(self.lift_blocks_under(&nets, now));
+            notes.extend(self.lift_blocks_under_allows(now));
         }
         let Coverage { enforced, unfiltered } = self.coverage()?;
         Ok(Added {
@@ -170,7 +172,7 @@ impl Engine {
     }
 
     /// What the operator should know of denies that allow rules make void.
-    fn notes_on(&self, list: RuleList, nets: &[IpNet], boot_ns: u64) -> Vec<String> {
+    fn notes_on(&self, list: RuleList, entries: &[(IpNet, Entry)], boot_ns: u64) -> Vec<String> {
         if list != RuleList::Deny || self.desired.is_empty(List::Allow) {
             return Vec::new();
         }
@@ -185,7 +187,7 @@ impl Engine {
                 "{allow} inside {net} is under an allow rule and stays allowed"
             ))
         };
-        let notes: Vec<String> = nets.iter().filter_map(note).collect();
+        let notes: Vec<String> = entries.iter().filter_map(|(net, _)| note(net)).collect();
         told(notes.len(), notes.into_iter())
     }
 }

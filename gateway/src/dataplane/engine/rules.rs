@@ -15,9 +15,6 @@ use super::{Engine, List, Record, Refusal};
 use crate::dataplane::desired::Entry;
 use crate::dataplane::store::RuleList;
 
-/// Beyond this many networks the system calls' success is taken as proof instead of a second look.
-const READ_BACK_AT_MOST: usize = 1_000;
-
 /// What is said of a rule that a command took out, and that is there all the same.
 const ALSO_CONFIGURED: &str = "is also in the configuration, and stays";
 
@@ -189,7 +186,7 @@ impl Engine {
             return Ok(Vec::new());
         };
         let mut missing = Vec::new();
-        for net in nets.iter().take(READ_BACK_AT_MOST) {
+        for net in nets {
             let found = tables.lookup(net.network())?;
             let (single, network) = match list {
                 List::Allow => (found.allow_addr, found.allow_net),

@@ -207,9 +207,9 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
     assert_eq!(outcome(&mut second, "198.51.100.7"), "denied");
     assert_eq!(outcome(&mut second, "198.51.100.8"), "blocked");
     let row = second
-        .entries(List::Deny)
+        .page(List::Deny, None, 100)
         .expect("memory")
-        .0
+        .rows
         .into_iter()
         .find(|row| row.origin == "command");
     assert_eq!(row.and_then(|row| row.left_ms), Some(60_000));
@@ -336,9 +336,9 @@ fn drift_is_seen_and_repaired() {
     assert_eq!((row.desired, row.enforced), (2, 2));
     assert!(
         !engine
-            .entries(List::Deny)
+            .page(List::Deny, None, 100)
             .expect("memory")
-            .0
+            .rows
             .iter()
             .all(|row| row.enforced)
     );

@@ -138,7 +138,7 @@ fn an_observed_block_is_told_as_such_and_is_no_drop() {
     assert!(!tables.admits(addr, 1_000_000_000_000));
     engine.block(order()).expect("not refused");
     assert_eq!(heard.said(), ["blocked 198.51.100.7"]);
-    let (rows, _) = engine.entries(List::Block).expect("memory");
+    let rows = engine.page(List::Block, None, 100).expect("memory").rows;
     assert!(!rows[0].observed);
 }
 

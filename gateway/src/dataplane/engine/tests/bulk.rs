@@ -97,3 +97,39 @@ fn a_change_that_can_not_be_saved_is_not_made() {
     let saved = crate::dataplane::store::peek(dir.path()).expect("state");
     assert_eq!(saved.len(), 2, "the file was written whole again");
 }
+
+#[test]
+fn pages_make_up_the_list_whatever_their_size() {
+    let (stage, dir, tables) = fresh();
+    let mut engine = engine(&stage, dir.path(), &tables);
+    engine
+        .reconfigure(&with_lists("[]", "[203.0.113.0/24, 198.51.100.7]"))
+        .expect("memory");
+    // One of them is in the configuration as well, and has two rows.
+    let nets = [
+        "198.51.100.7",
+        "192.0.2.1",
+        "192.0.2.0/24",
+        "2001:db8::/32",
+        "203.0.113.9",
+    ];
+    engine.add_rules(deny(&nets, None)).expect("not refused");
+    let whole = engine.page(List::Deny, None, 100).expect("memory");
+    assert_eq!((whole.rows.len(), whole.more), (7, false));
+    assert!(whole.rows.iter().all(|row| row.enforced));
+    assert!(whole.rows.is_sorted_by_key(|row| row.net));
+    for most in 1..=8 {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let page = engine.page(List::Deny, after, most).expect("memory");
+            assert!(!page.rows.is_empty() && page.rows.len() <= most + 1);
+            after = page.rows.last().map(|row| row.net);
+            rows.extend(page.rows);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(rows, whole.rows, "{most} a page");
+    }
+    assert_eq!(engine.page(List::Allow, None, 1).expect("memory").rows, []);
+}

@@ -161,7 +161,7 @@ fn an_unconfirmed_deny_ends_and_a_confirmed_one_has_its_own_end() {
     engine
         .add_unconfirmed(deny(&["192.0.2.11/32"], None), minute)
         .expect("added");
-    let (rows, _) = engine.entries(List::Deny).expect("memory");
+    let rows = engine.page(List::Deny, None, 100).expect("memory").rows;
     assert_eq!(rows.iter().filter(|row| row.unconfirmed).count(), 3);
     assert!(!admits(&tables, &stage, "192.0.2.9"));
     // The next process can confirm, too.
