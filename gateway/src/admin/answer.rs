@@ -12,7 +12,9 @@ const PAGE: usize = 1 << 13;
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
-            Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
+            Refusal::Protected { .. } | Refusal::CutsOff { .. } | Refusal::Allowed { .. } => {
+                FailureKind::Refused
+            }
             Refusal::Invalid(_) | Refusal::Unreadable { .. } => FailureKind::BadInput,
             Refusal::Store(_)
             | Refusal::ReadOnly
@@ -54,8 +56,8 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             let bytes = text.len() as u64;
             Answer::Exported { rules, bytes, text }
         }
-        Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
-        Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
+        Request::RemoveRules { list, nets, by } => Answer::Removed(engine.remove_rules(list, &nets, &by)?),
+        Request::FlushRules { list, by } => Answer::Removed(engine.flush_rules(list, &by)?),
         Request::ListRules { list, after } => page(engine, list.into(), after)?,
         Request::ListBlocks => blocks(engine)?,
         Request::Unblock { addrs } => Answer::Unblocked(engine.unblock(&addrs)),
@@ -67,6 +69,7 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::Status => Answer::Status(FullStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             packets: engine.status()?,
+            fault: None,
             proxy: None,
         }),
         Request::Watch(_) => {
@@ -81,7 +84,7 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::BypassOff => Answer::Bypassed(engine.bypass_off()?),
         Request::BypassStatus => Answer::Bypassed(engine.bypass_status()?),
         Request::Verify => Answer::Verified(engine.verify()?),
-        Request::Reload => {
+        Request::Reload { .. } => {
             return Err(Failure {
                 kind: FailureKind::Failed,
                 message: "no gateway is running: there is nothing to reload".to_owned(),

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::cookies::CookieRow;
 pub use crate::dataplane::engine::{
-    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation, ImportRules,
-    InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
+    AddRules, Added, By, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
+    ImportRules, InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
 };
 pub use crate::dataplane::events::Sighting;
 pub use crate::dataplane::store::RuleList;
@@ -34,9 +34,13 @@ pub enum Request {
     RemoveRules {
         list: RuleList,
         nets: Vec<IpNet>,
+        #[serde(default)]
+        by: By,
     },
     FlushRules {
         list: RuleList,
+        #[serde(default)]
+        by: By,
     },
     /// Answered by one [`Answer::Page`]; the next one begins behind the last network of it.
     ListRules {
@@ -53,7 +57,10 @@ pub enum Request {
         operators: Vec<IpAddr>,
     },
     Status,
-    Reload,
+    Reload {
+        #[serde(default)]
+        by: By,
+    },
     /// Adds denies that end after `within` unless [`Request::Confirm`] comes before.
     AddUnconfirmed {
         order: AddRules,
@@ -212,6 +219,9 @@ pub struct FullStatus {
     pub version: String,
     #[serde(flatten)]
     pub packets: Status,
+    /// What of the state on disk can not be read; what was commanded is then known from the tables alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
     /// Absent without a running gateway.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proxy: Option<ProxyStatus>,

@@ -18,6 +18,7 @@ use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
 use crate::config::Config;
 use crate::dataplane::clock::Now;
+use crate::dataplane::engine::{By, Refusal};
 use crate::dataplane::handle::Stopped;
 use crate::dataplane::{Engine, Error, Handle, List};
 use crate::http::Connections;
@@ -76,8 +77,8 @@ impl Control {
 
     /// Answers a request, with what only a running gateway knows.
     pub async fn answer(&self, request: Request) -> Outcome {
-        if matches!(request, Request::Reload) {
-            let reloaded = self.reload().await?;
+        if let Request::Reload { by } = request {
+            let reloaded = self.reload(by).await?;
             return Ok(Answer::Reloaded {
                 changed: reloaded.changed,
                 warnings: reloaded.warnings,
@@ -158,7 +159,7 @@ impl Control {
     /// Reads the configuration again and puts it in force: all of it or nothing.
     ///
     /// What was bound or attached at the start can not change here; such a change is refused by name.
-    pub async fn reload(&self) -> Result<Reloaded, Failure> {
+    pub async fn reload(&self, by: By) -> Result<Reloaded, Failure> {
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),
@@ -180,8 +181,8 @@ impl Control {
         let applied = self.dataplane.with({
             let config = config.clone();
             move |engine: &mut Engine| {
-                let applied = engine.reconfigure(&config)?;
-                Ok::<_, Error>((applied, engine.skipped(), engine.observing()))
+                let applied = engine.reconfigure(&config, &by)?;
+                Ok::<_, Refusal>((applied, engine.skipped(), engine.observing()))
             }
         });
         let (applied, skipped, observing) = applied.await??;

@@ -22,7 +22,7 @@ use crate::admin::{metrics, server::AdminSocket};
 use crate::config::fault::Faults;
 use crate::config::model::XdpMode;
 use crate::config::{Config, Warning};
-use crate::dataplane::engine::World;
+use crate::dataplane::engine::{By, World};
 use crate::dataplane::kernel::{Kernel, KernelLog, Options};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::store::{Store, StoreError};
@@ -233,7 +233,7 @@ async fn live(
 
     let told = signals::each(async |event| match event {
         Event::Reload => {
-            if let Err(failure) = control.reload().await {
+            if let Err(failure) = control.reload(By::default()).await {
                 tracing::error!("the configuration was not taken over: {failure}");
             }
             false

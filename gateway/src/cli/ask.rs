@@ -1,5 +1,6 @@
 //! One request to whoever can answer: the running gateway, or this process on the pinned tables.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::args::Args;
@@ -50,7 +51,13 @@ impl Answerer {
     pub fn ask(&mut self, mut request: Request) -> Result<Answer> {
         match self {
             Self::Running(socket) => Ok(client::ask(socket, &mut request)??),
-            Self::Offline(offline) => Ok(answer(&mut offline.engine, request)?),
+            Self::Offline(offline) => {
+                let mut answered = answer(&mut offline.engine, request)?;
+                if let Answer::Status(status) = &mut answered {
+                    status.fault.clone_from(&offline.fault);
+                }
+                Ok(answered)
+            }
         }
     }
 }
@@ -83,7 +90,7 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
             return Ok((outcome??, Answerer::Running(socket.clone())));
         }
     }
-    if matches!(request, Request::Reload) {
+    if matches!(request, Request::Reload { .. }) {
         return Err(Failed::new(
             Exit::Failed,
             format!("there is nothing to reload: {}", nobody_on(socket)),
@@ -91,6 +98,9 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
     }
     let offline = offline::engine(&known.config, known.trust(), request.writes())
         .map_err(|error| offline_failed(&error, socket))?;
+    if let Some(fault) = &offline.fault {
+        let _ = writeln!(std::io::stderr(), "gateway: warning: {fault}");
+    }
     let mut answerer = Answerer::Offline(Box::new(offline));
     Ok((answerer.ask(request)?, answerer))
 }

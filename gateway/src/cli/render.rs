@@ -74,8 +74,14 @@ pub fn added(added: &Added) -> String {
     let mut out = String::new();
     let what = match (added.added, added.already) {
         (new, 0) => format!("{} added", networks(new)),
+        (0, known) if added.changed == known => format!("{} changed", networks(known)),
         (0, known) => format!("nothing new, {} there already", networks(known)),
         (new, known) => format!("{} added, {known} there already", networks(new)),
+    };
+    let what = match added.changed {
+        0 => what,
+        changed if added.added == 0 && changed == added.already => what,
+        changed => format!("{what}, {changed} of them changed"),
     };
     let what = match added.removed {
         0 => what,
@@ -428,6 +434,9 @@ pub fn status(status: &FullStatus) -> String {
             }
         }
         None => out.push_str("proxy: not running\n"),
+    }
+    if let Some(fault) = &status.fault {
+        let _ = writeln!(out, "STATE: {}", clean(fault));
     }
     let packets = &status.packets;
     if !packets.observing.is_empty() {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::args::{AddArgs, AllowCommand, Args, BlockCommand, DenyArgs, DenyCommand, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
 use super::{Exit, Result, import, list, operator, print, print_json, render};
-use crate::admin::api::{AddRules, Added, Answer, Removed, Request, RuleList};
+use crate::admin::api::{AddRules, Added, Answer, By, Removed, Request, RuleList};
 use crate::config::units::show_duration;
 
 pub fn deny(args: &Args, command: &DenyCommand) -> Result<Exit> {
@@ -48,17 +48,25 @@ pub fn allow(args: &Args, command: &AllowCommand) -> Result<Exit> {
 
 fn rule(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
     match command {
-        RuleCommand::Del { nets } => removed(
+        RuleCommand::Del { nets, force } => removed(
             args,
             Request::RemoveRules {
                 list,
                 nets: nets.clone(),
+                by: by(*force),
             },
         ),
-        RuleCommand::Flush => removed(args, Request::FlushRules { list }),
+        RuleCommand::Flush { force } => removed(args, Request::FlushRules { list, by: by(*force) }),
         RuleCommand::List => list::print(args, list),
         RuleCommand::Export => import::export(args, list),
         RuleCommand::Import(order) => import::import(args, list, order),
+    }
+}
+
+fn by(force: bool) -> By {
+    By {
+        operators: operator::addresses(),
+        force,
     }
 }
 
@@ -190,11 +198,15 @@ pub fn status(args: &Args) -> Result<Exit> {
     } else {
         print(&render::status(&status))?
     }
-    Ok(Exit::Done)
+    Ok(if status.fault.is_some() {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
-pub fn reload(args: &Args) -> Result<Exit> {
-    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload)? else {
+pub fn reload(args: &Args, force: bool) -> Result<Exit> {
+    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload { by: by(force) })? else {
         return Err(unexpected());
     };
     let text = if changed {

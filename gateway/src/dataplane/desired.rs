@@ -76,6 +76,14 @@ pub struct Desired {
     held: BTreeMap<IpNet, bool>,
 }
 
+/// The configuration's part of a [`Desired`].
+#[derive(Debug)]
+pub struct Configured {
+    settings: Settings,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+}
+
 impl Desired {
     /// Takes over the configuration's lists and limits; commands and blocks stay. `ability` is that of the tables' keeper,
     /// and `kept` are the settings in force.
@@ -141,6 +149,15 @@ impl Desired {
     pub fn protect(&mut self, protected: &Protected) {
         let unread = |(net, enforced): (&IpNet, &bool)| (!enforced).then_some((*net, Why::Unread));
         let mut skipped: BTreeMap<_, _> = self.held.iter().filter_map(unread).collect();
+        skipped.extend(self.cutting_off(protected));
+        self.skipped = skipped;
+    }
+
+    /// Denies that would cut off someone protected who is not allowed; neither those that are forced nor those that are
+    /// not judged anew.
+    #[must_use]
+    pub fn cutting_off(&self, protected: &Protected) -> BTreeMap<IpNet, Why> {
+        let mut found = BTreeMap::new();
         for net in protected.nets() {
             for deny in self.denies_around(net) {
                 let forced = self.deny.get(&deny).is_some_and(|entry| entry.forced);
@@ -149,11 +166,28 @@ impl Desired {
                     && !held
                     && let Some(why) = protected.cut_off(&deny, |shared| self.allows(shared))
                 {
-                    skipped.insert(deny, why.clone());
+                    found.insert(deny, why.clone());
                 }
             }
         }
-        self.skipped = skipped;
+        found
+    }
+
+    /// What the configuration decides now, to be put back by [`Desired::take_back`].
+    #[must_use]
+    pub fn configured(&self) -> Configured {
+        Configured {
+            settings: self.settings,
+            allow: self.config_allow.clone(),
+            deny: self.config_deny.clone(),
+        }
+    }
+
+    /// Undoes a [`Desired::configure`].
+    pub fn take_back(&mut self, before: Configured) {
+        self.settings = before.settings;
+        self.config_allow = before.allow;
+        self.config_deny = before.deny;
     }
 
     /// Whether anything is denied by a list.

@@ -25,6 +25,7 @@ pub use blocks::{BlockOrder, Unblocked};
 pub use bulk::ImportRules;
 pub use bypass::{Bypass, Bypassed, LONGEST_BYPASS};
 pub use confirm::Confirmed;
+pub use guard::By;
 use interfaces::Interfaces;
 pub use rules::{AddRules, Added, Removed};
 pub use verify::{Difference, Verified};
@@ -78,6 +79,8 @@ impl Events for NoEvents {
 pub enum Refusal {
     #[error("{net} is protected: {why}; use --force if you mean it")]
     Protected { net: IpNet, why: Why },
+    #[error("deny {net} would cut you off then: {why}; nothing was changed, use --force if you mean it")]
+    CutsOff { net: IpNet, why: Why },
     #[error("{addr} is under the allow rule {rule}")]
     Allowed { addr: IpAddr, rule: IpNet },
     #[error(transparent)]
@@ -225,14 +228,24 @@ impl Engine {
     }
 
     /// Takes over a new configuration and enforces it.
-    pub fn reconfigure(&mut self, config: &Config) -> Result<Applied, Error> {
+    pub fn reconfigure(&mut self, config: &Config, by: &By) -> Result<Applied, Refusal> {
+        let (cookies, kept) = (self.cookies.clone(), self.enforced.settings);
+        self.spare(
+            by,
+            |desired| {
+                let before = desired.configured();
+                desired.configure(config, &cookies, &kept);
+                before
+            },
+            Desired::take_back,
+        )?;
         if let Some(tables) = &mut self.tables {
             self.cookies = tables.cookies(&config.xdp);
         }
         self.desired
             .configure(config, &self.cookies, &self.enforced.settings);
         self.proxies.clone_from(&config.trusted_proxies);
-        self.reconcile()
+        Ok(self.reconcile()?)
     }
 
     /// Brings the tables to the desired state for the first time. [`Engine::open`] has just read them.

@@ -280,7 +280,11 @@ fn configured_rules_stay_and_are_named() {
     let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     let removed = engine
-        .remove_rules(RuleList::Deny, &[net("203.0.113.0/24"), net("203.0.113.7/32")])
+        .remove_rules(
+            RuleList::Deny,
+            &[net("203.0.113.0/24"), net("203.0.113.7/32")],
+            &By::default(),
+        )
         .expect("saved");
     assert_eq!(removed.removed, 0);
     assert!(

@@ -358,14 +358,16 @@ impl Engine {
                 })
                 .collect();
         }
+        let enforced = self.coverage()?.enforced;
         let lists = [List::Allow, List::Deny, List::Block];
         let lists = lists
             .into_iter()
             .zip(there)
-            .map(|(list, enforced)| ListRow {
+            .map(|(list, there)| ListRow {
                 list: list.name().to_owned(),
                 desired: self.desired.rules(list, now.boot_ns).count(),
-                enforced,
+                // What is in tables that nothing looks at is not in force.
+                enforced: if enforced { there } else { 0 },
                 skipped: if list == List::Deny {
                     self.skipped_count()
                 } else {
@@ -374,7 +376,7 @@ impl Engine {
             })
             .collect();
         Ok(Status {
-            enforced: self.coverage()?.enforced,
+            enforced,
             interfaces: self.interfaces()?,
             observing: self.observing().into_iter().map(str::to_owned).collect(),
             lists,

@@ -31,7 +31,7 @@ fn a_bypass_passes_what_is_denied_until_its_end_and_survives_a_new_engine() {
     assert!(!on.was_on && on.bypass.is_some_and(|bypass| bypass.left_ms == 600_000));
     assert!(admits(&tables, &stage, "203.0.113.7"));
     // A reload and a reconciliation leave it.
-    engine.reconfigure(&config).expect("memory");
+    engine.reconfigure(&config, &By::default()).expect("memory");
     assert!(admits(&tables, &stage, "203.0.113.7"));
     // So does the next process, which knows the reason.
     drop(engine);
