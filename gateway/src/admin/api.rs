@@ -237,6 +237,9 @@ pub struct ProxyStatus {
     pub routes: usize,
     pub connections: usize,
     pub draining: bool,
+    /// Why list files that have changed were not taken over.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stale_lists: Vec<String>,
 }
 
 /// Why it could not be answered.

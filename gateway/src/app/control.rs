@@ -1,6 +1,6 @@
 //! What an operator or collector asks of the running gateway, answered from all its parts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -44,6 +44,10 @@ pub struct Control {
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     /// The bypass that is on.
     pub bypass: Arc<ArcSwap<Option<Bypass>>>,
+    /// Held by whoever changes what is in force.
+    pub changing: tokio::sync::Mutex<()>,
+    /// List files that have changed and were not taken over, each with the reason.
+    pub stale_lists: RefCell<Vec<(PathBuf, String)>>,
     pub draining: Cell<bool>,
     pub watchers: Rc<Watchers>,
     /// A part that can not be started again has ended.
@@ -153,6 +157,12 @@ impl Control {
             routes: self.site.load().config.routes.len(),
             connections: self.connections.len(),
             draining: self.draining.get(),
+            stale_lists: self
+                .stale_lists
+                .borrow()
+                .iter()
+                .map(|(_, why)| why.clone())
+                .collect(),
         }
     }
 
@@ -160,6 +170,7 @@ impl Control {
     ///
     /// What was bound or attached at the start can not change here; such a change is refused by name.
     pub async fn reload(&self, by: By) -> Result<Reloaded, Failure> {
+        let _turn = self.changing.lock().await;
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),

@@ -7,6 +7,7 @@ mod control;
 pub mod doctor;
 mod guard;
 mod host;
+mod lists;
 pub mod offline;
 mod signals;
 mod watch;
@@ -198,6 +199,8 @@ async fn live(
         dataplane,
         unfiltered,
         bypass,
+        changing: tokio::sync::Mutex::default(),
+        stale_lists: Default::default(),
         draining: false.into(),
         dead: false.into(),
         watchers: Rc::new(Watchers::default()),
@@ -211,6 +214,7 @@ async fn live(
     if let Some(listener) = endpoint {
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
     }
+    tokio::task::spawn_local(lists::follow(Rc::clone(&control)));
     let answering = tokio::task::spawn_local({
         let control = Rc::clone(&control);
         async move {

@@ -432,6 +432,7 @@ pub fn status(status: &FullStatus) -> String {
             for listener in &proxy.listeners {
                 let _ = writeln!(out, "  listens on {listener}");
             }
+            lines(&mut out, "  LIST NOT TAKEN OVER, as before: ", &proxy.stale_lists);
         }
         None => out.push_str("proxy: not running\n"),
     }

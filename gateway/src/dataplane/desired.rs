@@ -15,6 +15,7 @@ use super::backend::{Image, List};
 use super::cookies::{self, Ability};
 use super::limits;
 use super::protected::{Protected, Why};
+use super::store::RuleList;
 use crate::config::model::Config;
 
 /// Why an entry is there and until when.
@@ -97,6 +98,17 @@ impl Desired {
             list.sort_unstable();
             list.dedup();
         }
+    }
+
+    /// Takes over one of the configuration's lists.
+    pub fn configure_list(&mut self, list: RuleList, nets: Vec<IpNet>) {
+        let configured = match list {
+            RuleList::Allow => &mut self.config_allow,
+            RuleList::Deny => &mut self.config_deny,
+        };
+        *configured = nets;
+        configured.sort_unstable();
+        configured.dedup();
     }
 
     /// Has events written from now on, or no longer.

@@ -248,6 +248,13 @@ impl Engine {
         Ok(self.reconcile()?)
     }
 
+    /// Takes over one list of the configuration, and enforces it: each packet meets the old list or the new one.
+    pub fn reconfigure_list(&mut self, list: RuleList, nets: Vec<IpNet>) -> Applied {
+        let now = (self.world.clock)();
+        self.desired.configure_list(list, nets);
+        self.enforce_at_once(now)
+    }
+
     /// Brings the tables to the desired state for the first time. [`Engine::open`] has just read them.
     pub fn begin(&mut self) -> Applied {
         let now = (self.world.clock)();
