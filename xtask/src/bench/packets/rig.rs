@@ -37,6 +37,7 @@ pub fn prepare() -> Result<()> {
 pub struct Lane {
     name: String,
     /// The sending end, in this process's namespace.
+    pub sender: String,
     pub ifindex: u32,
 }
 
@@ -61,14 +62,16 @@ impl Lane {
         let lane = Self {
             name: name.to_owned(),
             ifindex: ifindex(&sender)?,
+            sender,
         };
+        let sender = &lane.sender;
         // A sysfs shows the devices of the namespace that it is mounted from.
         let sysfs = lane.sysfs();
         fs::create_dir(&sysfs).context("making a place for sysfs")?;
         shell::run(lane.command("mount").args(["-t", "sysfs", "sysfs"]).arg(&sysfs))?;
         shell::output(lane.command("ethtool").args(["-K", DEVICE, "gro", "on"]))?;
         ip(&["-n", name, "link", "set", DEVICE, "up"])?;
-        ip(&["link", "set", &sender, "up"])?;
+        ip(&["link", "set", sender, "up"])?;
         Ok(lane)
     }
 
@@ -105,6 +108,32 @@ impl Lane {
     pub fn let_through(&self) -> Result<u64> {
         let text = shell::output(self.command("cat").arg("/proc/net/snmp"))?;
         bad_checksums(&text).context("/proc/net/snmp has an unknown form")
+    }
+
+    /// Has the sending end take what a program at the receiving end sends back: a veth device does so only in batches
+    /// (NAPI).
+    pub fn take_answers(&self) -> Result<()> {
+        shell::output(shell::command("ethtool").args(["-K", &self.sender, "gro", "on"])).map(drop)
+    }
+
+    /// Packets that the sending end has taken off the wire: answers.
+    pub fn answers(&self) -> Result<u64> {
+        let text =
+            shell::output(shell::command("ip").args(["-j", "-s", "link", "show", "dev", &self.sender]))?;
+        let links: serde_json::Value = serde_json::from_str(&text).context("what `ip -j link` says")?;
+        let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+        packets.context("packets of a device")
+    }
+
+    /// Frames that a program at the receiving end wanted to send back, and that the device lost.
+    pub fn lost_answers(&self) -> Result<u64> {
+        let text = shell::output(self.command("ethtool").args(["-S", DEVICE]))?;
+        let of = |line: &str| {
+            let (name, count) = line.trim().split_once(": ")?;
+            let lost = name.ends_with("xdp_tx_errors");
+            lost.then(|| count.parse::<u64>().ok()).flatten()
+        };
+        Ok(text.lines().filter_map(of).sum())
     }
 
     /// The number of the XDP program on the receiving end.
@@ -145,7 +174,7 @@ impl Drop for Lane {
     }
 }
 
-fn ip(words: &[&str]) -> Result<()> {
+pub fn ip(words: &[&str]) -> Result<()> {
     shell::run(shell::command("ip").args(words))
 }
 

@@ -193,8 +193,18 @@ fn sum(bytes: &[u8]) -> u32 {
         .sum()
 }
 
-/// Sends each frame back out with the next source, a good IP checksum and a TCP checksum that is wrong by one. `frame` is what it will be run over.
+/// Sends each frame back out with the next source, a good IP checksum and a TCP checksum that is wrong by one. `frame`
+/// is what it will be run over.
 pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
+    sender(sources, frame, WRONG)
+}
+
+/// As [`program`], with good checksums: what a stack would take.
+pub fn flawless(sources: Sources, frame: &[u8]) -> Result<Program> {
+    sender(sources, frame, 0)
+}
+
+fn sender(sources: Sources, frame: &[u8], wrong: u32) -> Result<Program> {
     use Reg::{R0, R1, R7, R8, R9};
     // Data and its end; too short a frame is sent as it is, which the check below would show.
     let mut code = vec![load(Width::Word, R7, R1, 0), load(Width::Word, R8, R1, 4)];
@@ -205,7 +215,7 @@ pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
         store(Width::Word, R7, SOURCE as i16, R1),
     ]);
     // TCP's sum takes in addresses, protocol and length; all but the source is the same in every packet.
-    let segment = sum(&frame[TCP..IP + 40]) + sum(&ADDRESS.octets()) + 6 + 20 + WRONG;
+    let segment = sum(&frame[TCP..IP + 40]) + sum(&ADDRESS.octets()) + 6 + 20 + wrong;
     for (constant, at) in [(sum(&frame[IP..TCP]), IP_CHECKSUM), (segment, TCP_CHECKSUM)] {
         body.extend([
             op_reg(Op::Mov, R0, R9),
@@ -239,12 +249,12 @@ pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
     code.extend(body);
     code.extend([op(Op::Mov, R0, XDP_TX), exit()]);
     let program = Program::load("bench_sender", &code)?;
-    check(&program, sources, frame)?;
+    check(&program, sources, frame, wrong)?;
     Ok(program)
 }
 
 /// Looks at some of what the program makes: sources as listed, checksums as meant.
-fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
+fn check(program: &Program, sources: Sources, frame: &[u8], wrong: u32) -> Result<()> {
     for _ in 0..1000 {
         let (action, made) = program.rewrite(frame)?;
         let source = Ipv4Addr::new(made[SOURCE], made[SOURCE + 1], made[SOURCE + 2], made[SOURCE + 3]);
@@ -253,7 +263,7 @@ fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
             "the sender made a packet from {source}"
         );
         let pseudo = sum(&made[SOURCE..TCP]) + 6 + 20;
-        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo + WRONG] {
+        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo + wrong] {
             let once = (sum & 0xffff) + (sum >> 16);
             ensure!(
                 (once & 0xffff) + (once >> 16) == 0xffff,
