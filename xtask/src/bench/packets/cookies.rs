@@ -2,6 +2,10 @@
 //!
 //! The clients have a wire of their own: what the flood's wire loses is then no matter of theirs, and each connection that
 //! fails or is slow is one that the gateway failed.
+//!
+//! Both far ends have a program that passes everything. A veth device that is handed frames by `XDP_TX` at its other end
+//! is only woken for them if it has a program itself (`veth_xdp_flush`); without one its ring of 256 fills, and then all
+//! answers are lost.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -10,9 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use super::inside::MEASURED;
+use super::insn;
 use super::results::{Cookies, median};
 use super::rig::{self, DEVICE, Lane};
 use super::sender::Sender;
+use super::sys::{Program, XDP_PASS};
 use super::tools::{Gateway, Home};
 use super::traffic::{self, Segment, Sources};
 use crate::shell;
@@ -31,7 +37,8 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub fn measure(home: &Home) -> Result<Cookies> {
     shell::step("Cookies: setting up");
     let lane = Lane::new(ID)?;
-    lane.take_answers()?;
+    let taker = Program::load("bench_taker", &insn::constant(XDP_PASS))?;
+    let _taken = taker.attach(lane.ifindex)?;
     // Answers of the stack itself have a way, too.
     let gw = |words: &[&str]| shell::run(lane.command("ip").args(words));
     gw(&[
@@ -45,6 +52,7 @@ pub fn measure(home: &Home) -> Result<Cookies> {
     ])?;
     gw(&["route", "add", "default", "via", "10.77.0.2"])?;
     let _client = client(&lane)?;
+    let _taken_too = rig::within(CLIENT, "cl0", |ifindex| taker.attach(ifindex))?;
     let gateway = Gateway::start_as(
         &lane,
         &[DEVICE, CLIENT_DEVICE],
@@ -127,7 +135,6 @@ fn client(lane: &Lane) -> Result<Client> {
         rig::ip(&["-n", namespace, "addr", "add", address, "dev", device])?;
         rig::ip(&["-n", namespace, "link", "set", device, "up"])?;
     }
-    shell::output(within("ethtool").args(["-K", "cl0", "gro", "on"]))?;
     Ok(client)
 }
 

@@ -110,12 +110,6 @@ impl Lane {
         bad_checksums(&text).context("/proc/net/snmp has an unknown form")
     }
 
-    /// Has the sending end take what a program at the receiving end sends back: a veth device does so only in batches
-    /// (NAPI).
-    pub fn take_answers(&self) -> Result<()> {
-        shell::output(shell::command("ethtool").args(["-K", &self.sender, "gro", "on"])).map(drop)
-    }
-
     /// Packets that the sending end has taken off the wire: answers.
     pub fn answers(&self) -> Result<u64> {
         let text =
@@ -147,22 +141,27 @@ impl Lane {
 
     /// Runs `f` on a thread in the receiving namespace.
     pub fn within<T: Send>(&self, f: impl FnOnce(u32) -> Result<T> + Send) -> Result<T> {
-        let path = Path::new(NAMES).join(&self.name);
-        let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-                use std::os::fd::AsFd as _;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("entering a namespace")?;
-                f(ifindex(DEVICE)?)
-            });
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        within(&self.name, DEVICE, f)
     }
+}
+
+/// Runs `f` on a thread in a namespace, with the number of a device there.
+pub fn within<T: Send>(namespace: &str, device: &str, f: impl FnOnce(u32) -> Result<T> + Send) -> Result<T> {
+    let path = Path::new(NAMES).join(namespace);
+    let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            use std::os::fd::AsFd as _;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering a namespace")?;
+            f(ifindex(device)?)
+        });
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 impl Drop for Lane {

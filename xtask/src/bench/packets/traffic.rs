@@ -146,7 +146,7 @@ const FRAME: usize = 60;
 const SOURCE: usize = IP + 12;
 const IP_CHECKSUM: usize = IP + 10;
 const TCP_CHECKSUM: usize = TCP + 16;
-const HEADERS: i32 = 54;
+const WHOLE: i32 = FRAME as i32;
 
 /// A whole sum that makes the TCP checksum wrong in every packet, by one. Packets that a program under test lets through
 /// end in the stack for that: after all hooks, counted, and at once. An answer to each would cost more than any filter.
@@ -208,7 +208,16 @@ fn sender(sources: Sources, frame: &[u8], wrong: u32) -> Result<Program> {
     use Reg::{R0, R1, R7, R8, R9};
     // Data and its end; too short a frame is sent as it is, which the check below would show.
     let mut code = vec![load(Width::Word, R7, R1, 0), load(Width::Word, R8, R1, 4)];
-    let mut body = sources.choose();
+    let mut body = Vec::new();
+    // Whole: the kernel uses the memory of a frame again, and who answers a SYN has written over it.
+    for at in (0..FRAME).step_by(4) {
+        let word = [frame[at], frame[at + 1], frame[at + 2], frame[at + 3]];
+        body.extend([
+            op(Op::Mov, R1, u32::from_ne_bytes(word)),
+            store(Width::Word, R7, at as i16, R1),
+        ]);
+    }
+    body.extend(sources.choose());
     body.extend([
         op_reg(Op::Mov, R1, R9),
         big_endian(R1, 32),
@@ -241,11 +250,7 @@ fn sender(sources: Sources, frame: &[u8], wrong: u32) -> Result<Program> {
         ]);
     }
     let length = i16::try_from(body.len())?;
-    code.extend([
-        copy(R1, R7),
-        advance(R1, HEADERS),
-        skip_if_greater(R1, R8, length),
-    ]);
+    code.extend([copy(R1, R7), advance(R1, WHOLE), skip_if_greater(R1, R8, length)]);
     code.extend(body);
     code.extend([op(Op::Mov, R0, XDP_TX), exit()]);
     let program = Program::load("bench_sender", &code)?;
