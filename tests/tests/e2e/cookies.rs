@@ -272,10 +272,12 @@ fn under_a_flood_on_another_wire_every_client_connects_at_once_and_every_syn_is_
         text.replace("interfaces: [gw0]", "interfaces: [gw0, gw1]"),
     )?;
     let _gateway = scene.start()?;
+    let started = Instant::now();
     let flood = Flood::start(&flooder, "10.77.0.1:8080".parse()?, SYN, Sources::MadeUp)?;
     wait_until("flood", || Ok(scene.packets("syn_cookie")? > 50_000))?;
     let slowest = connect_200(&scene, [(A, OPEN), (B, OPEN)])?;
     let sent = flood.stop()?;
+    let took = started.elapsed();
 
     let answered = scene.packets("syn_cookie")?;
     let gateway = &scene.wire.gateway;
@@ -292,8 +294,10 @@ fn under_a_flood_on_another_wire_every_client_connects_at_once_and_every_syn_is_
         slowest * 1e3
     );
     assert!(slowest < 0.1, "the slowest took {slowest} s");
-    // All that the program sees, but what goes to the listener: 500 a second, and one to keep it fresh.
-    assert!(answered * 20 > seen * 19, "{answered} of {seen} were answered");
+    // All that the program sees, but what goes to the listener: 500 a second and as many at once, a tick's slack of that,
+    // and one a second to keep it fresh. On a machine where all have one core this is many of a slow flood.
+    let passed = 500 + (took.as_secs() + 1) * 700;
+    assert!(answered + passed > seen, "{answered} of {seen} were answered");
     assert!(lost * 1_000 < answered, "{lost} of {answered} answers were lost");
     Ok(())
 }
