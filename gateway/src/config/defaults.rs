@@ -9,8 +9,8 @@ use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
 use super::model::{
-    Admin, BlockPolicy, Capacity, Config, ForwardingHeader, Limits, ListSources, Log, LogFormat, Paths, Strikes,
-    Xdp, XdpMode,
+    Admin, BlockPolicy, Capacity, Config, ForwardingHeader, Limits, ListSources, Log, LogFormat, Paths,
+    Strikes, Xdp, XdpMode,
 };
 
 /// Where `gateway` looks for its configuration unless told otherwise.
