@@ -66,7 +66,7 @@ impl Rule {
 }
 
 /// Who asked for a rule or block.
-#[repr(u32)]
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     /// The configuration file, or a list it names.

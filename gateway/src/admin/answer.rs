@@ -1,13 +1,20 @@
 //! Answers requests on an engine: the same code in the daemon and in a command that runs without one.
 
+use ipnet::IpNet;
+
 use super::api::{Answer, Explained, Failure, FailureKind, FullStatus, Outcome, Request};
 use crate::dataplane::engine::Refusal;
 use crate::dataplane::{Engine, List};
 
+/// Entries of a list in one answer: little memory on both sides, and blocks do not wait long for the engine.
+const PAGE: usize = 1 << 13;
+
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         let kind = match refusal {
-            Refusal::Protected { .. } | Refusal::Allowed { .. } => FailureKind::Refused,
+            Refusal::Protected { .. } | Refusal::CutsOff { .. } | Refusal::Allowed { .. } => {
+                FailureKind::Refused
+            }
             Refusal::Invalid(_) | Refusal::Unreadable { .. } => FailureKind::BadInput,
             Refusal::Store(_)
             | Refusal::ReadOnly
@@ -49,10 +56,10 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             let bytes = text.len() as u64;
             Answer::Exported { rules, bytes, text }
         }
-        Request::RemoveRules { list, nets } => Answer::Removed(engine.remove_rules(list, &nets)?),
-        Request::FlushRules { list } => Answer::Removed(engine.flush_rules(list)?),
-        Request::ListRules { list } => entries(engine, list.into())?,
-        Request::ListBlocks => entries(engine, List::Block)?,
+        Request::RemoveRules { list, nets, by } => Answer::Removed(engine.remove_rules(list, &nets, &by)?),
+        Request::FlushRules { list, by } => Answer::Removed(engine.flush_rules(list, &by)?),
+        Request::ListRules { list, after } => page(engine, list.into(), after)?,
+        Request::ListBlocks => blocks(engine)?,
         Request::Unblock { addrs } => Answer::Unblocked(engine.unblock(&addrs)),
         Request::Explain { addr, operators } => Answer::Explained(Explained {
             packets: engine.explain(addr, &operators)?,
@@ -62,6 +69,7 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::Status => Answer::Status(FullStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             packets: engine.status()?,
+            fault: None,
             proxy: None,
         }),
         Request::Watch(_) => {
@@ -76,7 +84,7 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::BypassOff => Answer::Bypassed(engine.bypass_off()?),
         Request::BypassStatus => Answer::Bypassed(engine.bypass_status()?),
         Request::Verify => Answer::Verified(engine.verify()?),
-        Request::Reload => {
+        Request::Reload { .. } => {
             return Err(Failure {
                 kind: FailureKind::Failed,
                 message: "no gateway is running: there is nothing to reload".to_owned(),
@@ -85,12 +93,31 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
     })
 }
 
-fn entries(engine: &mut Engine, list: List) -> Result<Answer, Failure> {
-    let (entries, unfiltered) = engine.entries(list)?;
+fn page(engine: &mut Engine, list: List, after: Option<IpNet>) -> Result<Answer, Failure> {
+    let page = engine.page(list, after, PAGE)?;
+    let mut text = Vec::with_capacity(page.rows.len() * 100);
+    for row in &page.rows {
+        serde_json::to_writer(&mut text, row).map_err(|error| Failure {
+            kind: FailureKind::Failed,
+            message: error.to_string(),
+        })?;
+        text.push(b'\n');
+    }
+    let last = page.rows.last().map(|row| row.net);
+    Ok(Answer::Page {
+        more_after: last.filter(|_| page.more),
+        unfiltered: page.unfiltered,
+        bytes: text.len() as u64,
+        text,
+    })
+}
+
+fn blocks(engine: &mut Engine) -> Result<Answer, Failure> {
+    let page = engine.page(List::Block, None, usize::MAX)?;
     Ok(Answer::Entries {
-        entries,
+        entries: page.rows,
         forwarded: Vec::new(),
-        unfiltered,
+        unfiltered: page.unfiltered,
     })
 }
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::dataplane::cookies::CookieRow;
 pub use crate::dataplane::engine::{
-    AddRules, Added, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation, ImportRules,
-    InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
+    AddRules, Added, By, Bypass, Bypassed, Confirmed, CounterRow, Difference, EntryRow, Explanation,
+    ImportRules, InterfaceRow, ListRow, Removed, Status, Unblocked, Verified,
 };
 pub use crate::dataplane::events::Sighting;
 pub use crate::dataplane::store::RuleList;
@@ -34,12 +34,19 @@ pub enum Request {
     RemoveRules {
         list: RuleList,
         nets: Vec<IpNet>,
+        #[serde(default)]
+        by: By,
     },
     FlushRules {
         list: RuleList,
+        #[serde(default)]
+        by: By,
     },
+    /// Answered by one [`Answer::Page`]; the next one begins behind the last network of it.
     ListRules {
         list: RuleList,
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        after: Option<IpNet>,
     },
     ListBlocks,
     Unblock {
@@ -50,7 +57,10 @@ pub enum Request {
         operators: Vec<IpAddr>,
     },
     Status,
-    Reload,
+    Reload {
+        #[serde(default)]
+        by: By,
+    },
     /// Adds denies that end after `within` unless [`Request::Confirm`] comes before.
     AddUnconfirmed {
         order: AddRules,
@@ -115,7 +125,7 @@ impl Answer {
     /// Where the text goes that follows this answer, and its length.
     pub fn text(&mut self) -> Option<(&mut Vec<u8>, u64)> {
         match self {
-            Self::Exported { text, bytes, .. } => Some((text, *bytes)),
+            Self::Exported { text, bytes, .. } | Self::Page { text, bytes, .. } => Some((text, *bytes)),
             _ => None,
         }
     }
@@ -135,6 +145,20 @@ pub enum Answer {
         #[serde(skip)]
         text: Vec<u8>,
     },
+    /// A part of a list: an [`EntryRow`] a line.
+    Page {
+        /// The network of the last one, if others come behind it.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        more_after: Option<IpNet>,
+        /// `eth0: reason` for each configured interface that is not filtered.
+        #[serde(default)]
+        unfiltered: Vec<String>,
+        /// Length of the text, which follows this answer on the wire.
+        bytes: u64,
+        #[serde(skip)]
+        text: Vec<u8>,
+    },
+    /// All of a list that is never long.
     Entries {
         entries: Vec<EntryRow>,
         forwarded: Vec<ForwardedBlock>,
@@ -195,6 +219,9 @@ pub struct FullStatus {
     pub version: String,
     #[serde(flatten)]
     pub packets: Status,
+    /// What of the state on disk can not be read; what was commanded is then known from the tables alone.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub fault: Option<String>,
     /// Absent without a running gateway.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub proxy: Option<ProxyStatus>,
@@ -214,6 +241,9 @@ pub struct ProxyStatus {
     pub draining: bool,
     #[serde(default)]
     pub upstreams: Vec<UpstreamRow>,
+    /// Why list files that have changed were not taken over.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stale_lists: Vec<String>,
 }
 
 /// One upstream and how its endpoints stand.

@@ -1,6 +1,6 @@
 //! What an operator or collector asks of the running gateway, answered from all its parts.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
 use crate::config::Config;
 use crate::dataplane::clock::Now;
+use crate::dataplane::engine::{By, Refusal};
 use crate::dataplane::handle::Stopped;
 use crate::dataplane::{Engine, Error, Handle, List};
 use crate::http::client::ForwardedAddr;
@@ -45,12 +46,14 @@ pub struct Control {
     pub unfiltered: Arc<ArcSwap<Vec<String>>>,
     /// The bypass that is on.
     pub bypass: Arc<ArcSwap<Option<Bypass>>>,
+    /// Held by whoever changes what is in force.
+    pub changing: tokio::sync::Mutex<()>,
+    /// List files that have changed and were not taken over, each with the reason.
+    pub stale_lists: RefCell<Vec<(PathBuf, String)>>,
     pub draining: Cell<bool>,
     pub watchers: Rc<Watchers>,
     /// A part that can not be started again has ended.
     pub dead: Cell<bool>,
-    /// Held while a configuration is put in force: one at a time.
-    pub reloading: tokio::sync::Mutex<()>,
 }
 
 fn failed(message: impl Into<String>) -> Failure {
@@ -80,8 +83,8 @@ impl Control {
 
     /// Answers a request, with what only a running gateway knows.
     pub async fn answer(&self, request: Request) -> Outcome {
-        if matches!(request, Request::Reload) {
-            let reloaded = self.reload().await?;
+        if let Request::Reload { by } = request {
+            let reloaded = self.reload(by).await?;
             return Ok(Answer::Reloaded {
                 changed: reloaded.changed,
                 warnings: reloaded.warnings,
@@ -163,14 +166,20 @@ impl Control {
             connections: self.connections.len(),
             draining: self.draining.get(),
             upstreams: self.site.load().upstreams().iter().map(upstream_row).collect(),
+            stale_lists: self
+                .stale_lists
+                .borrow()
+                .iter()
+                .map(|(_, why)| why.clone())
+                .collect(),
         }
     }
 
     /// Reads the configuration again and puts it in force: all of it or nothing.
     ///
     /// What was attached or opened at the start can not change here; such a change is refused by name.
-    pub async fn reload(&self) -> Result<Reloaded, Failure> {
-        let _one = self.reloading.lock().await;
+    pub async fn reload(&self, by: By) -> Result<Reloaded, Failure> {
+        let _turn = self.changing.lock().await;
         let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
             kind: FailureKind::BadInput,
             message: faults.to_string(),
@@ -200,8 +209,8 @@ impl Control {
         let applied = self.dataplane.with({
             let config = config.clone();
             move |engine: &mut Engine| {
-                let applied = engine.reconfigure(&config)?;
-                Ok::<_, Error>((applied, engine.skipped(), engine.observing()))
+                let applied = engine.reconfigure(&config, &by)?;
+                Ok::<_, Refusal>((applied, engine.skipped(), engine.observing()))
             }
         });
         let (applied, skipped, observing) = applied.await??;
@@ -244,7 +253,7 @@ fn upstream_row(upstream: &Arc<Upstream>) -> UpstreamRow {
 impl Control {
     /// As [`Control::reload`]; what comes of it is only logged.
     pub async fn reload_aloud(&self) {
-        if let Err(failure) = self.reload().await {
+        if let Err(failure) = self.reload(By::default()).await {
             tracing::error!("the configuration was not taken over: {failure}");
         }
     }

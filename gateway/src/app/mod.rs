@@ -8,6 +8,7 @@ pub mod doctor;
 mod files;
 mod guard;
 mod host;
+mod lists;
 pub mod offline;
 mod signals;
 mod watch;
@@ -168,7 +169,7 @@ async fn live(
         events: Box::new(events),
     };
     let mut engine = Engine::open(Some(backend), &config, saved, Some(store), world)?;
-    engine.reconcile()?;
+    engine.begin();
     engine.attach()?;
     tell_observing(&engine.observing());
     let (dataplane, thread) = Handle::start(engine).map_err(io("start the dataplane's thread"))?;
@@ -202,10 +203,11 @@ async fn live(
         dataplane,
         unfiltered,
         bypass,
+        changing: tokio::sync::Mutex::default(),
+        stale_lists: Default::default(),
         draining: false.into(),
         dead: false.into(),
         watchers: Rc::new(Watchers::default()),
-        reloading: tokio::sync::Mutex::default(),
     });
     control.show_certificates();
     let watching = tokio::task::spawn_local({
@@ -217,6 +219,7 @@ async fn live(
     if let Some(listener) = endpoint {
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
     }
+    tokio::task::spawn_local(lists::follow(Rc::clone(&control)));
     let answering = tokio::task::spawn_local({
         let control = Rc::clone(&control);
         async move {

@@ -48,17 +48,25 @@ impl OfflineError {
 #[derive(Debug)]
 pub struct Offline {
     pub engine: Engine,
+    /// What of the state on disk could not be read, though nothing is to be written: it is known from the tables alone.
+    pub fault: Option<String>,
     _pins: Option<PinLock>,
 }
 
 /// Opens what is there. `writes` takes the locks on the state and on the tables; without them nothing can be changed.
 pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Offline, OfflineError> {
-    let (mut saved, store) = if writes {
-        let store = Store::lock(&config.state_dir)?;
-        (store.load()?, Some(store))
+    let (mut saved, mut store, mut fault) = (Vec::new(), None, None);
+    if writes {
+        let locked = Store::lock(&config.state_dir)?;
+        saved = locked.load()?;
+        store = Some(locked);
     } else {
-        (store::peek(&config.state_dir)?, None)
-    };
+        match store::peek(&config.state_dir) {
+            Ok(rules) => saved = rules,
+            Err(damaged @ StoreError::Damaged { .. }) => fault = Some(damaged.to_string()),
+            Err(error) => return Err(error.into()),
+        }
+    }
     let pins = if writes { pin_lock(config)? } else { None };
     let mut tables = pinned(config)?;
     let mut config = config.clone();
@@ -70,13 +78,19 @@ pub fn engine(config: &Config, trust: Trust, writes: bool) -> Result<Offline, Of
         if held::remember(&mut saved, &image, (world.clock)()) {
             store.iter().for_each(Store::distrust);
         }
+    } else if let (Some(_), Some(tables)) = (&fault, &mut tables) {
+        held::remember(&mut saved, &tables.enforced()?, (world.clock)());
     }
     let mut engine = Engine::open(tables, &config, saved, store, world)?;
     if held {
         engine.hold();
     }
     engine.guard();
-    Ok(Offline { engine, _pins: pins })
+    Ok(Offline {
+        engine,
+        fault,
+        _pins: pins,
+    })
 }
 
 /// Denies of the configuration that would be skipped if the gateway ran here now, as text. Touches nothing.

@@ -184,7 +184,11 @@ The true numbers are in `gateway status`: at most one drop in `xdp.events_every`
     Watch(WatchArgs),
 
     /// Have the running gateway read its configuration again. A faulty one changes nothing.
-    Reload,
+    Reload {
+        /// Even if the new lists cut off the address that this is typed from.
+        #[arg(long)]
+        force: bool,
+    },
 
     /// Let every packet pass for a time, loudly: for when the filter itself is suspected.
     #[command(after_help = "\
@@ -253,6 +257,9 @@ pub enum RuleCommand {
     Del {
         #[arg(required = true, value_name = "CIDR", value_parser = network)]
         nets: Vec<IpNet>,
+        /// Even if a deny cuts off the address that this is typed from then.
+        #[arg(long)]
+        force: bool,
     },
     /// Show every entry: from where it came, how long it lasts, how often it was met.
     List,
@@ -262,7 +269,11 @@ pub enum RuleCommand {
     /// Print the commanded entries in the form that `import` reads.
     Export,
     /// Remove every entry that was added by command.
-    Flush,
+    Flush {
+        /// Even if a deny cuts off the address that this is typed from then.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 /// What can be said of a deny.

@@ -1,13 +1,14 @@
 //! One request to whoever can answer: the running gateway, or this process on the pinned tables.
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use super::args::Args;
 use super::{Exit, Failed, Result, known};
 use crate::admin::answer::answer;
 use crate::admin::api::{Answer, Failure, FailureKind, Request};
 use crate::admin::client::{self, ClientError};
-use crate::app::offline::{self, OfflineError};
+use crate::app::offline::{self, Offline, OfflineError};
 use crate::config::Config;
 use crate::dataplane::Error;
 use crate::dataplane::lock::of_process;
@@ -38,8 +39,36 @@ pub fn load(args: &Args) -> Result<Config> {
     }
 }
 
+/// Who answers: found with the first request.
+#[derive(Debug)]
+pub enum Answerer {
+    Running(PathBuf),
+    Offline(Box<Offline>),
+}
+
+impl Answerer {
+    /// Has one more request answered, which writes only if the first did.
+    pub fn ask(&mut self, mut request: Request) -> Result<Answer> {
+        match self {
+            Self::Running(socket) => Ok(client::ask(socket, &mut request)??),
+            Self::Offline(offline) => {
+                let mut answered = answer(&mut offline.engine, request)?;
+                if let Answer::Status(status) = &mut answered {
+                    status.fault.clone_from(&offline.fault);
+                }
+                Ok(answered)
+            }
+        }
+    }
+}
+
 /// Has `request` answered.
-pub fn ask(args: &Args, mut request: Request) -> Result<Answer> {
+pub fn ask(args: &Args, request: Request) -> Result<Answer> {
+    Ok(begin(args, request)?.0)
+}
+
+/// Has `request` answered, and keeps who did.
+pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
     if let Some(socket) = &args.socket {
         return match client::ask(socket, &mut request) {
             Err(ClientError::NotRunning) => Err(Failed::new(
@@ -49,7 +78,7 @@ pub fn ask(args: &Args, mut request: Request) -> Result<Answer> {
                     socket.display()
                 ),
             )),
-            outcome => Ok(outcome??),
+            outcome => Ok((outcome??, Answerer::Running(socket.clone()))),
         };
     }
     let known = known::read(args)?;
@@ -58,18 +87,22 @@ pub fn ask(args: &Args, mut request: Request) -> Result<Answer> {
         Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
         outcome => {
             known.warn(None);
-            return Ok(outcome??);
+            return Ok((outcome??, Answerer::Running(socket.clone())));
         }
     }
-    if matches!(request, Request::Reload) {
+    if matches!(request, Request::Reload { .. }) {
         return Err(Failed::new(
             Exit::Failed,
             format!("there is nothing to reload: {}", nobody_on(socket)),
         ));
     }
-    let mut offline = offline::engine(&known.config, known.trust(), request.writes())
+    let offline = offline::engine(&known.config, known.trust(), request.writes())
         .map_err(|error| offline_failed(&error, socket))?;
-    Ok(answer(&mut offline.engine, request)?)
+    if let Some(fault) = &offline.fault {
+        let _ = writeln!(std::io::stderr(), "gateway: warning: {fault}");
+    }
+    let mut answerer = Answerer::Offline(Box::new(offline));
+    Ok((answerer.ask(request)?, answerer))
 }
 
 /// Why the tables could not be worked on, when no gateway answered on `socket`.

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 pub mod import;
 mod known;
+mod list;
 mod operator;
 mod render;
 mod rules;
@@ -101,7 +102,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),
         Command::Watch(order) => watch::run(args, order),
-        Command::Reload => rules::reload(args),
+        Command::Reload { force } => rules::reload(args, *force),
         Command::Bypass { command } => bypass::run(args, command),
         Command::Verify => verify::run(args),
         Command::Doctor => doctor::run(args),

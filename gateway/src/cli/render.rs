@@ -75,8 +75,14 @@ pub fn added(added: &Added) -> String {
     let mut out = String::new();
     let what = match (added.added, added.already) {
         (new, 0) => format!("{} added", networks(new)),
+        (0, known) if added.changed == known => format!("{} changed", networks(known)),
         (0, known) => format!("nothing new, {} there already", networks(known)),
         (new, known) => format!("{} added, {known} there already", networks(new)),
+    };
+    let what = match added.changed {
+        0 => what,
+        changed if added.added == 0 && changed == added.already => what,
+        changed => format!("{what}, {changed} of them changed"),
     };
     let what = match added.removed {
         0 => what,
@@ -198,14 +204,35 @@ fn why(row: &EntryRow) -> String {
     }
 }
 
-pub fn entries(rows: &[EntryRow], unfiltered: &[String]) -> String {
-    let mut out = if rows.is_empty() {
-        "the list is empty\n".to_owned()
-    } else {
-        observed_note(rows, "deny") + &entry_table(rows)
-    };
-    lines(&mut out, NOT_FILTERED, unfiltered);
-    out
+/// A list of rules, page by page. Columns are as wide as the pages so far need.
+#[derive(Debug, Default)]
+pub struct Entries {
+    widths: [usize; 6],
+}
+
+impl Entries {
+    pub fn page(&mut self, rows: &[EntryRow]) -> String {
+        let begun = self.widths[0] > 0;
+        match (begun, rows) {
+            (_, []) => String::new(),
+            (true, _) => in_columns(&mut self.widths, rows.iter().map(entry_cells).collect()),
+            (false, _) => {
+                let head = std::iter::once(ENTRY_HEAD.map(str::to_owned));
+                let all = head.chain(rows.iter().map(entry_cells)).collect();
+                observed_note(rows, "deny") + &in_columns(&mut self.widths, all)
+            }
+        }
+    }
+
+    /// What stands below the last page.
+    pub fn last(&self, unfiltered: &[String]) -> String {
+        let mut out = String::new();
+        if self.widths[0] == 0 {
+            out.push_str("the list is empty\n");
+        }
+        lines(&mut out, NOT_FILTERED, unfiltered);
+        out
+    }
 }
 
 /// Said above a list whose entries drop nothing; empty for one whose entries do.
@@ -217,30 +244,29 @@ fn observed_note(rows: &[EntryRow], what: &str) -> String {
     }
 }
 
-fn entry_table(rows: &[EntryRow]) -> String {
-    let cells = rows.iter().map(|row| {
-        [
-            plain(row.net),
-            row.origin.clone(),
-            row.left_ms.map_or_else(|| "no end".to_owned(), span),
-            row.hits.to_string(),
-            match (row.enforced, row.observed) {
-                (true, true) => "observed",
-                (true, false) => "yes",
-                (false, _) => "NO",
-            }
-            .to_owned(),
-            why(row),
-        ]
-    });
-    table(["NETWORK", "FROM", "LEFT", "HITS", "IN FORCE", "WHY"], cells)
+const ENTRY_HEAD: [&str; 6] = ["NETWORK", "FROM", "LEFT", "HITS", "IN FORCE", "WHY"];
+
+fn entry_cells(row: &EntryRow) -> [String; 6] {
+    [
+        plain(row.net),
+        row.origin.clone(),
+        row.left_ms.map_or_else(|| "no end".to_owned(), span),
+        row.hits.to_string(),
+        match (row.enforced, row.observed) {
+            (true, true) => "observed",
+            (true, false) => "yes",
+            (false, _) => "NO",
+        }
+        .to_owned(),
+        why(row),
+    ]
 }
 
 pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[String]) -> String {
     let mut out = if rows.is_empty() {
         "no source is blocked\n".to_owned()
     } else {
-        observed_note(rows, "blocks") + &entry_table(rows)
+        observed_note(rows, "blocks") + &table(ENTRY_HEAD, rows.iter().map(entry_cells))
     };
     lines(&mut out, NOT_FILTERED, unfiltered);
     if !forwarded.is_empty() {
@@ -254,18 +280,22 @@ pub fn blocks(rows: &[EntryRow], forwarded: &[ForwardedBlock], unfiltered: &[Str
 
 /// Columns under their heads.
 pub fn table<const N: usize>(head: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
-    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    let mut out = String::new();
+    let head = std::iter::once(head.map(str::to_owned));
+    in_columns(&mut [0; N], head.chain(rows).collect())
+}
+
+/// Widens the columns as need be.
+fn in_columns<const N: usize>(widths: &mut [usize; N], rows: Vec<[String; N]>) -> String {
     for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in row.iter().zip(widths.iter_mut()) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut out = String::new();
+    let mut line = String::new();
+    for row in &rows {
+        line.clear();
+        for (cell, width) in row.iter().zip(widths.iter()) {
             let _ = write!(line, "{cell:<width$}  ");
         }
         out.push_str(line.trim_end());
@@ -413,8 +443,12 @@ pub fn status(status: &FullStatus) -> String {
                 };
                 let _ = writeln!(out, "  certificate {} {left}", clean(&certificate.file));
             }
+            lines(&mut out, "  LIST NOT TAKEN OVER, as before: ", &proxy.stale_lists);
         }
         None => out.push_str("proxy: not running\n"),
+    }
+    if let Some(fault) = &status.fault {
+        let _ = writeln!(out, "STATE: {}", clean(fault));
     }
     let packets = &status.packets;
     if !packets.observing.is_empty() {

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::args::{AddArgs, AllowCommand, Args, BlockCommand, DenyArgs, DenyCommand, HowArgs, RuleCommand};
 use super::ask::{ask, unexpected};
-use super::{Exit, Result, import, operator, print, print_json, render};
-use crate::admin::api::{AddRules, Added, Answer, EntryRow, ForwardedBlock, Removed, Request, RuleList};
+use super::{Exit, Result, import, list, operator, print, print_json, render};
+use crate::admin::api::{AddRules, Added, Answer, By, Removed, Request, RuleList};
 use crate::config::units::show_duration;
 
 pub fn deny(args: &Args, command: &DenyCommand) -> Result<Exit> {
@@ -48,27 +48,25 @@ pub fn allow(args: &Args, command: &AllowCommand) -> Result<Exit> {
 
 fn rule(args: &Args, list: RuleList, command: &RuleCommand) -> Result<Exit> {
     match command {
-        RuleCommand::Del { nets } => removed(
+        RuleCommand::Del { nets, force } => removed(
             args,
             Request::RemoveRules {
                 list,
                 nets: nets.clone(),
+                by: by(*force),
             },
         ),
-        RuleCommand::Flush => removed(args, Request::FlushRules { list }),
-        RuleCommand::List => {
-            let Entries {
-                entries, unfiltered, ..
-            } = entries(args, Request::ListRules { list })?;
-            if args.json {
-                print_json(&entries)?
-            } else {
-                print(&render::entries(&entries, &unfiltered))?
-            }
-            Ok(Exit::Done)
-        }
+        RuleCommand::Flush { force } => removed(args, Request::FlushRules { list, by: by(*force) }),
+        RuleCommand::List => list::print(args, list),
         RuleCommand::Export => import::export(args, list),
         RuleCommand::Import(order) => import::import(args, list, order),
+    }
+}
+
+fn by(force: bool) -> By {
+    By {
+        operators: operator::addresses(),
+        force,
     }
 }
 
@@ -145,35 +143,17 @@ fn removed(args: &Args, request: Request) -> Result<Exit> {
     })
 }
 
-struct Entries {
-    entries: Vec<EntryRow>,
-    forwarded: Vec<ForwardedBlock>,
-    unfiltered: Vec<String>,
-}
-
-fn entries(args: &Args, request: Request) -> Result<Entries> {
-    match ask(args, request)? {
-        Answer::Entries {
-            entries,
-            forwarded,
-            unfiltered,
-        } => Ok(Entries {
-            entries,
-            forwarded,
-            unfiltered,
-        }),
-        _ => Err(unexpected()),
-    }
-}
-
 pub fn blocks(args: &Args, command: &BlockCommand) -> Result<Exit> {
     match command {
         BlockCommand::List => {
-            let Entries {
+            let Answer::Entries {
                 entries,
                 forwarded,
                 unfiltered,
-            } = entries(args, Request::ListBlocks)?;
+            } = ask(args, Request::ListBlocks)?
+            else {
+                return Err(unexpected());
+            };
             if args.json {
                 print_json(&serde_json::json!({
                     "blocks": entries, "forwarded": forwarded, "unfiltered": unfiltered
@@ -218,11 +198,15 @@ pub fn status(args: &Args) -> Result<Exit> {
     } else {
         print(&render::status(&status))?
     }
-    Ok(Exit::Done)
+    Ok(if status.fault.is_some() {
+        Exit::Failed
+    } else {
+        Exit::Done
+    })
 }
 
-pub fn reload(args: &Args) -> Result<Exit> {
-    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload)? else {
+pub fn reload(args: &Args, force: bool) -> Result<Exit> {
+    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload { by: by(force) })? else {
         return Err(unexpected());
     };
     let text = if changed {

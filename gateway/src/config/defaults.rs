@@ -9,8 +9,8 @@ use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
 use super::model::{
-    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ForwardingHeader, Health, Limits, Log,
-    LogFormat, Paths, Probe, Retries, Strikes, TlsVersion, Xdp, XdpMode,
+    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ForwardingHeader, Health, Limits, ListSources,
+    Log, LogFormat, Paths, Probe, Retries, Strikes, TlsVersion, Xdp, XdpMode,
 };
 
 /// Where `gateway` looks for its configuration unless told otherwise.
@@ -33,6 +33,8 @@ pub const HTTPS_PORT: u16 = 443;
 pub const SYN_IPV6_PREFIX: u8 = 64;
 /// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
 pub const AGGREGATE_PREFIXES: (u8, u8) = (24, 48);
+/// Between two looks at a list file: each costs a system call.
+pub const LIST_EVERY: Duration = Duration::from_secs(10);
 pub const LOG_DROPS_EVERY: Duration = Duration::from_secs(1);
 pub const EVENTS_EVERY: Duration = Duration::from_millis(1);
 
@@ -170,6 +172,8 @@ pub fn xdp() -> Xdp {
         interfaces: Vec::new(),
         allow: Vec::new(),
         deny: Vec::new(),
+        allow_sources: ListSources::default(),
+        deny_sources: ListSources::default(),
         syn_limit: None,
         syn_aggregate: None,
         syn_total: None,

@@ -20,6 +20,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use check::lists::{Reread, read_again};
 pub use check::strikes::STRIKE_CODES;
 pub use fault::{Fault, Faults, Warning};
 pub use model::Config;

@@ -152,6 +152,10 @@ pub struct Xdp {
     pub allow: Vec<IpNet>,
     /// As `allow`. Addresses under an allow entry may be among them; they have no effect.
     pub deny: Vec<IpNet>,
+    /// What `allow` is made from.
+    pub allow_sources: ListSources,
+    /// What `deny` is made from.
+    pub deny_sources: ListSources,
     /// New TCP connections of one source.
     pub syn_limit: Option<PacketLimit>,
     /// New TCP connections of one network; only with `syn_limit`.
@@ -173,6 +177,48 @@ pub struct Xdp {
     pub log_drops_every: Option<Duration>,
     /// One event of a drop in this time on each processor, while somebody watches.
     pub events_every: Duration,
+}
+
+/// Where a list comes from, so that its files can be read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListSources {
+    /// Entries of the configuration itself.
+    pub inline: Vec<IpNet>,
+    pub files: Vec<ListFile>,
+}
+
+/// A file that a list names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListFile {
+    pub path: PathBuf,
+    /// How often to look whether it has changed; `None` for never.
+    pub every: Option<Duration>,
+    /// As it was read.
+    pub stamp: FileStamp,
+    /// Networks in it, those that others repeat included.
+    pub entries: usize,
+}
+
+/// What tells one state of a file from the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileStamp {
+    pub device: u64,
+    pub inode: u64,
+    pub size: u64,
+    /// Seconds since 1970 and nanoseconds of the last write.
+    pub modified: (i64, i64),
+}
+
+impl From<&std::fs::Metadata> for FileStamp {
+    fn from(data: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+        }
+    }
 }
 
 /// What can be observed, by the name that the configuration has for it: bits of [`Xdp::observe`].

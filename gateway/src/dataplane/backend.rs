@@ -202,6 +202,9 @@ pub trait Backend: Send {
         Ok([List::Allow, List::Deny, List::Block].map(live))
     }
 
+    /// What is there of a list for exactly these networks, in their order.
+    fn rules(&mut self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error>;
+
     /// What the program would find for one address.
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error>;
 

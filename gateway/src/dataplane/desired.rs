@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use gateway_common::tables::{NEVER, Origin, Rule, Settings, feature};
@@ -14,6 +15,7 @@ use super::backend::{Image, List};
 use super::cookies::{self, Ability};
 use super::limits;
 use super::protected::{Protected, Why};
+use super::store::RuleList;
 use crate::config::model::Config;
 
 /// Why an entry is there and until when.
@@ -75,6 +77,14 @@ pub struct Desired {
     held: BTreeMap<IpNet, bool>,
 }
 
+/// The configuration's part of a [`Desired`].
+#[derive(Debug)]
+pub struct Configured {
+    settings: Settings,
+    allow: Vec<IpNet>,
+    deny: Vec<IpNet>,
+}
+
 impl Desired {
     /// Takes over the configuration's lists and limits; commands and blocks stay. `ability` is that of the tables' keeper,
     /// and `kept` are the settings in force.
@@ -88,6 +98,17 @@ impl Desired {
             list.sort_unstable();
             list.dedup();
         }
+    }
+
+    /// Takes over one of the configuration's lists.
+    pub fn configure_list(&mut self, list: RuleList, nets: Vec<IpNet>) {
+        let configured = match list {
+            RuleList::Allow => &mut self.config_allow,
+            RuleList::Deny => &mut self.config_deny,
+        };
+        *configured = nets;
+        configured.sort_unstable();
+        configured.dedup();
     }
 
     /// Has events written from now on, or no longer.
@@ -140,6 +161,15 @@ impl Desired {
     pub fn protect(&mut self, protected: &Protected) {
         let unread = |(net, enforced): (&IpNet, &bool)| (!enforced).then_some((*net, Why::Unread));
         let mut skipped: BTreeMap<_, _> = self.held.iter().filter_map(unread).collect();
+        skipped.extend(self.cutting_off(protected));
+        self.skipped = skipped;
+    }
+
+    /// Denies that would cut off someone protected who is not allowed; neither those that are forced nor those that are
+    /// not judged anew.
+    #[must_use]
+    pub fn cutting_off(&self, protected: &Protected) -> BTreeMap<IpNet, Why> {
+        let mut found = BTreeMap::new();
         for net in protected.nets() {
             for deny in self.denies_around(net) {
                 let forced = self.deny.get(&deny).is_some_and(|entry| entry.forced);
@@ -148,11 +178,28 @@ impl Desired {
                     && !held
                     && let Some(why) = protected.cut_off(&deny, |shared| self.allows(shared))
                 {
-                    skipped.insert(deny, why.clone());
+                    found.insert(deny, why.clone());
                 }
             }
         }
-        self.skipped = skipped;
+        found
+    }
+
+    /// What the configuration decides now, to be put back by [`Desired::take_back`].
+    #[must_use]
+    pub fn configured(&self) -> Configured {
+        Configured {
+            settings: self.settings,
+            allow: self.config_allow.clone(),
+            deny: self.config_deny.clone(),
+        }
+    }
+
+    /// Undoes a [`Desired::configure`].
+    pub fn take_back(&mut self, before: Configured) {
+        self.settings = before.settings;
+        self.config_allow = before.allow;
+        self.config_deny = before.deny;
     }
 
     /// Whether anything is denied by a list.
@@ -281,6 +328,31 @@ impl Desired {
             gone += before - rules.len();
         }
         gone
+    }
+
+    /// As [`Desired::all`], in the order of networks, and only those behind `after`.
+    pub fn all_after(
+        &self,
+        list: List,
+        after: Option<IpNet>,
+        boot_ns: u64,
+    ) -> impl Iterator<Item = (IpNet, Entry)> {
+        let config = self.config_list(list);
+        let first = after.map_or(0, |after| config.partition_point(|net| *net <= after));
+        let mut config = config[first..].iter().copied().peekable();
+        let bounds = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let live = self.entries(list).range(bounds);
+        let mut commands = live.filter(move |(_, entry)| entry.live(boot_ns)).peekable();
+        std::iter::from_fn(move || {
+            let configured_first = match (config.peek(), commands.peek()) {
+                (Some(net), Some((other, _))) => *net <= **other,
+                (net, _) => net.is_some(),
+            };
+            if configured_first {
+                return config.next().map(|net| (net, configured()));
+            }
+            commands.next().map(|(net, entry)| (*net, entry.clone()))
+        })
     }
 
     /// Every entry of `list` that is in force, wherever it came from, with the network it is written for.

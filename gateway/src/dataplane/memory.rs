@@ -209,6 +209,11 @@ impl Backend for Memory {
         failures
     }
 
+    fn rules(&mut self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error> {
+        let there = self.image.list(list);
+        Ok(nets.iter().map(|net| there.get(net).copied()).collect())
+    }
+
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {
         let addr = addr.to_canonical();
         let exact = |list: List| self.image.list(list).get(&IpNet::from(addr)).copied();

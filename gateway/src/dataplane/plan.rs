@@ -1,5 +1,6 @@
 //! From the enforced state to the desired one: the list of changes, and their order. Pure.
 
+use gateway_common::entry::Stamp;
 use gateway_common::tables::{NEVER, Rule, Settings};
 use ipnet::IpNet;
 
@@ -22,13 +23,14 @@ pub fn diff(desired: &Desired, boot_ns: u64, enforced: &Image) -> Vec<Change> {
     let at_least = lists.iter().map(differ).sum();
     compare(
         at_least,
+        boot_ns,
         &desired.settings(boot_ns),
         |list| desired.rules(list, boot_ns),
         enforced,
     )
 }
 
-/// What must be done so that exactly these networks of one list are as desired.
+/// What must be done so that exactly these networks of one list are as desired, and end when they should.
 #[must_use]
 pub fn diff_of<'a>(
     desired: &Desired,
@@ -38,7 +40,9 @@ pub fn diff_of<'a>(
     enforced: &Image,
 ) -> Vec<Change> {
     let step = |net: &IpNet| match (desired.rule(list, net, boot_ns), enforced.list(list).get(net)) {
-        (Some(rule), found) => put(list, *net, &rule, found),
+        (Some(rule), found) => put(list, *net, &rule, found, |found| {
+            Stamp::rounded(rule.deadline_ns) == Stamp::rounded(found.deadline_ns)
+        }),
         (None, Some(_)) => Some(Change::Remove { list, net: *net }),
         (None, None) => None,
     };
@@ -48,6 +52,7 @@ pub fn diff_of<'a>(
 /// Walks both sides of each list once, in the order of networks.
 fn compare<I: Iterator<Item = (IpNet, Rule)>>(
     at_least: usize,
+    boot_ns: u64,
     settings: &Settings,
     wanted: impl Fn(List) -> I,
     enforced: &Image,
@@ -65,7 +70,11 @@ fn compare<I: Iterator<Item = (IpNet, Rule)>>(
                 gone.push(Change::Remove { list, net: *net });
             }
             let found = there.next_if(|(other, _)| **other == net);
-            changes.extend(put(list, net, &rule, found.map(|(_, rule)| rule)));
+            let found = found.map(|(_, rule)| rule);
+            changes.extend(put(list, net, &rule, found, |found| {
+                // What has ended is not there for the program, however close the ends are.
+                close(rule.deadline_ns, found.deadline_ns) && found.live(boot_ns)
+            }));
         }
         gone.extend(there.map(|(net, _)| Change::Remove { list, net: *net }));
         gone
@@ -76,9 +85,18 @@ fn compare<I: Iterator<Item = (IpNet, Rule)>>(
     changes
 }
 
-fn put(list: List, net: IpNet, rule: &Rule, found: Option<&Rule>) -> Option<Change> {
+/// `lasts` says whether what was found lasts as long as it should.
+fn put(
+    list: List,
+    net: IpNet,
+    rule: &Rule,
+    found: Option<&Rule>,
+    lasts: impl Fn(&Rule) -> bool,
+) -> Option<Change> {
     let hits = match found {
-        Some(found) if same(rule, found) => return None,
+        Some(found) if lasts(found) && (found.origin, found.detail) == (rule.origin, rule.detail) => {
+            return None;
+        }
         Some(found) => found.hits,
         None => 0,
     };
@@ -86,13 +104,12 @@ fn put(list: List, net: IpNet, rule: &Rule, found: Option<&Rule>) -> Option<Chan
     Some(Change::Put { list, net, rule })
 }
 
-fn same(a: &Rule, b: &Rule) -> bool {
-    let deadline = match (a.deadline_ns, b.deadline_ns) {
+fn close(a: u64, b: u64) -> bool {
+    match (a, b) {
         (NEVER, NEVER) => true,
         (NEVER, _) | (_, NEVER) => false,
         (a, b) => a.abs_diff(b) <= SAME_DEADLINE_NS,
-    };
-    deadline && a.origin == b.origin && a.detail == b.detail
+    }
 }
 
 #[cfg(test)]

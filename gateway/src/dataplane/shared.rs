@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gateway_common::outcome::Verdict;
+use gateway_common::tables::Rule;
 use gateway_ebpf::packet::{Content, Packet};
 use gateway_ebpf::policy::decide;
+use ipnet::IpNet;
 
-use super::{Backend, Change, Counters, Error, Found, Image, Memory};
+use super::{Backend, Change, Counters, Error, Found, Image, List, Memory};
 
 /// A shared [`Memory`]. Clones are the same tables.
 #[derive(Clone, Debug)]
@@ -51,6 +53,10 @@ impl Backend for Shared {
 
     fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
         self.memory().apply(changes)
+    }
+
+    fn rules(&mut self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error> {
+        self.memory().rules(list, nets)
     }
 
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {

@@ -25,7 +25,7 @@ const OPEN6: &str = "http://[fd77::1]:8080/open/x";
 /// as long as nobody gives it settings.
 struct Scene {
     stage: Stage,
-    pins: PathBuf,
+    pins: Vec<PathBuf>,
 }
 
 impl std::ops::Deref for Scene {
@@ -38,8 +38,10 @@ impl std::ops::Deref for Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        if let Err(error) = Kernel::remove(&self.pins) {
-            eprintln!("{} is left behind: {error}", self.pins.display());
+        for pins in &self.pins {
+            if let Err(error) = Kernel::remove(pins) {
+                eprintln!("{} is left behind: {error}", pins.display());
+            }
         }
     }
 }
@@ -49,12 +51,15 @@ fn stage(xdp: &str) -> Result<Scene> {
     let gateway = &stage.wire.gateway;
     gateway.run(&["ip", "route", "add", "default", "via", A])?;
     gateway.run(&["ip", "-6", "route", "add", "default", "via", A6])?;
-    let pins = PathBuf::from(format!("{}-client", stage.home.pins().display()));
-    let scene = Scene {
-        stage,
-        pins: pins.clone(),
-    };
-    scene.wire.client.within(move || {
+    let pins = vec![take_answers(&stage, &stage.wire.client, "cl0")?];
+    Ok(Scene { stage, pins })
+}
+
+/// Puts a program on a device in another namespace than the gateway's; it passes everything. Returns where it is pinned.
+fn take_answers(stage: &Stage, namespace: &Namespace, device: &'static str) -> Result<PathBuf> {
+    let pins = PathBuf::from(format!("{}-{device}", stage.home.pins().display()));
+    let pinned = pins.clone();
+    namespace.within(move || {
         let capacity = Capacity {
             deny_addresses: 64,
             deny_prefixes: 64,
@@ -66,9 +71,53 @@ fn stage(xdp: &str) -> Result<Scene> {
             pin_dir: pins,
             capacity,
         })?
-        .attach_to("cl0", XdpMode::Native)
+        .attach_to(device, XdpMode::Native)
     })??;
-    Ok(scene)
+    Ok(pinned)
+}
+
+/// A namespace on a wire of its own to the gateway's `gw1`, which takes what is sent back, and all of whose packets go
+/// there.
+fn second_wire(scene: &mut Scene) -> Result<Namespace> {
+    let (flooder, gateway) = (Namespace::new("fl")?, &scene.stage.wire.gateway);
+    let peer = ["peer", "name", "fl0", "netns", flooder.name()];
+    gateway.run(&[&["ip", "link", "add", "gw1", "type", "veth"][..], &peer[..]].concat())?;
+    for (namespace, device, addr) in [
+        (gateway, "gw1", "10.79.0.1/24"),
+        (&flooder, "fl0", "10.79.0.2/24"),
+    ] {
+        namespace.run(&["ip", "addr", "add", addr, "dev", device])?;
+        namespace.run(&["ip", "link", "set", device, "up"])?;
+    }
+    flooder.run(&["ip", "route", "add", "default", "via", "10.79.0.1"])?;
+    scene.pins.push(take_answers(&scene.stage, &flooder, "fl0")?);
+    Ok(flooder)
+}
+
+/// A counter of a device, of all its queues.
+fn device_counter(namespace: &Namespace, device: &str, name: &str) -> Result<u64> {
+    let text = String::from_utf8(namespace.run(&["ethtool", "-S", device])?.stdout)?;
+    let counts = text.lines().filter_map(|line| {
+        let (label, count) = line.trim().split_once(": ")?;
+        label.ends_with(name).then(|| count.parse::<u64>())
+    });
+    Ok(counts.sum::<std::result::Result<u64, _>>()?)
+}
+
+/// 200 connections, one after the other, each with a request; returns the seconds that the slowest took to be there.
+fn connect_200(stage: &Stage, from: [(&str, &str); 2]) -> Result<f64> {
+    let mut slowest = 0.0_f64;
+    for number in 0..200 {
+        let (from, url) = from[number % 2];
+        let args = ["-o", "/dev/null", "-w", "%{http_code} %{time_connect}", url];
+        let (code, text) = stage.wire.curl(from, &args)?;
+        let (status, time) = text
+            .split_once(' ')
+            .with_context(|| format!("{number}: curl ended with {code}"))?;
+        assert_eq!((code, status), (0, "200"), "{number}");
+        slowest = slowest.max(time.parse()?);
+    }
+    Ok(slowest)
 }
 
 fn sysctl(namespace: &Namespace, setting: &str) -> Result<()> {
@@ -168,11 +217,15 @@ fn much_goes_through_a_connection_made_by_cookie() -> Result<()> {
     Ok(())
 }
 
+/// Held by whoever floods while it measures clients: two floods at a time are no matter of either.
+static FLOODS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[test]
 fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
     /// SYNs a second of each family. Beyond this the pair of veth devices, which the flood and the clients share, loses
     /// packets before the program sees them, and a client's SYN among them.
     const EACH: u32 = 20_000;
+    let _alone = FLOODS.lock();
     let stage = stage("  syn_cookies: {above: 500/s}\n")?;
     let _gateway = stage.start()?;
     let floods = [
@@ -196,17 +249,7 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
     assert_eq!(status["cookies"]["enabled"], true, "{status}");
     assert_eq!(status["cookies"]["answering"], true, "{status}");
     let started = Instant::now();
-    let mut slowest = 0.0_f64;
-    for number in 0..200 {
-        let (from, url) = if number % 2 == 0 { (A, OPEN) } else { (A6, OPEN6) };
-        let args = ["-o", "/dev/null", "-w", "%{http_code} %{time_connect}", url];
-        let (code, text) = stage.wire.curl(from, &args)?;
-        let (status, time) = text
-            .split_once(' ')
-            .with_context(|| format!("{number}: curl ended with {code}"))?;
-        assert_eq!((code, status), (0, "200"), "{number}");
-        slowest = slowest.max(time.parse()?);
-    }
+    let slowest = connect_200(&stage, [(A, OPEN), (A6, OPEN6)])?;
     let took = started.elapsed();
     let mut sent = 0;
     for flood in floods {
@@ -219,6 +262,44 @@ fn under_a_flood_of_made_up_syns_every_client_connects_at_once() -> Result<()> {
     );
     assert!(slowest < 0.1, "the slowest took {slowest} s");
     assert!(answered > sent / 2, "{answered} of {sent} were answered");
+    Ok(())
+}
+
+/// Without a pause, on a wire of its own: whatever the clients lose then, the gateway has lost.
+#[test]
+fn under_a_flood_on_another_wire_every_client_connects_at_once_and_every_syn_is_answered() -> Result<()> {
+    let _alone = FLOODS.lock();
+    let mut scene = stage("  syn_cookies: {above: 500/s}\n")?;
+    let flooder = second_wire(&mut scene)?;
+    let text = std::fs::read_to_string(scene.home.config())?;
+    std::fs::write(
+        scene.home.config(),
+        text.replace("interfaces: [gw0]", "interfaces: [gw0, gw1]"),
+    )?;
+    let _gateway = scene.start()?;
+    let flood = Flood::start(&flooder, "10.77.0.1:8080".parse()?, SYN, Sources::MadeUp)?;
+    wait_until("flood", || Ok(scene.packets("syn_cookie")? > 50_000))?;
+    let slowest = connect_200(&scene, [(A, OPEN), (B, OPEN)])?;
+    let sent = flood.stop()?;
+
+    let answered = scene.packets("syn_cookie")?;
+    let gateway = &scene.wire.gateway;
+    let seen = device_counter(gateway, "gw1", "xdp_packets")?;
+    let [lost, back] = [
+        (gateway, "gw1", "xdp_tx_errors"),
+        (&flooder, "fl0", "xdp_packets"),
+    ]
+    .map(|(namespace, device, name)| device_counter(namespace, device, name));
+    let (lost, back) = (lost?, back?);
+    println!(
+        "the slowest of 200 in {:.1} ms; {sent} SYNs sent, {seen} seen by the program, {answered} answered, {lost} answers \
+         lost by the device, {back} packets back",
+        slowest * 1e3
+    );
+    assert!(slowest < 0.1, "the slowest took {slowest} s");
+    // What goes to the listener is more than 500 a second: up to a tenth of all were seen, which is not explained yet.
+    assert!(answered * 5 > seen * 4, "{answered} of {seen} were answered");
+    assert!(lost * 1_000 < answered, "{lost} of {answered} answers were lost");
     Ok(())
 }
 

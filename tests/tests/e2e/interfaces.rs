@@ -14,6 +14,14 @@ fn assert_not_filtered(stage: &Stage, why: &str) -> Result<()> {
         "{status}"
     );
     assert!(!status.contains("none mode"), "{status}");
+    // The tables hold the list, but nothing looks at them.
+    let list = &stage.json(&["status"])?["lists"][1];
+    assert_eq!(
+        (&list["list"], &list["enforced"]),
+        (&"deny".into(), &0.into()),
+        "{list}"
+    );
+    assert!(status.contains("0 in force  <- DIFFER"), "{status}");
     assert_eq!(stage.metric("gateway_interface_attached")?, 0.0);
     // A rule is remembered, and nobody is told that it works.
     let text = stage.expect(5, &["deny", "add", "203.0.113.9"])?;

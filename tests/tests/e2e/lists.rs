@@ -158,3 +158,63 @@ fn lists_of_every_form_are_read_and_a_strict_import_takes_all_or_nothing() -> Re
     assert_eq!(stage.expect(0, &["allow", "export"])?, "10.77.0.2/32\n");
     Ok(())
 }
+
+#[test]
+fn a_list_file_that_changes_is_taken_over_and_a_bad_one_is_not() -> Result<()> {
+    let stage = Stage::new("")?;
+    let first = file(&stage, "drop.txt", &format!("{A}\n"))?;
+    let other = file(&stage, "other.txt", "203.0.113.0/24\n")?;
+    stage.home.write(&config(
+        &format!("  deny: [198.51.100.7, {{file: {first}, every: 1s}}, {{file: {other}, every: off}}]"),
+        "1m",
+        "",
+    ))?;
+    let gateway = stage.start()?;
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    stage.expect(0, &["deny", "add", "192.0.2.77"])?;
+
+    // Written in place, as `curl -o` would.
+    std::fs::write(&first, format!("{B}\n"))?;
+    wait_until("the new list", || Ok(stage.verdict(B)?.0 == "denied"))?;
+    assert_eq!(stage.verdict(A)?.0, "clean");
+    for kept in ["198.51.100.7", "203.0.113.9", "192.0.2.77"] {
+        assert_eq!(stage.verdict(kept)?.0, "denied", "{kept}");
+    }
+
+    // A bad line, emptied, gone: the list of before stays, and everybody is told.
+    for (what, said) in [
+        (Some(format!("{A}\nnonsense\n")), "drop.txt:2: "),
+        (Some(String::new()), "is empty now"),
+        (None, "can not read"),
+    ] {
+        match &what {
+            Some(text) => std::fs::write(&first, text)?,
+            None => std::fs::remove_file(&first)?,
+        }
+        wait_until("word of the bad list", || {
+            let status = stage.expect(0, &["status"])?;
+            Ok(status.contains("LIST NOT TAKEN OVER") && status.contains(said))
+        })
+        .with_context(|| format!("{what:?}: {}", gateway.log()))?;
+        assert_eq!(stage.verdict(B)?.0, "denied", "{what:?}");
+        assert_eq!(stage.verdict(A)?.0, "clean", "{what:?}");
+    }
+    let log = gateway.log();
+    assert!(log.contains("ERROR") && log.contains("NOT taken over"), "{log}");
+
+    // Moved into its place, as a careful script does.
+    let whole = file(&stage, "drop.txt.new", &format!("{A}\n"))?;
+    std::fs::rename(&whole, &first)?;
+    wait_until("the good list", || Ok(stage.verdict(A)?.0 == "denied"))?;
+    assert_eq!(stage.verdict(B)?.0, "clean");
+    let status = stage.expect(0, &["status"])?;
+    assert!(!status.contains("NOT TAKEN OVER"), "{status}");
+    // One that is not looked at is read by a reload, and emptied by one if that is meant.
+    std::fs::write(&other, "")?;
+    stage.expect(0, &["reload"])?;
+    assert_eq!(stage.verdict("203.0.113.9")?.0, "clean");
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28));
+    assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
+    Ok(())
+}

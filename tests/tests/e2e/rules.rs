@@ -297,3 +297,67 @@ fn configured_denies_that_would_cut_off_the_host_are_skipped_with_a_warning() ->
     wire.run(&["ip", "addr", "del", "10.99.0.1/24", "dev", "gw0"])?;
     wait_until("default-deny again", || Ok(stage.verdict(A)?.0 == "denied"))
 }
+
+#[test]
+fn an_order_that_changes_a_rule_says_what_it_changed() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let _gateway = stage.start()?;
+    stage.expect(0, &["deny", "add", A, "--reason", "noise"])?;
+    let text = stage.expect(0, &["deny", "add", A, "--reason", "noise"])?;
+    assert!(text.contains("nothing new, 1 network there already"), "{text}");
+    let text = stage.expect(0, &["deny", "add", A, "--reason", "noise", "--ttl", "1h"])?;
+    assert!(
+        text.contains("1 network changed, and in force") && text.contains("ended never, and ends in 1h now"),
+        "{text}"
+    );
+    // One that ends, and is added again before anybody has swept it out, is in force each time.
+    for _ in 0..3 {
+        stage.expect(0, &["deny", "add", B, "--ttl", "1s"])?;
+        assert_eq!(stage.verdict(B)?.0, "denied");
+        wait_until("end", || Ok(stage.verdict(B)?.0 == "clean"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_operator_s_allow_rule_is_not_taken_away_nor_he_denied_by_a_reload() -> Result<()> {
+    let before = config("  deny: [203.0.113.0/24]", "1m", "");
+    let stage = Stage::new(&before)?;
+    let _gateway = stage.start()?;
+    let typed = |words: &[&str]| -> Result<(i32, String)> {
+        let mut ssh = stage.wire.gateway.command(gateway_tests::gateway::binary()?);
+        ssh.args(words).arg("--config").arg(stage.home.config());
+        ssh.env("SSH_CONNECTION", "198.51.100.9 50000 10.77.0.1 22");
+        let (code, out, err) = finish(&mut ssh)?;
+        Ok((code, out + &err))
+    };
+    stage.expect(0, &["allow", "add", "198.51.100.9"])?;
+    stage.expect(0, &["deny", "add", "198.51.100.0/24"])?;
+    for words in [&["allow", "del", "198.51.100.9"][..], &["allow", "flush"]] {
+        let (code, text) = typed(words)?;
+        assert!(
+            code == 3 && text.contains("198.51.100.0/24 would cut you off") && text.contains("--force"),
+            "{code}: {text}"
+        );
+        assert_eq!(stage.verdict("198.51.100.9")?.0, "allowed");
+    }
+    let (code, text) = typed(&["allow", "del", "198.51.100.9", "--force"])?;
+    assert_eq!(code, 0, "{text}");
+    stage.expect(0, &["deny", "flush"])?;
+
+    stage
+        .home
+        .write(&before.replace("203.0.113.0/24", "198.51.100.0/24"))?;
+    let (code, text) = typed(&["reload"])?;
+    assert!(code == 3 && text.contains("would cut you off"), "{code}: {text}");
+    assert_eq!(stage.verdict("198.51.100.9")?.0, "clean");
+    assert_eq!(
+        stage.verdict("203.0.113.9")?.0,
+        "denied",
+        "the old one is in force"
+    );
+    let (code, text) = typed(&["reload", "--force"])?;
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(stage.verdict("198.51.100.9")?.0, "denied");
+    Ok(())
+}

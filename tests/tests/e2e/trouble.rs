@@ -1,6 +1,7 @@
 //! The commands when something is wrong: a half-edited configuration, none at all, a missing right.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use gateway_common::ABI_VERSION;
@@ -245,5 +246,75 @@ fn an_interface_that_is_not_there_is_a_warning_of_check() -> Result<()> {
         text.contains("warning") && text.contains("no interface gw7"),
         "{text}"
     );
+    Ok(())
+}
+
+#[test]
+fn damaged_rules_keep_nobody_from_looking() -> Result<()> {
+    let stage = Stage::new(&config("  deny: [203.0.113.0/24]", "1m", ""))?;
+    let gateway = stage.start()?;
+    stage.expect(0, &["deny", "add", "198.51.100.7"])?;
+    assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    let rules = stage.home.path().join("state/rules.txt");
+    let text = std::fs::read_to_string(&rules)?;
+    std::fs::write(&rules, text.replace("198.51.100.7", "198.51.100.8"))?;
+
+    // The tables go on, and are shown; the exit code says that not all is well.
+    let text = stage.expect(1, &["status"])?;
+    assert!(
+        text.contains("STATE: ")
+            && text.contains("is damaged")
+            && text.contains("2 desired         2 in force"),
+        "{text}"
+    );
+    let (code, out, err) = command(&stage.wire.gateway, &stage.home, &["status", "--json"])?;
+    let status: Value = serde_json::from_str(&out).with_context(|| format!("{code}: {out}{err}"))?;
+    assert!(
+        status["fault"]
+            .as_str()
+            .is_some_and(|fault| fault.contains("rules.txt")),
+        "{status}"
+    );
+    let text = stage.expect(0, &["deny", "list"])?;
+    assert!(
+        text.contains("198.51.100.7") && text.contains("warning"),
+        "{text}"
+    );
+    assert_eq!(stage.verdict("198.51.100.7")?.0, "denied");
+    // What would write over it is refused, and leaves it as it is.
+    let damaged = std::fs::read(&rules)?;
+    let text = stage.expect(1, &["deny", "add", "198.51.100.9"])?;
+    assert!(
+        text.contains("is damaged") && text.contains("nothing was changed"),
+        "{text}"
+    );
+    assert_eq!(std::fs::read(&rules)?, damaged);
+    Ok(())
+}
+
+/// What the unit says is run as it stands there: `systemctl reload` has its exit code.
+#[test]
+fn the_unit_s_reload_fails_with_a_faulty_file() -> Result<()> {
+    let (whole, half) = before_and_during_an_edit();
+    let stage = Stage::new(&whole)?;
+    let _gateway = stage.start()?;
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/systemd/gateway.service");
+    let unit = std::fs::read_to_string(unit)?;
+    let order = unit.lines().find_map(|line| line.strip_prefix("ExecReload="));
+    let order = order.context("an ExecReload")?;
+    let words: Vec<&str> = order.split(' ').collect();
+    let [
+        "/usr/local/bin/gateway",
+        verb,
+        "--config",
+        "/etc/gateway/gateway.yaml",
+    ] = words[..]
+    else {
+        anyhow::bail!("{order}");
+    };
+    stage.expect(0, &[verb])?;
+    stage.home.write(&half)?;
+    let text = stage.expect(2, &[verb])?;
+    assert!(text.contains("gateway.yaml:"), "{text}");
     Ok(())
 }

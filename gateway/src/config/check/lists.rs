@@ -8,13 +8,18 @@ use std::collections::{BTreeSet, HashSet};
 use std::io::{BufRead, BufReader, Read};
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
 use super::files;
+use super::xdp::too_many;
 use crate::config::decode::{Field, Table, Walk};
-use crate::config::fault::{Excerpt, Fault, Wrong, counted, quote};
+use crate::config::defaults;
+use crate::config::fault::{Excerpt, Fault, Faults, Wrong, counted, quote};
+use crate::config::model::{Capacity, FileStamp, ListFile, ListSources};
 use crate::config::raw::Value;
+use crate::config::scalar::{or_off, within};
 use crate::config::units;
 
 /// Longest line of a list file, in bytes, comment included.
@@ -28,6 +33,7 @@ const MOST_FAULTS: usize = 20;
 #[derive(Default)]
 pub(super) struct Listed<'t> {
     pub nets: Vec<IpNet>,
+    pub sources: ListSources,
     pub parts: Vec<Part<'t>>,
     seen: HashSet<IpNet>,
 }
@@ -67,13 +73,36 @@ pub(super) fn listed<'t>(walk: &mut Walk, table: &mut Table<'t>, key: &'static s
         if from_file {
             walk.table(&item, |walk, table| {
                 let field = table.require(walk, "file", "such as {file: drop.txt}")?;
+                let every = table.value_or(walk, "every", Some(defaults::LIST_EVERY), or_off(every()));
                 let path = files::named(walk, &field)?;
-                if let Err(wrong) = listed.file(walk, &field, &path) {
-                    walk.fault(&field, wrong);
+                let name = path.display().to_string();
+                if !walk.files.contains(&name) {
+                    walk.files.push(name);
+                }
+                match listed.file(&mut walk.faults, &field.path, &path) {
+                    Ok(read) => {
+                        if let Some(wrong) = read.more_bad(&path) {
+                            walk.fault(&field, wrong);
+                        }
+                        if read.doubles > 0 {
+                            let times = counted(read.doubles, "line");
+                            let name = quote(&path.to_string_lossy());
+                            let wrong = Wrong::new(format!("{times} of {name} repeat an earlier entry"));
+                            walk.warn(&field, wrong);
+                        }
+                        listed.sources.files.push(ListFile {
+                            path,
+                            every,
+                            stamp: read.stamp,
+                            entries: read.entries,
+                        });
+                    }
+                    Err(wrong) => walk.fault(&field, wrong),
                 }
                 Some(())
             });
         } else if let Some(net) = walk.value(&item, units::network) {
+            listed.sources.inline.push(net);
             if listed.seen.insert(net) {
                 listed.nets.push(net);
             } else if listed
@@ -98,17 +127,107 @@ fn twice(net: IpNet) -> Wrong {
     Wrong::new(format!("{} is given twice", units::plain(net)))
 }
 
-impl Listed<'_> {
-    /// Takes up a list file; `Err` if it can not be read. Bad lines are faults of their own.
-    fn file(&mut self, walk: &mut Walk, field: &Field<'_>, path: &Path) -> Result<(), Wrong> {
-        let mut reader = BufReader::with_capacity(1 << 16, files::open(path)?);
-        let name = path.display().to_string();
-        if !walk.files.contains(&name) {
-            walk.files.push(name.clone());
+fn every() -> impl FnOnce(&str) -> Result<Duration, Wrong> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+    within(range, units::duration, units::show_duration)
+}
+
+/// A list that was read again.
+#[derive(Debug)]
+pub struct Reread {
+    /// As [`Xdp`](crate::config::model::Xdp) has it.
+    pub nets: Vec<IpNet>,
+    /// The files as they were read.
+    pub files: Vec<ListFile>,
+}
+
+/// Reads the files of a list again, `name` being its key. Whole or not at all: `capacity` is held to.
+///
+/// # Errors
+/// A file that can not be read, a bad line, more than fits: what would be a fault of the configuration.
+pub fn read_again(sources: &ListSources, name: &str, capacity: &Capacity) -> Result<Reread, Faults> {
+    let mut listed = Listed::default();
+    let mut faults = Faults::default();
+    for net in &sources.inline {
+        if listed.seen.insert(*net) {
+            listed.nets.push(*net);
         }
-        let (mut number, mut bad, mut doubles) = (0_u32, 0_usize, 0_usize);
-        let mut line = Vec::with_capacity(128);
+    }
+    let place = format!("xdp.{name}");
+    let fault = |file: &str, wrong: Wrong| Fault {
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        path: place.clone(),
+        message: wrong.message,
+        hint: wrong.hint,
+        excerpt: None,
+    };
+    for file in &sources.files {
+        let shown = file.path.display().to_string();
+        match listed.file(&mut faults, &place, &file.path) {
+            Ok(read) => {
+                if let Some(wrong) = read.more_bad(&file.path) {
+                    faults.error(fault(&shown, wrong));
+                }
+                listed.sources.files.push(ListFile {
+                    stamp: read.stamp,
+                    entries: read.entries,
+                    ..file.clone()
+                });
+            }
+            Err(wrong) => faults.error(fault(&shown, wrong)),
+        }
+    }
+    let (addresses, prefixes) = match name {
+        "allow" => (capacity.allow_addresses, capacity.allow_prefixes),
+        _ => (capacity.deny_addresses, capacity.deny_prefixes),
+    };
+    let last = sources.files.last().map(|file| file.path.display().to_string());
+    for wrong in too_many(&listed.nets, name, addresses, prefixes) {
+        faults.error(fault(last.as_deref().unwrap_or_default(), wrong));
+    }
+    if faults.errors.is_empty() {
+        Ok(Reread {
+            nets: listed.nets,
+            files: listed.sources.files,
+        })
+    } else {
+        Err(faults)
+    }
+}
+
+/// What came of reading a list file.
+struct FileRead {
+    stamp: FileStamp,
+    entries: usize,
+    bad: usize,
+    doubles: usize,
+}
+
+impl FileRead {
+    /// What is to be said of bad lines beyond those that were told one by one.
+    fn more_bad(&self, path: &Path) -> Option<Wrong> {
+        let more = self.bad.checked_sub(MOST_FAULTS).filter(|more| *more > 0)?;
+        let more = counted(more, "more bad line");
+        Some(Wrong::new(format!(
+            "and {more} in {}",
+            quote(&path.to_string_lossy())
+        )))
+    }
+}
+
+impl Listed<'_> {
+    /// Takes up a list file that is named at `place`; `Err` if it can not be read. Bad lines are faults of their own.
+    fn file(&mut self, faults: &mut Faults, place: &str, path: &Path) -> Result<FileRead, Wrong> {
+        let name = path.display().to_string();
         let failed = |error: std::io::Error| Wrong::new(format!("can not read {}: {error}", quote(&name)));
+        let file = files::open(path)?;
+        // Before it is read: what is written meanwhile makes it another one.
+        let stamp = FileStamp::from(&file.metadata().map_err(failed)?);
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let (mut number, mut bad, mut doubles, mut entries) = (0_u32, 0_usize, 0_usize, 0_usize);
+        let mut line = Vec::with_capacity(128);
         loop {
             line.clear();
             if (&mut reader)
@@ -131,13 +250,18 @@ impl Listed<'_> {
             };
             match read {
                 Ok(None) => {}
-                Ok(Some(net)) if self.seen.insert(net) => self.nets.push(net),
-                Ok(Some(_)) => doubles += 1,
+                Ok(Some(net)) => {
+                    entries += 1;
+                    if self.seen.insert(net) {
+                        self.nets.push(net);
+                    } else {
+                        doubles += 1;
+                    }
+                }
                 Err((before, wrong)) => {
                     bad += 1;
                     if bad <= MOST_FAULTS {
-                        walk.faults
-                            .error(at_line(field, &name, number, before, &line, wrong));
+                        faults.error(at_line(place, &name, number, before, &line, wrong));
                     }
                 }
             }
@@ -147,18 +271,12 @@ impl Listed<'_> {
                 )));
             }
         }
-        if bad > MOST_FAULTS {
-            let more = counted(bad - MOST_FAULTS, "more bad line");
-            walk.fault(field, Wrong::new(format!("and {more} in {}", quote(&name))));
-        }
-        if doubles > 0 {
-            let times = counted(doubles, "line");
-            walk.warn(
-                field,
-                Wrong::new(format!("{times} of {} repeat an earlier entry", quote(&name))),
-            );
-        }
-        Ok(())
+        Ok(FileRead {
+            stamp,
+            entries,
+            bad,
+            doubles,
+        })
     }
 
     /// Which networks of this list lie wholly under one of `others`, by index.
@@ -203,13 +321,13 @@ fn entry(line: &[u8], first: bool) -> Result<Option<IpNet>, (usize, Wrong)> {
     }
 }
 
-fn at_line(field: &Field<'_>, file: &str, line: u32, before: usize, bytes: &[u8], wrong: Wrong) -> Fault {
+fn at_line(place: &str, file: &str, line: u32, before: usize, bytes: &[u8], wrong: Wrong) -> Fault {
     let column = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
     Fault {
         file: file.to_owned(),
         line,
         column,
-        path: field.path.clone(),
+        path: place.to_owned(),
         message: wrong.message,
         hint: wrong.hint,
         excerpt: Some(Excerpt::of(&String::from_utf8_lossy(bytes), column)),

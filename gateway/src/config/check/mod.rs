@@ -12,7 +12,7 @@ pub(super) mod files;
 mod headers;
 mod limits;
 mod listen;
-mod lists;
+pub(super) mod lists;
 mod matches;
 mod packets;
 mod patterns;

@@ -77,6 +77,8 @@ pub(super) fn xdp(walk: &mut Walk, top: &mut Table<'_>) -> Xdp {
             interfaces,
             allow: allow.nets,
             deny: deny.nets,
+            allow_sources: allow.sources,
+            deny_sources: deny.sources,
             syn_limit: syn.source,
             syn_aggregate: syn.aggregate,
             syn_total: syn.total,
@@ -154,31 +156,40 @@ fn sizes(walk: &mut Walk, table: &mut Table<'_>) -> Capacity {
     }
 }
 
-/// A list that can not be enforced whole is not enforced in part: it is a fault.
 fn fits(walk: &mut Walk, list: &Listed<'_>, name: &str, addresses: u32, prefixes: u32) {
+    let Some(last) = list.parts.last() else { return };
+    for wrong in too_many(&list.nets, name, addresses, prefixes) {
+        walk.fault(&last.field, wrong);
+    }
+}
+
+/// A list that can not be enforced whole is not enforced in part: it is a fault.
+pub(super) fn too_many(
+    nets: &[IpNet],
+    name: &str,
+    addresses: u32,
+    prefixes: u32,
+) -> impl Iterator<Item = Wrong> {
     let (mut single, mut v4, mut v6) = (0, 0, 0);
-    for net in &list.nets {
+    for net in nets {
         match net {
             _ if net.prefix_len() == net.max_prefix_len() => single += 1,
             IpNet::V4(_) => v4 += 1,
             IpNet::V6(_) => v6 += 1,
         }
     }
-    let Some(last) = list.parts.last() else { return };
     let counts = [
         ("addresses", single, addresses),
         ("prefixes", v4, prefixes),
         ("prefixes", v6, prefixes),
     ];
-    for (what, count, room) in counts {
-        if count > room as usize {
+    counts
+        .into_iter()
+        .filter(|(_, count, room)| *count > *room as usize)
+        .map(move |(what, count, room)| {
             let wrong = Wrong::new(format!("{count} {what} do not fit into a table of {room}"));
-            walk.fault(
-                &last.field,
-                wrong.hint(format!("raise xdp.capacity.{name}_{what}")),
-            );
-        }
-    }
+            wrong.hint(format!("raise xdp.capacity.{name}_{what}"))
+        })
 }
 
 fn warn_of_everything(walk: &mut Walk, list: &Listed<'_>, so: &str) {

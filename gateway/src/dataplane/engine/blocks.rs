@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Applied, Change, Engine, List, Refusal, told};
 use crate::dataplane::clock::Now;
-use crate::dataplane::desired::{Entry, covers};
+use crate::dataplane::desired::Entry;
 
 /// An order to block the address of a socket whose handshake was completed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl Engine {
             detail: entry.detail,
         };
         self.desired.put(List::Block, net, entry);
-        Ok(self.apply(&[Change::Put {
+        Ok(self.apply(vec![Change::Put {
             list: List::Block,
             net,
             rule,
@@ -102,12 +102,9 @@ impl Engine {
     }
 
     /// An allow rule ends the blocks under it: they would have no effect, and must not come back when it goes.
-    pub(super) fn lift_blocks_under(&mut self, nets: &[IpNet], now: Now) -> Vec<String> {
+    pub(super) fn lift_blocks_under_allows(&mut self, now: Now) -> Vec<String> {
         let blocks = self.desired.entries(List::Block).keys();
-        // Sorted, so that a long list costs each block a few steps.
-        let mut nets = nets.to_vec();
-        nets.sort_unstable();
-        let over = |block: &IpNet| covers(block).any(|cover| nets.binary_search(&cover).is_ok());
+        let over = |block: &IpNet| self.desired.around(List::Allow, block, now.boot_ns).is_some();
         let under: Vec<IpNet> = blocks.filter(|block| over(block)).copied().collect();
         for block in &under {
             self.desired.remove(List::Block, block);

@@ -1,21 +1,28 @@
 //! Lists of rules: taken over from text, all at once or beside what is there, and given back as text.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use gateway_common::tables::{NEVER, Origin};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::Coverage;
-use super::{Added, Applied, Engine, List, Record, Refusal, record, told};
+use super::{Added, Applied, By, Engine, List, Record, Refusal, record, told};
+use crate::config::units::{plain, show_duration};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::{Entry, covers};
 use crate::dataplane::lines::{self, Reasons};
 use crate::dataplane::protected::Protected;
 use crate::dataplane::store::RuleList;
 
-/// Changes up to which only what they touch is compared; beyond, walking all of the list costs no more.
+/// Changes up to which only what they touch is compared, and looked up again; beyond, walking all of the list costs no
+/// more, and that the tables took it is taken as proof.
 const FEW: usize = 1_000;
+
+/// Changes told of, as many as fit on a screen.
+const CHANGES_TOLD: usize = 5;
+const SAME_END_NS: u64 = 50_000_000;
 
 /// An order to take over a list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +97,9 @@ impl Engine {
         if rules == RuleList::Deny && !force {
             self.refuse_protected(&entries, &self.protected(&operators))?;
         }
+        if replace {
+            self.spare_in_place_of(rules, &entries, &By { operators, force })?;
+        }
         let flush = replace.then_some(Record::Flush { list: rules });
         let puts = entries.iter().map(|(net, entry)| record(rules, *net, entry, now));
         self.save(flush.into_iter().chain(puts), now)?;
@@ -98,22 +108,25 @@ impl Engine {
         let known = |net: &IpNet| there.get(net).is_some_and(|entry| entry.live(now.boot_ns));
         let already = entries.iter().filter(|(net, _)| known(net)).count();
         let added = entries.len() - already;
-        let nets: Vec<IpNet> = entries.iter().map(|(net, _)| *net).collect();
+        let (changed, differences) = self.differences(list, &entries, now);
+        let many = entries.len() > FEW;
+        let nets: Vec<IpNet> = entries.iter().take(FEW).map(|(net, _)| *net).collect();
+        let mut notes = differences;
+        notes.extend(self.notes_on(rules, &entries, now.boot_ns));
         let mut removed = 0;
         if replace {
             let gone = self.desired.clear(list);
             removed = gone.values().filter(|entry| entry.live(now.boot_ns)).count() - already;
         }
-        self.desired.release(list, nets.iter());
+        self.desired.release(list, entries.iter().map(|(net, _)| net));
         self.desired.put_all(list, entries);
 
-        let mut notes = self.notes_on(rules, &nets, now.boot_ns);
         let applied = if replace {
             self.enforce_at_once(now)
-        } else if nets.len() <= FEW {
-            self.enforce_only(list, &nets, now)
-        } else {
+        } else if many {
             self.enforce(now)
+        } else {
+            self.enforce_only(list, &nets, now)
         };
         let Applied {
             took,
@@ -129,12 +142,13 @@ impl Engine {
             failures.extend(told(missing.len(), missing.into_iter()));
         }
         if rules == RuleList::Allow {
-            notes.extend(self.lift_blocks_under(&nets, now));
+            notes.extend(self.lift_blocks_under_allows(now));
         }
         let Coverage { enforced, unfiltered } = self.coverage()?;
         Ok(Added {
             added,
             already,
+            changed,
             removed,
             tables_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             enforced,
@@ -143,6 +157,47 @@ impl Engine {
             failures,
             notes,
         })
+    }
+
+    /// How many of `entries` are there already with another end or reason, and the first of them in words.
+    fn differences(&self, list: List, entries: &[(IpNet, Entry)], now: Now) -> (usize, Vec<String>) {
+        let there = self.desired.entries(list);
+        let (mut changed, mut told) = (0, Vec::new());
+        for (net, new) in entries {
+            let Some(old) = there.get(net).filter(|old| old.live(now.boot_ns)) else {
+                continue;
+            };
+            let end = !same_end(old.deadline_ns, new.deadline_ns);
+            let parts = [
+                end.then(|| {
+                    let [before, after] = [old, new].map(|entry| end_of(entry, now));
+                    format!("it ended {before}, and ends {after} now")
+                }),
+                (old.reason != new.reason).then(|| {
+                    let [before, after] = [old, new].map(|entry| match &entry.reason {
+                        Some(reason) => format!("{reason:?}"),
+                        None => "none".to_owned(),
+                    });
+                    format!("its reason was {before}, and is {after} now")
+                }),
+                (old.forced != new.forced).then(|| {
+                    if new.forced {
+                        "it is forced now".to_owned()
+                    } else {
+                        "it is no longer forced".to_owned()
+                    }
+                }),
+            ];
+            let parts: Vec<String> = parts.into_iter().flatten().collect();
+            if parts.is_empty() {
+                continue;
+            }
+            changed += 1;
+            if told.len() < CHANGES_TOLD {
+                told.push(format!("{} was there already: {}", plain(*net), parts.join("; ")));
+            }
+        }
+        (changed, told)
     }
 
     /// `Err` if one of the sorted `entries` would cut off someone protected.
@@ -170,7 +225,7 @@ impl Engine {
     }
 
     /// What the operator should know of denies that allow rules make void.
-    fn notes_on(&self, list: RuleList, nets: &[IpNet], boot_ns: u64) -> Vec<String> {
+    fn notes_on(&self, list: RuleList, entries: &[(IpNet, Entry)], boot_ns: u64) -> Vec<String> {
         if list != RuleList::Deny || self.desired.is_empty(List::Allow) {
             return Vec::new();
         }
@@ -185,8 +240,27 @@ impl Engine {
                 "{allow} inside {net} is under an allow rule and stays allowed"
             ))
         };
-        let notes: Vec<String> = nets.iter().filter_map(note).collect();
+        let notes: Vec<String> = entries.iter().filter_map(|(net, _)| note(net)).collect();
         told(notes.len(), notes.into_iter())
+    }
+}
+
+/// Ends this close were meant as one: on its way over the wall clock a deadline comes out a little off.
+fn same_end(a: u64, b: u64) -> bool {
+    match (a, b) {
+        (NEVER, NEVER) => true,
+        (NEVER, _) | (_, NEVER) => false,
+        (a, b) => a.abs_diff(b) <= SAME_END_NS,
+    }
+}
+
+fn end_of(entry: &Entry, now: Now) -> String {
+    match entry.deadline_ns {
+        NEVER => "never".to_owned(),
+        deadline_ns => {
+            let left = deadline_ns.saturating_sub(now.boot_ns).div_ceil(1_000_000_000);
+            format!("in {}", show_duration(Duration::from_secs(left)))
+        }
     }
 }
 

@@ -144,7 +144,7 @@ impl Engine {
         let before = self.desired.bypass().cloned();
         self.desired.set_bypass(until);
         let wanted = self.desired.settings(now.boot_ns);
-        let failures = self.apply(&[Change::settings(wanted)]).failures;
+        let failures = self.apply(vec![Change::settings(wanted)]).failures;
         let shown = match &mut self.tables {
             Some(tables) => tables.settings()?.bypass_until_ns == wanted.bypass_until_ns,
             None => true,

@@ -27,11 +27,11 @@ impl Engine {
             ..there
         };
         if wanted != there {
-            let change = [Change::settings(wanted)];
+            let change = vec![Change::settings(wanted)];
             if let Some((_, error)) = tables.apply(&change).pop() {
                 return Err(error);
             }
-            super::remember(&mut self.enforced, change.iter());
+            super::remember(&mut self.enforced, change);
         }
         Ok(event_interval_ns)
     }

@@ -8,10 +8,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
-use super::Engine;
+use super::{Engine, Refusal};
 use crate::config::units::plain;
-use crate::dataplane::protected::{Protected, Why};
+use crate::dataplane::desired::Desired;
+use crate::dataplane::protected::{Host, Protected, Why};
 
 /// Skipped denies told one by one; a list can hold any number.
 const TOLD: usize = 20;
@@ -42,7 +44,43 @@ fn sentences<'a>(skipped: impl Iterator<Item = (&'a IpNet, &'a Why)>) -> Vec<Str
     told
 }
 
+/// Who gives an order that may cut someone off, and whether they insist.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct By {
+    /// Addresses the operator works from, as far as his shell knows.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub operators: Vec<IpAddr>,
+    /// Go on even if that cuts him off.
+    #[serde(default)]
+    pub force: bool,
+}
+
 impl Engine {
+    /// Tries a change of what is desired, and undoes it.
+    ///
+    /// # Errors
+    /// The change would have a deny cut off who orders it, which it does not now. Others who must not be cut off are seen
+    /// to by [`Engine::guard`]; of him the host may know nothing.
+    pub(super) fn spare<U>(
+        &mut self,
+        by: &By,
+        change: impl FnOnce(&mut Desired) -> U,
+        undo: impl FnOnce(&mut Desired, U),
+    ) -> Result<(), Refusal> {
+        if by.force || by.operators.is_empty() {
+            return Ok(());
+        }
+        let protected = Protected::new(&Host::default(), &by.operators, &[], |_| true);
+        let before = self.desired.cutting_off(&protected);
+        let changed = change(&mut self.desired);
+        let after = self.desired.cutting_off(&protected);
+        undo(&mut self.desired, changed);
+        match after.into_iter().find(|(net, _)| !before.contains_key(net)) {
+            Some((net, why)) => Err(Refusal::CutsOff { net, why }),
+            None => Ok(()),
+        }
+    }
+
     /// Whoever must not be cut off now, and `operators` that are known besides.
     pub(super) fn protected(&self, operators: &[IpAddr]) -> Protected {
         Protected::new(&(self.world.host)(), operators, &self.proxies, |interface| {

@@ -25,10 +25,11 @@ pub use blocks::{BlockOrder, Unblocked};
 pub use bulk::ImportRules;
 pub use bypass::{Bypass, Bypassed, LONGEST_BYPASS};
 pub use confirm::Confirmed;
+pub use guard::By;
 use interfaces::Interfaces;
 pub use rules::{AddRules, Added, Removed};
 pub use verify::{Difference, Verified};
-pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Status};
+pub use view::{CounterRow, EntryRow, Explanation, InterfaceRow, ListRow, Page, Status};
 
 use super::backend::{Backend, Change, Counters, Error, Image, List};
 use super::clock::Now;
@@ -78,6 +79,8 @@ impl Events for NoEvents {
 pub enum Refusal {
     #[error("{net} is protected: {why}; use --force if you mean it")]
     Protected { net: IpNet, why: Why },
+    #[error("deny {net} would cut you off then: {why}; nothing was changed, use --force if you mean it")]
+    CutsOff { net: IpNet, why: Why },
     #[error("{addr} is under the allow rule {rule}")]
     Allowed { addr: IpAddr, rule: IpNet },
     #[error(transparent)]
@@ -161,28 +164,30 @@ impl Engine {
     pub fn open(
         mut tables: Option<Box<dyn Backend>>,
         config: &Config,
-        saved: Vec<Saved>,
+        mut saved: Vec<Saved>,
         store: Option<Store>,
         world: World,
     ) -> Result<Self, Error> {
         let now = (world.clock)();
+        let mut desired = Desired::default();
+        let allows = saved
+            .extract_if(.., |rule| rule.list == RuleList::Allow)
+            .collect();
+        for (list, rules) in [(List::Allow, allows), (List::Deny, saved)] {
+            // Entries lie where the rules lay: a million are not held twice.
+            let mut entries: Vec<(IpNet, Entry)> =
+                rules.into_iter().map(|rule| commanded(rule, now)).collect();
+            bulk::sort(&mut entries);
+            desired.put_all(list, entries);
+        }
         let enforced = match &mut tables {
             Some(tables) => tables.enforced()?,
             None => Image::default(),
         };
-        let mut desired = Desired::default();
         let cookies = tables
             .as_mut()
             .map_or(Ability::Unknown, |tables| tables.cookies(&config.xdp));
         desired.configure(config, &cookies, &enforced.settings);
-        for rules in [RuleList::Allow, RuleList::Deny] {
-            let of_list = saved.iter().filter(|rule| rule.list == rules);
-            let mut entries: Vec<(IpNet, Entry)> = Vec::with_capacity(of_list.clone().count());
-            entries.extend(of_list.map(|rule| (rule.net, commanded(rule, now))));
-            bulk::sort(&mut entries);
-            desired.put_all(rules.into(), entries);
-        }
-        drop(saved);
         for (net, rule) in &enforced.block {
             if rule.deadline_ns != NEVER && rule.live(now.boot_ns) {
                 let origin = Origin::from_number(rule.origin).unwrap_or(Origin::Strike);
@@ -223,14 +228,38 @@ impl Engine {
     }
 
     /// Takes over a new configuration and enforces it.
-    pub fn reconfigure(&mut self, config: &Config) -> Result<Applied, Error> {
+    pub fn reconfigure(&mut self, config: &Config, by: &By) -> Result<Applied, Refusal> {
+        let (cookies, kept) = (self.cookies.clone(), self.enforced.settings);
+        self.spare(
+            by,
+            |desired| {
+                let before = desired.configured();
+                desired.configure(config, &cookies, &kept);
+                before
+            },
+            Desired::take_back,
+        )?;
         if let Some(tables) = &mut self.tables {
             self.cookies = tables.cookies(&config.xdp);
         }
         self.desired
             .configure(config, &self.cookies, &self.enforced.settings);
         self.proxies.clone_from(&config.trusted_proxies);
-        self.reconcile()
+        Ok(self.reconcile()?)
+    }
+
+    /// Takes over one list of the configuration, and enforces it: each packet meets the old list or the new one.
+    pub fn reconfigure_list(&mut self, list: RuleList, nets: Vec<IpNet>) -> Applied {
+        let now = (self.world.clock)();
+        self.desired.configure_list(list, nets);
+        self.enforce_at_once(now)
+    }
+
+    /// Brings the tables to the desired state for the first time. [`Engine::open`] has just read them.
+    pub fn begin(&mut self) -> Applied {
+        let now = (self.world.clock)();
+        self.desired.expire(now.boot_ns);
+        self.enforce(now)
     }
 
     /// Reads the tables, forgets what has ended, and repairs every difference.
@@ -251,7 +280,7 @@ impl Engine {
         let changes = plan::diff(&self.desired, now.boot_ns, &self.enforced);
         Applied {
             newly_skipped,
-            ..self.apply(&changes)
+            ..self.apply(changes)
         }
     }
 
@@ -261,7 +290,7 @@ impl Engine {
         let changes = plan::diff(&self.desired, now.boot_ns, &self.enforced);
         Applied {
             newly_skipped,
-            ..self.carry_out(&changes, |tables, changes| tables.apply_at_once(changes))
+            ..self.carry_out(changes, |tables, changes| tables.apply_at_once(changes))
         }
     }
 
@@ -276,36 +305,29 @@ impl Engine {
         };
         Applied {
             newly_skipped,
-            ..self.apply(&changes)
+            ..self.apply(changes)
         }
     }
 
-    fn apply(&mut self, changes: &[Change]) -> Applied {
+    fn apply(&mut self, changes: Vec<Change>) -> Applied {
         self.carry_out(changes, |tables, changes| tables.apply(changes))
     }
 
     fn carry_out(
         &mut self,
-        changes: &[Change],
+        mut changes: Vec<Change>,
         apply: impl FnOnce(&mut dyn Backend, &[Change]) -> Vec<(usize, Error)>,
     ) -> Applied {
         let Some(tables) = &mut self.tables else {
             return Applied::default();
         };
         let began_ns = (self.world.clock)().boot_ns;
-        let failed = apply(&mut **tables, changes);
+        let failed = apply(&mut **tables, &changes);
         let took = Duration::from_nanos((self.world.clock)().boot_ns.saturating_sub(began_ns));
         if changes.len() >= MANY {
             let (changes, took_ms) = (changes.len(), took.as_millis());
             tracing::info!(target: "gateway::dataplane", changes, took_ms, "written to the tables");
         }
-        let mut failures = failed.iter().peekable();
-        let done = changes
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| failures.next_if(|(failed, _)| failed == index).is_none())
-            .map(|(_, change)| change);
-        remember(&mut self.enforced, done);
         self.failed = failed.len();
         self.failures = told(
             failed.len(),
@@ -316,8 +338,13 @@ impl Engine {
         for failure in self.failures.iter().take(5) {
             tracing::error!(target: "gateway::dataplane", %failure, total = self.failed, "a change was not enforced");
         }
+        let mut left_out = failed.iter().map(|(index, _)| *index).peekable();
+        let mut index = 0..;
+        changes.retain(|_| left_out.next_if_eq(&index.next().unwrap_or(0)).is_none());
+        let done = changes.len();
+        remember(&mut self.enforced, changes);
         Applied {
-            changes: changes.len() - failed.len(),
+            changes: done,
             took,
             failed: failed.len(),
             failures: self.failures.clone(),
@@ -374,14 +401,15 @@ impl Engine {
     }
 }
 
-fn commanded(rule: &Saved, now: Now) -> Entry {
-    Entry {
+fn commanded(rule: Saved, now: Now) -> (IpNet, Entry) {
+    let entry = Entry {
         origin: Origin::Command,
         deadline_ns: rule.until_ms.map_or(NEVER, |until| now.boot_of_wall(until)),
-        reason: rule.reason.clone(),
+        reason: rule.reason,
         detail: 0,
         forced: rule.forced,
-    }
+    };
+    (rule.net, entry)
 }
 
 fn record(list: RuleList, net: IpNet, entry: &Entry, now: Now) -> Record<'_> {
@@ -403,34 +431,39 @@ fn told(count: usize, all: impl Iterator<Item = String>) -> Vec<String> {
     told
 }
 
-fn remember<'a>(enforced: &mut Image, changes: impl Iterator<Item = &'a Change>) {
-    let mut changes = changes.peekable();
-    while let Some(change) = changes.next() {
+/// Takes over what was done. In a batch each network of a list is named once, so its order says nothing here.
+fn remember(enforced: &mut Image, done: Vec<Change>) {
+    let mut puts = [0; 3];
+    for change in &done {
         match change {
-            Change::Put { list, net, rule } => {
-                // A run of puts into one list is in the order of networks: joined at once, and packed.
-                let run = std::iter::from_fn(|| match changes.next_if(|next| is_put(next, *list))? {
-                    Change::Put { net, rule, .. } => Some((*net, *rule)),
-                    Change::Remove { .. } | Change::Settings(_) => None,
-                });
-                let mut run: BTreeMap<IpNet, Rule> = std::iter::once((*net, *rule)).chain(run).collect();
-                let known = enforced.list_mut(*list);
-                if run.len() < known.len() / 8 {
-                    known.extend(run);
-                } else {
-                    known.append(&mut run);
-                }
-            }
+            Change::Put { list, .. } => puts[*list as usize] += 1,
             Change::Remove { list, net } => {
                 enforced.list_mut(*list).remove(net);
             }
             Change::Settings(settings) => enforced.settings = keep_own(**settings, &enforced.settings),
         }
     }
-}
-
-fn is_put(change: &Change, of: List) -> bool {
-    matches!(change, Change::Put { list, .. } if *list == of)
+    let mut lists = [List::Allow, List::Deny, List::Block];
+    lists.sort_by_key(|list| puts[*list as usize]);
+    let [few, some, most] = lists;
+    let of = |wanted: List| {
+        move |change: &Change| match change {
+            Change::Put { list, net, rule } if *list == wanted => Some((*net, *rule)),
+            _ => None,
+        }
+    };
+    for list in [few, some] {
+        enforced.list_mut(list).extend(done.iter().filter_map(of(list)));
+    }
+    let known = enforced.list_mut(most);
+    if puts[most as usize] < known.len() / 8 {
+        known.extend(done.iter().filter_map(of(most)));
+    } else {
+        // Sorted: joined at once, and packed, where the changes lay; a million are not held twice.
+        let of = of(most);
+        let mut run: BTreeMap<IpNet, Rule> = done.into_iter().filter_map(|change| of(&change)).collect();
+        known.append(&mut run);
+    }
 }
 
 fn describe(change: &Change) -> String {

@@ -11,12 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::bulk::Puts;
 use super::interfaces::Coverage;
 use super::view::is_zero;
-use super::{Engine, List, Record, Refusal};
-use crate::dataplane::desired::Entry;
+use super::{By, Engine, List, Record, Refusal};
+use crate::dataplane::desired::{Desired, Entry, covers};
 use crate::dataplane::store::RuleList;
-
-/// Beyond this many networks the system calls' success is taken as proof instead of a second look.
-const READ_BACK_AT_MOST: usize = 1_000;
 
 /// What is said of a rule that a command took out, and that is there all the same.
 const ALSO_CONFIGURED: &str = "is also in the configuration, and stays";
@@ -43,6 +40,9 @@ pub struct Added {
     /// Networks that were: their end and reason are now those of this order.
     #[serde(default)]
     pub already: usize,
+    /// How many of them had another end or reason; the first are told of among the notes.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub changed: usize,
     /// Networks that were and are not any more, since the list was replaced.
     #[serde(skip_serializing_if = "is_zero", default)]
     pub removed: usize,
@@ -107,7 +107,7 @@ impl Engine {
     }
 
     /// Removes commanded rules; those of the configuration stay and are named.
-    pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet]) -> Result<Removed, Refusal> {
+    pub fn remove_rules(&mut self, list: RuleList, nets: &[IpNet], by: &By) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
         let Coverage { enforced, unfiltered } = self.coverage()?;
         let mut outcome = Removed {
@@ -134,6 +134,19 @@ impl Engine {
                     .push(self.missing_hint(list.into(), net, now.boot_ns));
             }
         }
+        if list == RuleList::Allow {
+            let take = |desired: &mut Desired| -> Vec<_> {
+                let taken = gone.iter().map(|net| (*net, desired.remove(List::Allow, net)));
+                taken.collect()
+            };
+            self.spare(by, take, |desired, taken| {
+                for (net, entry) in taken {
+                    if let Some(entry) = entry {
+                        desired.put(List::Allow, net, entry);
+                    }
+                }
+            })?;
+        }
         if outcome.removed > 0 {
             self.save(gone.iter().map(|net| Record::Remove { list, net: *net }), now)?;
             for net in &gone {
@@ -148,8 +161,9 @@ impl Engine {
     }
 
     /// Removes every commanded rule of a list, all at once.
-    pub fn flush_rules(&mut self, list: RuleList) -> Result<Removed, Refusal> {
+    pub fn flush_rules(&mut self, list: RuleList, by: &By) -> Result<Removed, Refusal> {
         let now = (self.world.clock)();
+        self.spare_in_place_of(list, &[], by)?;
         let Coverage { enforced, unfiltered } = self.coverage()?;
         let mut outcome = Removed {
             enforced,
@@ -171,6 +185,41 @@ impl Engine {
         Ok(outcome)
     }
 
+    /// As [`Engine::spare`], for a list that is to be all that was commanded.
+    pub(super) fn spare_in_place_of(
+        &mut self,
+        list: RuleList,
+        entries: &[(IpNet, Entry)],
+        by: &By,
+    ) -> Result<(), Refusal> {
+        if list == RuleList::Deny {
+            return Ok(());
+        }
+        // Only what holds an operator's address matters.
+        let at = |net: &IpNet| entries.binary_search_by_key(net, |(net, _)| *net);
+        let covers = by.operators.iter().flat_map(|addr| {
+            let own: Vec<IpNet> = covers(&IpNet::from(addr.to_canonical())).collect();
+            own
+        });
+        let kept: Vec<_> = covers
+            .filter_map(|cover| entries.get(at(&cover).ok()?).cloned())
+            .collect();
+        self.spare(
+            by,
+            |desired| {
+                let gone = desired.clear(List::Allow);
+                for (net, entry) in kept {
+                    desired.put(List::Allow, net, entry);
+                }
+                gone
+            },
+            |desired, gone| {
+                desired.clear(List::Allow);
+                desired.put_all(List::Allow, gone.into_iter().collect());
+            },
+        )
+    }
+
     fn missing_hint(&self, list: List, net: &IpNet, boot_ns: u64) -> String {
         match self.desired.around(list, net, boot_ns) {
             Some(cover) => format!("{net} is not in the list itself; it is covered by {cover}"),
@@ -189,7 +238,7 @@ impl Engine {
             return Ok(Vec::new());
         };
         let mut missing = Vec::new();
-        for net in nets.iter().take(READ_BACK_AT_MOST) {
+        for net in nets {
             let found = tables.lookup(net.network())?;
             let (single, network) = match list {
                 List::Allow => (found.allow_addr, found.allow_net),

@@ -207,9 +207,9 @@ fn rules_and_blocks_survive_a_restart_and_rules_survive_a_reboot() {
     assert_eq!(outcome(&mut second, "198.51.100.7"), "denied");
     assert_eq!(outcome(&mut second, "198.51.100.8"), "blocked");
     let row = second
-        .entries(List::Deny)
+        .page(List::Deny, None, 100)
         .expect("memory")
-        .0
+        .rows
         .into_iter()
         .find(|row| row.origin == "command");
     assert_eq!(row.and_then(|row| row.left_ms), Some(60_000));
@@ -280,7 +280,11 @@ fn configured_rules_stay_and_are_named() {
     let (stage, dir, tables) = fresh();
     let mut engine = engine(&stage, dir.path(), &tables);
     let removed = engine
-        .remove_rules(RuleList::Deny, &[net("203.0.113.0/24"), net("203.0.113.7/32")])
+        .remove_rules(
+            RuleList::Deny,
+            &[net("203.0.113.0/24"), net("203.0.113.7/32")],
+            &By::default(),
+        )
         .expect("saved");
     assert_eq!(removed.removed, 0);
     assert!(
@@ -336,9 +340,9 @@ fn drift_is_seen_and_repaired() {
     assert_eq!((row.desired, row.enforced), (2, 2));
     assert!(
         !engine
-            .entries(List::Deny)
+            .page(List::Deny, None, 100)
             .expect("memory")
-            .0
+            .rows
             .iter()
             .all(|row| row.enforced)
     );

@@ -137,33 +137,36 @@ impl Engine {
                 ..Verified::default()
             });
         };
-        let found = tables.enforced()?;
-        let changes = plan::diff(&self.desired, now.boot_ns, &found);
-        let drift: Vec<&Change> = changes
-            .iter()
-            .filter(|change| is_drift(change, &found, now.boot_ns))
-            .collect();
-        let told = drift.iter().take(TOLD);
+        // A million entries are not held twice.
+        self.enforced = Image::default();
+        self.enforced = tables.enforced()?;
+        let found = &self.enforced;
+        let changes = plan::diff(&self.desired, now.boot_ns, found);
+        let drift = || {
+            changes
+                .iter()
+                .filter(|change| is_drift(change, found, now.boot_ns))
+        };
+        let told = drift().take(TOLD);
+        let drifted: Vec<Subject> = drift().map(subject).collect();
         let lists = [List::Allow, List::Deny, List::Block];
         let mut outcome = Verified {
             compared: true,
             entries: lists.map(|list| self.sizes(list).0).iter().sum(),
-            differences: told.map(|change| difference(change, &found)).collect(),
+            differences: told.map(|change| difference(change, found)).collect(),
             bypass,
             ..Verified::default()
         };
-        self.enforced = found;
-        self.apply(&changes);
-        if !drift.is_empty() {
+        self.apply(changes);
+        if !drifted.is_empty() {
             if let Some(tables) = &mut self.tables {
-                // A million entries are not held twice.
                 self.enforced = Image::default();
                 self.enforced = tables.enforced()?;
             }
             let left = plan::diff(&self.desired, now.boot_ns, &self.enforced);
             let left: BTreeSet<Subject> = left.iter().map(subject).collect();
-            for (index, change) in drift.iter().enumerate() {
-                let repaired = !left.contains(&subject(change));
+            for (index, subject) in drifted.iter().enumerate() {
+                let repaired = !left.contains(subject);
                 outcome.repaired += usize::from(repaired);
                 if let Some(told) = outcome.differences.get_mut(index) {
                     told.repaired = repaired;
@@ -171,7 +174,7 @@ impl Engine {
             }
         }
         self.repaired += outcome.repaired as u64;
-        outcome.drift = drift.len() + unfiltered.len();
+        outcome.drift = drifted.len() + unfiltered.len();
         outcome
             .differences
             .extend(unfiltered.into_iter().map(|what| Difference {

@@ -50,6 +50,16 @@ pub struct EntryRow {
     pub unconfirmed: bool,
 }
 
+/// Entries of a list that follow one another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub rows: Vec<EntryRow>,
+    /// Whether others come behind.
+    pub more: bool,
+    /// `eth0: reason` for each configured interface that is not filtered.
+    pub unfiltered: Vec<String>,
+}
+
 /// What happens to packets of one address, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
@@ -201,26 +211,32 @@ fn decide_new_connection(found: &Found, addr: IpAddr, now: Now) -> (Verdict, Opt
 }
 
 impl Engine {
-    /// Every entry of a list that should be in force, with its hits as the tables show them now; and the interfaces
-    /// that are not filtered, each with the reason.
-    pub fn entries(&mut self, list: List) -> Result<(Vec<EntryRow>, Vec<String>), Refusal> {
+    /// Entries of a list that should be in force, in the order of networks and behind `after`, with their hits as the
+    /// tables show them now: about `most` of them, and never only some of those that one network has.
+    pub fn page(&mut self, list: List, after: Option<IpNet>, most: usize) -> Result<Page, Refusal> {
         let now = (self.world.clock)();
         let Coverage { enforced, unfiltered } = self.coverage()?;
-        if let Some(tables) = &mut self.tables {
-            self.enforced = tables.enforced()?;
+        let mut behind = self.desired.all_after(list, after, now.boot_ns).peekable();
+        let mut entries: Vec<(IpNet, Entry)> = behind.by_ref().take(most).collect();
+        if let Some((last, _)) = entries.last() {
+            let last = *last;
+            entries.extend(std::iter::from_fn(|| behind.next_if(|(net, _)| *net == last)));
         }
-        let there = self.enforced.list(list);
-        let mut rows: Vec<EntryRow> = self
-            .desired
-            .all(list, now.boot_ns)
-            .map(|(net, entry)| {
-                let found = there.get(&net);
-                let row = row(net, entry, found, enforced && found.is_some(), now);
-                self.marked(list, row)
-            })
-            .collect();
-        rows.sort_by_key(|row| row.net);
-        Ok((rows, unfiltered))
+        let more = behind.next().is_some();
+        let nets: Vec<IpNet> = entries.iter().map(|(net, _)| *net).collect();
+        let found = match &mut self.tables {
+            Some(tables) => tables.rules(list, &nets)?,
+            None => vec![None; nets.len()],
+        };
+        let rows = entries.into_iter().zip(found).map(|((net, entry), found)| {
+            let there = enforced && found.is_some();
+            self.marked(list, row(net, entry, found.as_ref(), there, now))
+        });
+        Ok(Page {
+            rows: rows.collect(),
+            more,
+            unfiltered,
+        })
     }
 
     /// What happens to a new connection from `addr`, decided by the kernel program's own policy on what the tables
@@ -342,14 +358,16 @@ impl Engine {
                 })
                 .collect();
         }
+        let enforced = self.coverage()?.enforced;
         let lists = [List::Allow, List::Deny, List::Block];
         let lists = lists
             .into_iter()
             .zip(there)
-            .map(|(list, enforced)| ListRow {
+            .map(|(list, there)| ListRow {
                 list: list.name().to_owned(),
                 desired: self.desired.rules(list, now.boot_ns).count(),
-                enforced,
+                // What is in tables that nothing looks at is not in force.
+                enforced: if enforced { there } else { 0 },
                 skipped: if list == List::Deny {
                     self.skipped_count()
                 } else {
@@ -358,7 +376,7 @@ impl Engine {
             })
             .collect();
         Ok(Status {
-            enforced: self.coverage()?.enforced,
+            enforced,
             interfaces: self.interfaces()?,
             observing: self.observing().into_iter().map(str::to_owned).collect(),
             lists,

@@ -86,6 +86,12 @@ impl Counts {
         self.addresses[family].iter().map(|count| count.has).sum()
     }
 
+    /// Entries of one list.
+    pub fn all(&self, kind: Kind) -> usize {
+        let both = self.addresses.iter().chain(&self.networks);
+        both.map(|counts| counts[kind as usize].has as usize).sum()
+    }
+
     /// The bits of the settings that say which tables have entries.
     pub fn table_bits(&self) -> u32 {
         let bits = [

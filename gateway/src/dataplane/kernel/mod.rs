@@ -31,12 +31,13 @@ use std::time::Duration;
 use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use gateway_common::ABI_VERSION;
-use gateway_common::tables::{Settings, names};
+use gateway_common::tables::{Rule, Settings, names};
+use ipnet::IpNet;
 
 use self::error::{at, load_failed};
 use self::tables::Maps;
 use super::lock::{LockError, PinLock};
-use super::{Attachment, Backend, Change, Counters, Error, Found, Image};
+use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List};
 use crate::config::model::{self, Capacity, XdpMode};
 use crate::dataplane::cookies::Ability;
 
@@ -213,6 +214,10 @@ impl Backend for Kernel {
 
     fn live(&mut self, boot_ns: u64) -> Result<[usize; 3], Error> {
         self.maps.live(boot_ns)
+    }
+
+    fn rules(&mut self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error> {
+        self.maps.rules(list, nets)
     }
 
     fn lookup(&mut self, addr: IpAddr) -> Result<Found, Error> {

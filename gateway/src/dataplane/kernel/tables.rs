@@ -423,7 +423,8 @@ impl Maps {
         let layout = self.settings()?.layout;
         let mut counts = self.counts;
         counts.clear();
-        let mut lists: [Vec<(IpNet, Rule)>; 3] = Default::default();
+        let mut lists = [Kind::Allow, Kind::Deny, Kind::Block]
+            .map(|kind| Vec::<(IpNet, Rule)>::with_capacity(self.counts.all(kind)));
         self.each(&layout, |net, kind, rule| {
             counts.of(&net, kind).has += 1;
             lists[kind as usize - 1].push((net, rule));
@@ -441,6 +442,25 @@ impl Maps {
             deny,
             block,
         })
+    }
+
+    /// See [`crate::dataplane::Backend::rules`].
+    pub fn rules(&self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error> {
+        let halves = Halves::of(&self.settings()?.layout);
+        let (kind, mut networks) = (list.kind(), None);
+        let rule = |net: &IpNet| match single(net) {
+            Some(addr) => {
+                let at = family(addr);
+                self.addresses[at].get(halves.addresses[at], &Addr::from(addr), kind)
+            }
+            None => {
+                // In the order that `changed_networks` wrote them in.
+                let all = networks.get_or_insert_with(|| self.networks.listed(halves.networks));
+                let found = all.binary_search_by_key(&(*net, kind), |(net, kind, _)| (*net, *kind));
+                found.ok().map(|index| all[index].2)
+            }
+        };
+        Ok(nets.iter().map(rule).collect())
     }
 
     pub fn lookup(&self, addr: IpAddr) -> Result<Found, Error> {

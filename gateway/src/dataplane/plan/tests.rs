@@ -10,7 +10,7 @@ use crate::dataplane::{Backend as _, Memory};
 
 fn diff(desired: &Image, enforced: &Image) -> Vec<Change> {
     let wanted = |list| desired.list(list).iter().map(|(net, rule)| (*net, *rule));
-    compare(0, &desired.settings, wanted, enforced)
+    compare(0, 0, &desired.settings, wanted, enforced)
 }
 
 fn ready() -> Settings {

@@ -181,3 +181,18 @@ fn a_damaged_file_is_an_error_and_not_an_empty_list() {
         );
     }
 }
+
+/// What a list of a million costs: rules become entries where they lie, and changes what is known to be there.
+#[test]
+fn what_there_are_millions_of_is_small() {
+    use crate::dataplane::backend::Change;
+    use crate::dataplane::desired::Entry;
+
+    assert_eq!(size_of::<Saved>(), 56);
+    assert_eq!(size_of::<(IpNet, Entry)>(), size_of::<Saved>());
+    assert_eq!(size_of::<Change>(), 48);
+    assert_eq!(
+        size_of::<(IpNet, gateway_common::tables::Rule)>(),
+        size_of::<Change>()
+    );
+}

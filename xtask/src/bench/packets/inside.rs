@@ -15,11 +15,11 @@ use super::rig::{self, Lane};
 use super::sender::{self, Sender};
 use super::sys::Program;
 use super::tools::{Home, Running};
-use super::{Plan, loading, runs, traffic};
+use super::{Plan, cookies, loading, runs, traffic};
 use crate::shell;
 
 /// The core of the sender, and of the receiver's work.
-const MEASURED: usize = 1;
+pub const MEASURED: usize = 1;
 /// The core of everything else.
 const OTHER: usize = 0;
 /// Caches, branch predictors and nftables' sets fill before anything counts.
@@ -59,6 +59,9 @@ pub fn main(args: &Args) -> Result<()> {
     }
     if plan.wants(runs::ID) {
         results.runs = runs::measure(plan, &home).context("test runs")?;
+    }
+    if plan.wants(cookies::ID) {
+        results.cookies = Some(cookies::measure(&home).context("cookies")?);
     }
     if plan.wants(loading::ID) {
         results.loads = loading::measure(plan, &home).context("loading lists")?;

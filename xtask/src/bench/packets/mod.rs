@@ -7,6 +7,7 @@
 //! in its own namespaces, nothing of it is left when it ends, and it ends when this half does.
 
 mod cases;
+mod cookies;
 pub mod inside;
 mod insn;
 mod loading;
@@ -53,7 +54,10 @@ pub struct Plan {
 
 fn parts() -> clap::builder::PossibleValuesParser {
     let cases = cases::ALL.iter().map(|case| case.id);
-    cases.chain([runs::ID, loading::ID]).collect::<Vec<_>>().into()
+    cases
+        .chain([runs::ID, cookies::ID, loading::ID])
+        .collect::<Vec<_>>()
+        .into()
 }
 
 impl Plan {
@@ -102,6 +106,9 @@ pub fn main(args: &Args) -> Result<()> {
     }
     if args.plan.is_whole() {
         report::packets(&results)?;
+    }
+    if let Some(cookies) = results.cookies.as_ref().filter(|cookies| !cookies.met()) {
+        bail!("{}", cookies.sentence());
     }
     Ok(())
 }

@@ -13,6 +13,8 @@ pub struct Results {
     pub cases: Vec<CaseResult>,
     pub runs: Vec<Run>,
     pub loads: Vec<Load>,
+    #[serde(default)]
+    pub cookies: Option<Cookies>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +62,73 @@ pub struct Load {
     pub list: String,
     pub with: String,
     pub seconds: f64,
+    /// Of the gateway alone.
+    #[serde(default)]
+    pub in_the_gateway: Option<InTheGateway>,
+}
+
+/// What a list took of the gateway: time to write the kernel's tables, and the most memory, of all rounds, that command
+/// and daemon had resident.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InTheGateway {
+    pub tables_seconds: f64,
+    pub command_mib: f64,
+    pub gateway_mib: f64,
+}
+
+impl Load {
+    /// What is aimed at, what came of it, and whether that is met; nothing for others than the gateway.
+    pub fn aims(&self) -> Vec<(String, bool)> {
+        let Some(inside) = &self.in_the_gateway else {
+            return Vec::new();
+        };
+        let seconds = |what: &str, is: f64, aim: f64| (format!("{what} {is:.2} s, aim {aim} s"), is < aim);
+        let mib = |what: &str, is: f64| (format!("{what} {is:.0} MiB at most, aim 400 MiB"), is < 400.0);
+        vec![
+            seconds("in all", self.seconds, 2.0),
+            seconds("writing the tables", inside.tables_seconds, 1.0),
+            mib("the gateway", inside.gateway_mib),
+            mib("the command", inside.command_mib),
+        ]
+    }
+}
+
+/// Real connections beside a flood that is answered by cookies.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Cookies {
+    pub tried: usize,
+    pub completed: usize,
+    /// Milliseconds until a connection was there.
+    pub median_ms: f64,
+    pub slowest_ms: f64,
+    /// Millions of SYNs a second that reached the gateway while they were made.
+    pub flood_mpps: f64,
+    /// SYNs of the flood, those answered by the program, and answers that came out at the other end of the wire.
+    pub syns: u64,
+    pub answered: u64,
+    pub returned: u64,
+    /// Answers that the device could not send.
+    pub lost: u64,
+}
+
+impl Cookies {
+    pub const SLOWEST_MS: f64 = 100.0;
+
+    pub fn met(&self) -> bool {
+        self.completed == self.tried && self.slowest_ms < Self::SLOWEST_MS
+    }
+
+    /// What came of it, in a line.
+    pub fn sentence(&self) -> String {
+        format!(
+            "{}: {} of {} curl connections complete, the slowest to connect in {:.1} ms, aim all and {} ms",
+            if self.met() { "ok" } else { "SHORT" },
+            self.completed,
+            self.tried,
+            self.slowest_ms,
+            Self::SLOWEST_MS
+        )
+    }
 }
 
 impl Row {

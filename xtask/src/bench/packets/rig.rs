@@ -37,6 +37,7 @@ pub fn prepare() -> Result<()> {
 pub struct Lane {
     name: String,
     /// The sending end, in this process's namespace.
+    pub sender: String,
     pub ifindex: u32,
 }
 
@@ -61,14 +62,16 @@ impl Lane {
         let lane = Self {
             name: name.to_owned(),
             ifindex: ifindex(&sender)?,
+            sender,
         };
+        let sender = &lane.sender;
         // A sysfs shows the devices of the namespace that it is mounted from.
         let sysfs = lane.sysfs();
         fs::create_dir(&sysfs).context("making a place for sysfs")?;
         shell::run(lane.command("mount").args(["-t", "sysfs", "sysfs"]).arg(&sysfs))?;
         shell::output(lane.command("ethtool").args(["-K", DEVICE, "gro", "on"]))?;
         ip(&["-n", name, "link", "set", DEVICE, "up"])?;
-        ip(&["link", "set", &sender, "up"])?;
+        ip(&["link", "set", sender, "up"])?;
         Ok(lane)
     }
 
@@ -107,6 +110,26 @@ impl Lane {
         bad_checksums(&text).context("/proc/net/snmp has an unknown form")
     }
 
+    /// Packets that the sending end has taken off the wire: answers.
+    pub fn answers(&self) -> Result<u64> {
+        let text =
+            shell::output(shell::command("ip").args(["-j", "-s", "link", "show", "dev", &self.sender]))?;
+        let links: serde_json::Value = serde_json::from_str(&text).context("what `ip -j link` says")?;
+        let packets = links[0]["stats64"]["rx"]["packets"].as_u64();
+        packets.context("packets of a device")
+    }
+
+    /// Frames that a program at the receiving end wanted to send back, and that the device lost.
+    pub fn lost_answers(&self) -> Result<u64> {
+        let text = shell::output(self.command("ethtool").args(["-S", DEVICE]))?;
+        let of = |line: &str| {
+            let (name, count) = line.trim().split_once(": ")?;
+            let lost = name.ends_with("xdp_tx_errors");
+            lost.then(|| count.parse::<u64>().ok()).flatten()
+        };
+        Ok(text.lines().filter_map(of).sum())
+    }
+
     /// The number of the XDP program on the receiving end.
     pub fn program(&self) -> Result<u32> {
         let text = shell::output(self.command("ip").args(["-j", "link", "show", "dev", DEVICE]))?;
@@ -118,22 +141,27 @@ impl Lane {
 
     /// Runs `f` on a thread in the receiving namespace.
     pub fn within<T: Send>(&self, f: impl FnOnce(u32) -> Result<T> + Send) -> Result<T> {
-        let path = Path::new(NAMES).join(&self.name);
-        let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(move || {
-                use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-                use std::os::fd::AsFd as _;
-                move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-                    .context("entering a namespace")?;
-                f(ifindex(DEVICE)?)
-            });
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        within(&self.name, DEVICE, f)
     }
+}
+
+/// Runs `f` on a thread in a namespace, with the number of a device there.
+pub fn within<T: Send>(namespace: &str, device: &str, f: impl FnOnce(u32) -> Result<T> + Send) -> Result<T> {
+    let path = Path::new(NAMES).join(namespace);
+    let file = fs::File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            use std::os::fd::AsFd as _;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+                .context("entering a namespace")?;
+            f(ifindex(device)?)
+        });
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 impl Drop for Lane {
@@ -145,7 +173,7 @@ impl Drop for Lane {
     }
 }
 
-fn ip(words: &[&str]) -> Result<()> {
+pub fn ip(words: &[&str]) -> Result<()> {
     shell::run(shell::command("ip").args(words))
 }
 

@@ -1,12 +1,14 @@
-//! bpf(2): loading a program, finding one by its number, running one over a frame, attaching one to a device.
+//! bpf(2): loading a program, finding one by its number, running one over a frame, attaching one to a device. And wait4(2).
 
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::insn::Insn;
+use crate::shell;
 
 pub const XDP_DROP: u32 = 1;
 pub const XDP_PASS: u32 = 2;
@@ -214,6 +216,34 @@ impl Returned {
         // SAFETY: only called on what a command returned that gives a new descriptor to this process.
         unsafe { OwnedFd::from_raw_fd(self.0) }
     }
+}
+
+/// Runs a command to its end; returns what it printed, and the most memory it had resident, in KiB.
+pub fn output_and_peak(command: &mut Command) -> Result<(String, u64)> {
+    let shown = shell::line(command);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.with_context(|| format!("starting {shown}"))?;
+    let mut text = String::new();
+    if let Some(mut said) = child.stdout.take() {
+        said.read_to_string(&mut text)
+            .with_context(|| format!("reading from {shown}"))?;
+    }
+    let pid = libc::pid_t::try_from(child.id()).context("a process id")?;
+    let (mut status, mut usage) = (0, std::mem::MaybeUninit::<libc::rusage>::zeroed());
+    // SAFETY: a child of ours that nobody else waits for, and room for what comes back.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+    ensure!(
+        waited == pid,
+        "waiting for {shown}: {}",
+        io::Error::last_os_error()
+    );
+    ensure!(
+        libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        "{shown} failed"
+    );
+    // SAFETY: zeroed, and filled by the call.
+    let usage = unsafe { usage.assume_init() };
+    Ok((text, u64::try_from(usage.ru_maxrss).context("a size")?))
 }
 
 /// One call of bpf(2).

@@ -146,7 +146,7 @@ const FRAME: usize = 60;
 const SOURCE: usize = IP + 12;
 const IP_CHECKSUM: usize = IP + 10;
 const TCP_CHECKSUM: usize = TCP + 16;
-const HEADERS: i32 = 54;
+const WHOLE: i32 = FRAME as i32;
 
 /// A whole sum that makes the TCP checksum wrong in every packet, by one. Packets that a program under test lets through
 /// end in the stack for that: after all hooks, counted, and at once. An answer to each would cost more than any filter.
@@ -193,19 +193,38 @@ fn sum(bytes: &[u8]) -> u32 {
         .sum()
 }
 
-/// Sends each frame back out with the next source, a good IP checksum and a TCP checksum that is wrong by one. `frame` is what it will be run over.
+/// Sends each frame back out with the next source, a good IP checksum and a TCP checksum that is wrong by one. `frame`
+/// is what it will be run over.
 pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
+    sender(sources, frame, WRONG)
+}
+
+/// As [`program`], with good checksums: what a stack would take.
+pub fn flawless(sources: Sources, frame: &[u8]) -> Result<Program> {
+    sender(sources, frame, 0)
+}
+
+fn sender(sources: Sources, frame: &[u8], wrong: u32) -> Result<Program> {
     use Reg::{R0, R1, R7, R8, R9};
     // Data and its end; too short a frame is sent as it is, which the check below would show.
     let mut code = vec![load(Width::Word, R7, R1, 0), load(Width::Word, R8, R1, 4)];
-    let mut body = sources.choose();
+    let mut body = Vec::new();
+    // Whole: the kernel uses the memory of a frame again, and who answers a SYN has written over it.
+    for at in (0..FRAME).step_by(4) {
+        let word = [frame[at], frame[at + 1], frame[at + 2], frame[at + 3]];
+        body.extend([
+            op(Op::Mov, R1, u32::from_ne_bytes(word)),
+            store(Width::Word, R7, at as i16, R1),
+        ]);
+    }
+    body.extend(sources.choose());
     body.extend([
         op_reg(Op::Mov, R1, R9),
         big_endian(R1, 32),
         store(Width::Word, R7, SOURCE as i16, R1),
     ]);
     // TCP's sum takes in addresses, protocol and length; all but the source is the same in every packet.
-    let segment = sum(&frame[TCP..IP + 40]) + sum(&ADDRESS.octets()) + 6 + 20 + WRONG;
+    let segment = sum(&frame[TCP..IP + 40]) + sum(&ADDRESS.octets()) + 6 + 20 + wrong;
     for (constant, at) in [(sum(&frame[IP..TCP]), IP_CHECKSUM), (segment, TCP_CHECKSUM)] {
         body.extend([
             op_reg(Op::Mov, R0, R9),
@@ -231,20 +250,16 @@ pub fn program(sources: Sources, frame: &[u8]) -> Result<Program> {
         ]);
     }
     let length = i16::try_from(body.len())?;
-    code.extend([
-        copy(R1, R7),
-        advance(R1, HEADERS),
-        skip_if_greater(R1, R8, length),
-    ]);
+    code.extend([copy(R1, R7), advance(R1, WHOLE), skip_if_greater(R1, R8, length)]);
     code.extend(body);
     code.extend([op(Op::Mov, R0, XDP_TX), exit()]);
     let program = Program::load("bench_sender", &code)?;
-    check(&program, sources, frame)?;
+    check(&program, sources, frame, wrong)?;
     Ok(program)
 }
 
 /// Looks at some of what the program makes: sources as listed, checksums as meant.
-fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
+fn check(program: &Program, sources: Sources, frame: &[u8], wrong: u32) -> Result<()> {
     for _ in 0..1000 {
         let (action, made) = program.rewrite(frame)?;
         let source = Ipv4Addr::new(made[SOURCE], made[SOURCE + 1], made[SOURCE + 2], made[SOURCE + 3]);
@@ -253,7 +268,7 @@ fn check(program: &Program, sources: Sources, frame: &[u8]) -> Result<()> {
             "the sender made a packet from {source}"
         );
         let pseudo = sum(&made[SOURCE..TCP]) + 6 + 20;
-        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo + WRONG] {
+        for sum in [sum(&made[IP..TCP]), sum(&made[TCP..IP + 40]) + pseudo + wrong] {
             let once = (sum & 0xffff) + (sum >> 16);
             ensure!(
                 (once & 0xffff) + (once >> 16) == 0xffff,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::terminal::{over_rig, sentence};
-use crate::bench::packets::results::{CaseResult, Results};
+use crate::bench::packets::results::{CaseResult, Load, Results};
 
 const METHOD: &str = "\
 Each program is in a network namespace of its own behind a veth pair, loaded and ready for the whole case. The sender is a
@@ -29,6 +29,11 @@ the median of the rounds' ratios.
   flood in its manual does.
 ";
 
+const COOKIES: &str = "\
+The sender floods the gateway's port with SYNs from 16 million sources, whose checksums are good, as fast as it can;
+`syn_cookies: {above: 1000/s}`. Meanwhile curl connects 200 times, one after the other, from a host on a wire of its own.
+";
+
 /// The section of `bench packets`.
 pub fn packets(results: &Results, plot: &str, machine: &str) -> String {
     let mut text = String::new();
@@ -50,9 +55,28 @@ pub fn packets(results: &Results, plot: &str, machine: &str) -> String {
     for run in &results.runs {
         let _ = writeln!(text, "| {} | {:.0} | {:.0} |", run.name, run.ns, run.over_empty);
     }
+    if let Some(cookies) = &results.cookies {
+        let _ = write!(
+            text,
+            "\n### Connections under a flood of SYNs\n\n{COOKIES}\n* {}\n* median {:.1} ms to connect, {:.2} million SYNs a \
+             second meanwhile\n* of {} SYNs {} were answered by the program; {} answers came out of the wire, {} were lost \
+             by the device\n",
+            cookies.sentence(),
+            cookies.median_ms,
+            cookies.flood_mpps,
+            cookies.syns,
+            cookies.answered,
+            cookies.returned,
+            cookies.lost
+        );
+    }
     text.push_str("\n### Loading a list\n\nFrom a file until the list is in force.\n\n| list | with | seconds |\n|---|---|---:|\n");
     for load in &results.loads {
         let _ = writeln!(text, "| {} | `{}` | {:.2} |", load.list, load.with, load.seconds);
+    }
+    text.push('\n');
+    for (what, met) in results.loads.iter().flat_map(Load::aims) {
+        let _ = writeln!(text, "* {}: {what}", if met { "ok" } else { "SHORT" });
     }
     text
 }

@@ -16,10 +16,25 @@ pub fn print(results: &Results) {
             println!("  {:<44} {:>6.0} {:>10.0}", run.name, run.ns, run.over_empty);
         }
     }
+    if let Some(cookies) = &results.cookies {
+        println!("\nCookies\n  {}", cookies.sentence());
+        println!(
+            "  median {:.1} ms; {:.2} Mpps of SYNs meanwhile; of {} SYNs {} answered, {} answers arrived, {} lost",
+            cookies.median_ms,
+            cookies.flood_mpps,
+            cookies.syns,
+            cookies.answered,
+            cookies.returned,
+            cookies.lost
+        );
+    }
     if !results.loads.is_empty() {
         println!("\nLoading");
         for load in &results.loads {
             println!("  {}, {:<24} {:>6.2} s", load.list, load.with, load.seconds);
+            for (what, met) in load.aims() {
+                println!("    {}: {what}", if met { "ok" } else { "SHORT" });
+            }
         }
     }
     let targets = || results.cases.iter().flat_map(|case| &case.targets);

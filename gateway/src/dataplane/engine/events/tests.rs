@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gateway_common::tables::{Origin, feature};
 
-use super::super::{Added, BlockOrder, Engine, Events, Refusal, World};
+use super::super::{Added, BlockOrder, By, Engine, Events, Refusal, World};
 use crate::config::model::Config;
 use crate::config::{defaults, model::OBSERVABLE};
 use crate::dataplane::clock::Now;
@@ -71,7 +71,9 @@ fn the_bit_of_events_outlives_reconciling_and_a_new_configuration_but_not_the_en
     assert_eq!(engine.listen(true).expect("memory"), 1_000_000);
     assert!(events(&mut tables));
     assert_eq!(engine.reconcile().expect("memory").changes, 0);
-    engine.reconfigure(&config("deny")).expect("memory");
+    engine
+        .reconfigure(&config("deny"), &By::default())
+        .expect("memory");
     assert!(events(&mut tables));
     engine.listen(false).expect("memory");
     assert!(!events(&mut tables));
@@ -134,11 +136,11 @@ fn an_observed_block_is_told_as_such_and_is_no_drop() {
     assert_eq!(row.map(|row| row.packets), Some(1));
     assert_eq!(status.observing, ["blocks"]);
     // Enforced again, what was blocked is blocked.
-    engine.reconfigure(&config("")).expect("memory");
+    engine.reconfigure(&config(""), &By::default()).expect("memory");
     assert!(!tables.admits(addr, 1_000_000_000_000));
     engine.block(order()).expect("not refused");
     assert_eq!(heard.said(), ["blocked 198.51.100.7"]);
-    let (rows, _) = engine.entries(List::Block).expect("memory");
+    let rows = engine.page(List::Block, None, 100).expect("memory").rows;
     assert!(!rows[0].observed);
 }
 

@@ -85,7 +85,7 @@ fn a_change_that_can_not_be_saved_is_not_made() {
     std::fs::create_dir_all(file.join("x")).expect("made");
     let failed = engine.add_rules(deny(&["198.51.100.7/32"], None));
     assert!(matches!(failed, Err(Refusal::Store(_))), "{failed:?}");
-    let failed = engine.flush_rules(RuleList::Deny);
+    let failed = engine.flush_rules(RuleList::Deny, &By::default());
     assert!(matches!(failed, Err(Refusal::Store(_))), "{failed:?}");
     assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean");
     assert_eq!(outcome(&mut engine, "203.0.112.7"), "denied");
@@ -96,4 +96,104 @@ fn a_change_that_can_not_be_saved_is_not_made() {
     drop(engine);
     let saved = crate::dataplane::store::peek(dir.path()).expect("state");
     assert_eq!(saved.len(), 2, "the file was written whole again");
+}
+
+#[test]
+fn pages_make_up_the_list_whatever_their_size() {
+    let (stage, dir, tables) = fresh();
+    let mut engine = engine(&stage, dir.path(), &tables);
+    engine
+        .reconfigure(
+            &with_lists("[]", "[203.0.113.0/24, 198.51.100.7]"),
+            &By::default(),
+        )
+        .expect("memory");
+    // One of them is in the configuration as well, and has two rows.
+    let nets = [
+        "198.51.100.7/32",
+        "198.18.0.1/32",
+        "198.18.0.0/24",
+        "2001:db8::/32",
+        "203.0.113.9/32",
+    ];
+    engine.add_rules(deny(&nets, None)).expect("not refused");
+    let whole = engine.page(List::Deny, None, 100).expect("memory");
+    assert_eq!((whole.rows.len(), whole.more), (7, false));
+    assert!(whole.rows.iter().all(|row| row.enforced));
+    assert!(whole.rows.is_sorted_by_key(|row| row.net));
+    for most in 1..=8 {
+        let (mut rows, mut after) = (Vec::new(), None);
+        loop {
+            let page = engine.page(List::Deny, after, most).expect("memory");
+            assert!(!page.rows.is_empty() && page.rows.len() <= most + 1);
+            after = page.rows.last().map(|row| row.net);
+            rows.extend(page.rows);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(rows, whole.rows, "{most} a page");
+    }
+    assert_eq!(engine.page(List::Allow, None, 1).expect("memory").rows, []);
+}
+
+#[test]
+fn a_rule_that_has_ended_and_is_added_again_is_in_force_again() {
+    let (stage, dir, tables) = fresh();
+    let mut engine = engine(&stage, dir.path(), &tables);
+    let order = || deny(&["198.51.100.7/32"], Some(1));
+    for round in 0..4 {
+        let added = engine.add_rules(order()).expect("not refused");
+        assert_eq!(added.failures, Vec::<String>::new(), "{round}");
+        assert_eq!(outcome(&mut engine, "198.51.100.7"), "denied", "{round}");
+        // Over, and not swept out yet. The next end is within two seconds of this one.
+        stage.pass(2);
+        assert_eq!(outcome(&mut engine, "198.51.100.7"), "clean", "{round}");
+    }
+    // One that was renewed lasts as long as it was renewed for.
+    engine
+        .add_rules(deny(&["198.51.100.7/32"], Some(2)))
+        .expect("not refused");
+    stage.pass(1);
+    engine
+        .add_rules(deny(&["198.51.100.7/32"], Some(2)))
+        .expect("not refused");
+    stage.pass(1);
+    assert_eq!(outcome(&mut engine, "198.51.100.7"), "denied");
+    // Nor does an ended entry keep the periodic comparison from putting it back.
+    stage.pass(2);
+    let entry = Entry {
+        origin: Origin::Command,
+        deadline_ns: engine.now().after(Duration::from_secs(1)),
+        reason: None,
+        detail: 0,
+        forced: false,
+    };
+    engine.desired.put(List::Deny, net("198.51.100.7/32"), entry);
+    engine.reconcile().expect("memory");
+    assert_eq!(outcome(&mut engine, "198.51.100.7"), "denied");
+}
+
+#[test]
+fn what_an_order_changes_of_a_rule_is_said() {
+    let (stage, dir, tables) = fresh();
+    let mut engine = engine(&stage, dir.path(), &tables);
+    let mut add = |ttl, reason: Option<&str>| {
+        let order = AddRules {
+            reason: reason.map(str::to_owned),
+            ..deny(&["198.51.100.7/32"], ttl)
+        };
+        let added = engine.add_rules(order).expect("not refused");
+        (added.added, added.already, added.changed, added.notes)
+    };
+    assert_eq!(add(None, Some("a")), (1, 0, 0, vec![]));
+    assert_eq!(add(None, Some("a")), (0, 1, 0, vec![]));
+    let said = "198.51.100.7 was there already: it ended never, and ends in 1h now".to_owned();
+    assert_eq!(add(Some(3600), Some("a")), (0, 1, 1, vec![said]));
+    stage.pass(600);
+    let said =
+        "198.51.100.7 was there already: it ended in 50m, and ends in 1h now; its reason was \"a\", and is \
+                none now"
+            .to_owned();
+    assert_eq!(add(Some(3600), None), (0, 1, 1, vec![said]));
 }

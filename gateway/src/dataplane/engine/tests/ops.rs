@@ -31,7 +31,7 @@ fn a_bypass_passes_what_is_denied_until_its_end_and_survives_a_new_engine() {
     assert!(!on.was_on && on.bypass.is_some_and(|bypass| bypass.left_ms == 600_000));
     assert!(admits(&tables, &stage, "203.0.113.7"));
     // A reload and a reconciliation leave it.
-    engine.reconfigure(&config).expect("memory");
+    engine.reconfigure(&config, &By::default()).expect("memory");
     assert!(admits(&tables, &stage, "203.0.113.7"));
     // So does the next process, which knows the reason.
     drop(engine);
@@ -161,7 +161,7 @@ fn an_unconfirmed_deny_ends_and_a_confirmed_one_has_its_own_end() {
     engine
         .add_unconfirmed(deny(&["192.0.2.11/32"], None), minute)
         .expect("added");
-    let (rows, _) = engine.entries(List::Deny).expect("memory");
+    let rows = engine.page(List::Deny, None, 100).expect("memory").rows;
     assert_eq!(rows.iter().filter(|row| row.unconfirmed).count(), 3);
     assert!(!admits(&tables, &stage, "192.0.2.9"));
     // The next process can confirm, too.

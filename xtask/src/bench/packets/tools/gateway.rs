@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{Home, Rules, Running, SYN_BURST, SYN_RATE, text};
 use crate::bench::packets::rig::{DEVICE, Lane};
+use crate::bench::packets::sys;
 use crate::bench::packets::traffic::Sources;
 use crate::shell;
 
@@ -38,23 +39,25 @@ impl Gateway {
 
     /// Starts it with empty lists and waits until its program is on the device.
     pub fn start_empty(lane: &Lane, syn_limit: bool, home: &Home) -> Result<Self> {
+        let limit = format!(
+            "  syn_limit:\n    rate: {SYN_RATE}/s\n    burst: {SYN_BURST}\n    \
+             aggregate: {{rate: 500/s, burst: 1000}}\n    total: {{rate: 20000/s, burst: 20000}}\n"
+        );
+        Self::start_as(lane, &[DEVICE], if syn_limit { &limit } else { "" }, "", home)
+    }
+
+    /// As [`Gateway::start_empty`], on these devices, with more settings under `xdp` and beside it.
+    pub fn start_as(lane: &Lane, devices: &[&str], more_xdp: &str, more: &str, home: &Home) -> Result<Self> {
         let pins = PathBuf::from("/sys/fs/bpf").join(lane.name());
         let config = home.write(&format!("{}.yaml", lane.name()), |file| {
             let (dir, name) = (home.dir.display(), lane.name());
             write!(
                 file,
                 "admin: {{socket: {dir}/{name}.sock, metrics: off}}\n\
-                 xdp:\n  interfaces: [{DEVICE}]\n  mode: native\n  pin_dir: {}\n",
+                 xdp:\n  interfaces: [{}]\n  mode: native\n  pin_dir: {}\n{more_xdp}state_dir: {dir}/{name}\n{more}",
+                devices.join(", "),
                 pins.display()
-            )?;
-            if syn_limit {
-                writeln!(
-                    file,
-                    "  syn_limit:\n    rate: {SYN_RATE}/s\n    burst: {SYN_BURST}\n    \
-                     aggregate: {{rate: 500/s, burst: 1000}}\n    total: {{rate: 20000/s, burst: 20000}}"
-                )?;
-            }
-            writeln!(file, "state_dir: {dir}/{name}")
+            )
         })?;
         let log = home.dir.join(format!("{}.log", lane.name()));
         let output = fs::File::create(&log).with_context(|| format!("making {}", log.display()))?;
@@ -99,12 +102,20 @@ impl Gateway {
         }
     }
 
-    /// Imports a list; returns how long the command took. The gateway says that it is in force before that ends.
-    pub fn deny(&self, lane: &Lane, home: &Home, sources: Sources) -> Result<Duration> {
+    /// Imports a list. The gateway says that it is in force before the command ends.
+    pub fn deny(&self, lane: &Lane, home: &Home, sources: Sources) -> Result<Imported> {
         let list = home.list(&format!("{}.txt", lane.name()), sources.nets())?;
+        let mut command = self.command(lane, &["deny", "import", text(&list)?, "--json"]);
         let start = Instant::now();
-        self.order(lane, &["deny", "import", text(&list)?])?;
+        let (said, command_kib) = sys::output_and_peak(&mut command)?;
         let took = start.elapsed();
+        let said: Value = serde_json::from_str(&said).context("what `gateway deny import` says")?;
+        let imported = Imported {
+            took,
+            tables: Duration::from_millis(said["tables_ms"].as_u64().context("a time of the tables")?),
+            command_kib,
+            gateway_kib: self.peak_kib()?,
+        };
         let wanted = sources.nets().count();
         let status = self.status(lane)?;
         let lists = status["lists"].as_array().context("lists in the status")?;
@@ -116,7 +127,26 @@ impl Gateway {
             enforced >= u64::try_from(wanted).ok(),
             "the gateway enforces {enforced:?} of {wanted} networks"
         );
-        Ok(took)
+        Ok(imported)
+    }
+
+    /// The most memory that it has had resident, its mapping of the tables included.
+    fn peak_kib(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|rest| rest.trim().strip_suffix(" kB")?.parse().ok());
+        peak.with_context(|| format!("no peak in {path}"))
+    }
+
+    /// Packets counted for a reason.
+    pub fn packets(&self, lane: &Lane, reason: &str) -> Result<u64> {
+        let status = self.status(lane)?;
+        let counters = status["counters"].as_array().context("counters in the status")?;
+        let counter = counters.iter().find(|counter| counter["reason"] == reason);
+        counter
+            .and_then(|counter| counter["packets"].as_u64())
+            .with_context(|| format!("no counter of {reason}"))
     }
 
     fn status(&self, lane: &Lane) -> Result<Value> {
@@ -125,13 +155,29 @@ impl Gateway {
     }
 
     fn order(&self, lane: &Lane, words: &[&str]) -> Result<String> {
+        shell::output(&mut self.command(lane, words))
+    }
+
+    fn command(&self, lane: &Lane, words: &[&str]) -> Command {
         let mut command = lane.command(&self.binary);
         command.args(words).arg("--config").arg(&self.config);
         for name in ["SSH_CONNECTION", "SSH_CLIENT"] {
             command.env_remove(name);
         }
-        shell::output(&mut command)
+        command
     }
+}
+
+/// What taking over a list took.
+#[derive(Clone, Copy, Debug)]
+pub struct Imported {
+    /// The command, from its start to its end.
+    pub took: Duration,
+    /// Writing the kernel's tables.
+    pub tables: Duration,
+    /// The most that was resident of the command, and of the gateway since its start.
+    pub command_kib: u64,
+    pub gateway_kib: u64,
 }
 
 impl Running for Gateway {

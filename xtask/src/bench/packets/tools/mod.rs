@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result};
 use super::rig::Lane;
 use super::traffic::{Net, Sources};
 
-pub use gateway::Gateway;
+pub use gateway::{Gateway, Imported};
 pub use nftables::load_seconds as nft_load_seconds;
 
 /// What a program is to do.
