@@ -58,7 +58,7 @@ fn version(program: &str) -> String {
     let Some(path) = shell::find(program) else {
         return format!("{program}: not there");
     };
-    let ways: [&[&str]; 3] = [&["--version"], &["-v"], &["load", "--version"]];
+    let ways: [&[&str]; 4] = [&["--version"], &["-v"], &["load", "--version"], &["version"]];
     ways.iter()
         .find_map(|words| {
             let output = shell::command(&path).args(*words).output().ok()?;
@@ -72,6 +72,10 @@ fn version(program: &str) -> String {
 
 fn named(program: &str, said: &str) -> Option<String> {
     let line = said.lines().next()?.trim();
+    // Caddy says the number alone.
+    if line.starts_with(|c: char| c.is_ascii_digit()) {
+        return Some(format!("{program} {line}"));
+    }
     let fits = line.to_lowercase().starts_with(program) && line.contains(|c: char| c.is_ascii_digit());
     fits.then(|| line.to_owned())
 }
@@ -90,6 +94,7 @@ mod tests {
             named("haproxy", "HAProxy version 2.6 y\n").as_deref(),
             Some("HAProxy version 2.6 y")
         );
+        assert_eq!(named("caddy", "2.6.2\n").as_deref(), Some("caddy 2.6.2"));
         assert_eq!(named("xdp-filter", "Command '--version' is unknown\n"), None);
     }
 
