@@ -85,7 +85,7 @@ pub fn run(peer: &Peer, setup: &Setup, load: &Load, until: Until, dir: &std::pat
     let counts = Counts::read(&said).with_context(|| format!("reading what h2load said:\n{said}"))?;
     counts
         .check(load)
-        .with_context(|| format!("{}: {} said:\n{said}", peer.name, shell::line(&command)))?;
+        .with_context(|| format!("{}, as counted by `{}`", peer.name, shell::line(&command)))?;
     Ok(counts.succeeded)
 }
 

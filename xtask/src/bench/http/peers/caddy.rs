@@ -36,12 +36,13 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
         Routes::Chain(count) => {
             let _ = writeln!(
                 site,
-                "@stranger not header X-Api-Key {KEY}\n respond @stranger 401\n header X-Frame-Options DENY\n header +Vary Origin"
+                "@stranger not header X-Api-Key {KEY}\n route {{\n respond @stranger 401\n header X-Frame-Options DENY\n header +Vary Origin"
             );
             let edits = "header_up -X-Debug \n header_up X-Gateway edge \n header_up X-Holder partner \n header_down -Server";
             for number in 0..count {
                 let _ = writeln!(site, "handle /svc{number}/* {{\n {} \n}}", to(edits));
             }
+            site.push_str("}\n");
         }
     }
     let scheme = if setup.tls { "https" } else { "http" };

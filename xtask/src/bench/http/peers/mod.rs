@@ -142,7 +142,7 @@ pub struct Files<'a> {
 
 /// The answer of every route: 128 bytes.
 pub fn answer() -> String {
-    format!("{{\"id\":1,\"text\":\"{}\"}}", "x".repeat(108))
+    format!("{{\"id\":1,\"text\":\"{}\"}}", "x".repeat(110))
 }
 
 /// Files that the upstream sends, and that are sent to it: path below the directory and size.
@@ -214,4 +214,14 @@ impl<'a> Files<'a> {
 
 fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_is_as_long_as_the_report_says() {
+        assert_eq!(answer().len(), 128);
+    }
 }
