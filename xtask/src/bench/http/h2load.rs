@@ -135,8 +135,9 @@ impl Counts {
                 .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
         };
         let failed = number("requests:", "failed")? + number("requests:", "errored")?;
-        let bad =
-            number("status codes:", "4xx")? + number("status codes:", "5xx")? + number("status codes:", "3xx")?;
+        let bad = number("status codes:", "4xx")?
+            + number("status codes:", "5xx")?
+            + number("status codes:", "3xx")?;
         let data = line("traffic:")?.rsplit_once('(')?.1.split_once(')')?.0;
         Some(Self {
             succeeded: number("requests:", "succeeded")?,
@@ -197,9 +198,7 @@ mod tests {
     fn short_and_long_bodies_are_faults() {
         let check = |data| {
             let said = said(GOOD, "9 2xx, 0 3xx, 0 4xx, 0 5xx", data);
-            Counts::read(&said)
-                .expect("the known form")
-                .check(&Load::PLAIN)
+            Counts::read(&said).expect("the known form").check(&Load::PLAIN)
         };
         assert!(check(1151).is_err());
         assert!(check(1152 + 128).is_ok(), "an answer was under way at the end");

@@ -39,7 +39,7 @@ pub struct Args {
     /// Only this case; may be given more than once, and leaves docs/benchmarks.md as it is.
     #[arg(long = "case", value_name = "NAME", value_parser = names())]
     only: Vec<String>,
-    /// Length of one measurement, in seconds; default 3, with --quick 1. Given, docs/benchmarks.md stays as it is.
+    /// Length of one measurement, in seconds; default 2, with --quick 1. Given, docs/benchmarks.md stays as it is.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: Option<u32>,
     /// Measurements of each program, taken in turn; default 3. Given, docs/benchmarks.md stays as it is.
@@ -63,7 +63,7 @@ impl Args {
     }
 
     fn seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.quick { 1 } else { 3 })
+        self.seconds.unwrap_or(if self.quick { 1 } else { 2 })
     }
 
     fn rounds(&self) -> u32 {
@@ -154,14 +154,20 @@ fn measure(case: &Case, given: &mut Given<'_>, so_far: &Results) -> Result<CaseR
         if entry.program.is_here() {
             left.push(entry);
         } else {
-            result.skipped.push(format!("{} is not on this machine", entry.name));
+            result
+                .skipped
+                .push(format!("{} is not on this machine", entry.name));
         }
     }
     if matches!(case.kind, Kind::HalfLoad) {
         given.rate = measure::half(&case.entries, so_far, given)?;
         result.notes.push(format!("{:.0} requests a second", given.rate));
     }
-    let rounds = if case.kind.takes_rounds() { so_far.rounds } else { 1 };
+    let rounds = if case.kind.takes_rounds() {
+        so_far.rounds
+    } else {
+        1
+    };
     let mut rows: Vec<Row> = left
         .iter()
         .map(|entry| Row {
@@ -175,10 +181,7 @@ fn measure(case: &Case, given: &mut Given<'_>, so_far: &Results) -> Result<CaseR
             if row.rounds.len() + 1 < round as usize {
                 continue;
             }
-            shell::step(format!(
-                "{}: {}, round {round} of {rounds}",
-                case.id, entry.name
-            ));
+            shell::step(format!("{}: {}, round {round} of {rounds}", case.id, entry.name));
             match measure::sample(case.kind, entry, given) {
                 Ok(Sample::Values(values)) => row.rounds.push(values),
                 Ok(Sample::Skipped(why)) => result.skipped.push(format!("{}: {why}", entry.name)),
@@ -223,7 +226,9 @@ fn raise_descriptors() -> Result<()> {
     if now.current.is_none_or(|current| current >= DESCRIPTORS) {
         return Ok(());
     }
-    let hard = now.maximum.map_or(DESCRIPTORS, |maximum| maximum.max(DESCRIPTORS));
+    let hard = now
+        .maximum
+        .map_or(DESCRIPTORS, |maximum| maximum.max(DESCRIPTORS));
     let raised = Rlimit {
         current: Some(DESCRIPTORS),
         maximum: Some(hard),

@@ -109,7 +109,10 @@ pub fn run(plan: &Plan, stop: &AtomicBool) -> Result<Outcome> {
         if over && (open == 0 || now.duration_since(begin) >= plan.length + PATIENCE) {
             break;
         }
-        if !over && next <= now && let Some(number) = free.pop_front() {
+        if !over
+            && next <= now
+            && let Some(number) = free.pop_front()
+        {
             sent += 1;
             if let Some(connection) = connections.get_mut(number) {
                 connection.due = Some(next);

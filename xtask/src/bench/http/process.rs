@@ -115,8 +115,34 @@ impl Running {
         Ok(established(&table, self.address.port()))
     }
 
+    /// Waits until it has nothing to do for a moment.
+    pub fn await_rest(&self, within: Duration) -> Result<()> {
+        let start = Instant::now();
+        let mut before = self.processor_time()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(60));
+            let now = self.processor_time()?;
+            if now == before {
+                return Ok(());
+            }
+            if start.elapsed() > within {
+                bail!(
+                    "{} is still at work {} s after the last request",
+                    self.name,
+                    within.as_secs()
+                );
+            }
+            before = now;
+        }
+    }
+
     /// Waits until the number of clients' connections fits.
-    pub fn await_connections(&self, what: &str, within: Duration, fits: impl Fn(usize) -> bool) -> Result<()> {
+    pub fn await_connections(
+        &self,
+        what: &str,
+        within: Duration,
+        fits: impl Fn(usize) -> bool,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let open = self.connections()?;
@@ -133,6 +159,24 @@ impl Running {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Processor time that anything took on a core since the start of the machine, what a hypervisor gave to others with it.
+pub fn busy(core: usize) -> Result<Duration> {
+    let stat = fs::read_to_string("/proc/stat").context("reading /proc/stat")?;
+    let ticks = busy_ticks(&stat, core).with_context(|| format!("/proc/stat names no core {core}"))?;
+    Ok(Duration::from_secs_f64(
+        ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+    ))
+}
+
+/// user, nice, system, then past idle and iowait: irq, softirq, steal (proc(5)).
+fn busy_ticks(stat: &str, core: usize) -> Option<u64> {
+    let name = format!("cpu{core} ");
+    let line = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+    let fields: Option<Vec<u64>> = line.split_whitespace().map(|field| field.parse().ok()).collect();
+    let fields = fields?;
+    Some(fields.iter().take(3).sum::<u64>() + fields.iter().skip(5).take(3).sum::<u64>())
 }
 
 /// Fields 14 and 15 of `/proc/PID/stat` (proc(5)); the name in field 2 may hold anything, so counting starts after it.
@@ -177,6 +221,13 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 120 30 0 0 20 0 1 0 5 6 7";
         assert_eq!(ticks(stat), Some(150));
         assert_eq!(ticks("7 (x) S 1"), None);
+    }
+
+    #[test]
+    fn what_a_core_does_is_not_its_waiting() {
+        let stat = "cpu  9 9 9 9 9 9 9 9 0 0\ncpu0 1 2 3 400 500 6 7 8 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\n";
+        assert_eq!(busy_ticks(stat, 0), Some(27));
+        assert_eq!(busy_ticks(stat, 7), None);
     }
 
     #[test]

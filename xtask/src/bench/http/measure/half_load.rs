@@ -58,7 +58,9 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
         let plan = plan(seconds);
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| paced::run(&plan, &AtomicBool::new(false)));
-            thread.join().map_err(|_| anyhow::anyhow!("the load generator panicked"))?
+            thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("the load generator panicked"))?
         })
     };
     run(0.5)?;
@@ -66,7 +68,11 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
     let outcome = run(given.seconds)?;
     let spent = running.processor_time()?.saturating_sub(before);
     if let Some(first) = &outcome.first_wrong {
-        bail!("{}: {} answers were wrong; the first: {first}", peer.name, outcome.wrong);
+        bail!(
+            "{}: {} answers were wrong; the first: {first}",
+            peer.name,
+            outcome.wrong
+        );
     }
     let answered = outcome.answered() as f64;
     Ok(Sample::Values(vec![

@@ -89,7 +89,9 @@ fn probe(peer: &Peer, entry: &Entry, given: &Given<'_>) -> Result<()> {
         "{url} was answered with:\n{head}"
     );
     let right = match path.strip_prefix("/files/") {
-        Some(_) => std::fs::read(given.files.dir.join(path.trim_start_matches('/'))).context("reading a body")?,
+        Some(_) => {
+            std::fs::read(given.files.dir.join(path.trim_start_matches('/'))).context("reading a body")?
+        }
         None => peers::answer().into_bytes(),
     };
     ensure!(

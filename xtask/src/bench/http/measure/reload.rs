@@ -17,8 +17,6 @@ use crate::bench::http::process::{PROXY_CORE, Running};
 const RATE: f64 = 2_000.0;
 const CONNECTIONS: usize = 32;
 const PATH: &str = "/svc7/items/1";
-/// Whatever is made once is made by then.
-const WARM: u32 = 20;
 /// Each is waited for at most so long.
 const PATIENCE: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(10);
@@ -53,7 +51,21 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
     series.live.sort_by(f64::total_cmp);
     let at = |part: f64| {
         let last = series.live.len().saturating_sub(1) as f64;
-        series.live.get((last * part).round() as usize).copied().unwrap_or(f64::NAN)
+        series
+            .live
+            .get((last * part).round() as usize)
+            .copied()
+            .unwrap_or(f64::NAN)
+    };
+    // The most of a quarter: from one reload to the next, resident memory goes up and down by a whole configuration.
+    let quarter = series.resident.len().div_ceil(4);
+    let most = |part: &[f64]| part.iter().copied().fold(0.0, f64::max);
+    let (first, last) = match (
+        series.resident.chunks(quarter).next(),
+        series.resident.rchunks(quarter).next(),
+    ) {
+        (Some(first), Some(last)) => (most(first), most(last)),
+        _ => bail!("nothing was reloaded"),
     };
     Ok(Sample::Values(vec![
         at(0.5),
@@ -61,31 +73,27 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
         at(1.0),
         outcome.wrong as f64,
         series.before / MIB,
-        series.after / MIB,
-        (series.after - series.warm) / MIB,
+        first / MIB,
+        last / MIB,
+        (last - first) / MIB,
     ]))
 }
 
 struct Series {
     /// Milliseconds of each.
     live: Vec<f64>,
+    /// Bytes before the first.
     before: f64,
-    warm: f64,
-    after: f64,
+    /// Bytes after each.
+    resident: Vec<f64>,
 }
 
-fn series(
-    entry: &Entry,
-    peer: &Peer,
-    running: &Running,
-    reloads: u32,
-    given: &Given<'_>,
-) -> Result<Series> {
+fn series(entry: &Entry, peer: &Peer, running: &Running, reloads: u32, given: &Given<'_>) -> Result<Series> {
     let id = i32::try_from(running.id()).ok().and_then(Pid::from_raw);
     let id = id.context("a process without a number")?;
     let mut watcher = Watcher::open(peer)?;
     let before = running.resident()?;
-    let (mut live, mut warm) = (Vec::new(), before);
+    let (mut live, mut resident) = (Vec::new(), Vec::new());
     for generation in 1..=reloads {
         peers::configure_gateway(given.files, &entry.setup, generation)?;
         let begin = Instant::now();
@@ -97,16 +105,13 @@ fn series(
             std::thread::sleep(Duration::from_micros(500));
         }
         live.push(begin.elapsed().as_secs_f64() * 1e3);
-        if generation == WARM {
-            warm = running.resident()?;
-        }
         std::thread::sleep(BETWEEN);
+        resident.push(running.resident()?);
     }
     Ok(Series {
         live,
         before,
-        warm,
-        after: running.resident()?,
+        resident,
     })
 }
 
@@ -138,7 +143,8 @@ impl Watcher {
         ensure!(text.starts_with("HTTP/1.1 200 "), "another answer: {text}");
         Ok(text.lines().find_map(|line| {
             let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case("x-generation").then(|| value.trim().parse().ok())?
+            name.eq_ignore_ascii_case("x-generation")
+                .then(|| value.trim().parse().ok())?
         }))
     }
 }

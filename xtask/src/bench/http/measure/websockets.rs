@@ -73,7 +73,9 @@ fn open(address: SocketAddr) -> Result<Opened> {
         "GET /chat HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {KEY}\r\n\
          Sec-WebSocket-Version: 13\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).context("sending a request")?;
+    stream
+        .write_all(request.as_bytes())
+        .context("sending a request")?;
     let head = head(&mut stream).context("the answer to an upgrade")?;
     let good = head.starts_with("HTTP/1.1 101 ") && head.contains(ACCEPT);
     Ok(if good {
@@ -99,10 +101,17 @@ fn head(stream: &mut impl Read) -> Result<String> {
 fn talk(stream: &mut TcpStream) -> Result<()> {
     let mut frame = vec![0x81, 0x80 | MESSAGE.len() as u8];
     frame.extend_from_slice(&MASK);
-    frame.extend(MESSAGE.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame.extend(
+        MESSAGE
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
     stream.write_all(&frame).context("sending a message")?;
     let mut back = [0; 2 + MESSAGE.len()];
-    stream.read_exact(&mut back).context("waiting for it to come back")?;
+    stream
+        .read_exact(&mut back)
+        .context("waiting for it to come back")?;
     let right = back.starts_with(&[0x81, MESSAGE.len() as u8]) && back.ends_with(MESSAGE);
     ensure!(right, "another message came back: {back:?}");
     Ok(())

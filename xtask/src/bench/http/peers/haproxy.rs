@@ -58,6 +58,8 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
   nbthread 1
   maxconn {connections}
   ssl-default-bind-options ssl-min-ver TLSv1.2
+  # It reckons two descriptors for each client; here nearly all idle, and one will do.
+  no strict-limits
 defaults
   mode http
   timeout connect 3s

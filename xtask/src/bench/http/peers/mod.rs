@@ -46,12 +46,7 @@ pub enum Program {
     Caddy,
 }
 
-pub const ALL: &[Program] = &[
-    Program::Gateway,
-    Program::Nginx,
-    Program::Haproxy,
-    Program::Caddy,
-];
+pub const ALL: &[Program] = &[Program::Gateway, Program::Nginx, Program::Haproxy, Program::Caddy];
 
 impl Program {
     pub const fn name(self) -> &'static str {
@@ -160,17 +155,27 @@ impl<'a> Files<'a> {
             pair: dir.join("pair.pem"),
         };
         let mut openssl = shell::command("openssl");
-        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+        ]);
         openssl.args(["-nodes", "-days", "30", "-subj", "/CN=localhost"]);
         openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout"]);
         openssl.arg(&files.key).arg("-out").arg(&files.certificate);
         shell::output(&mut openssl).context("making a certificate")?;
-        let read = |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
+        let read =
+            |path: &Path| fs::read_to_string(path).with_context(|| format!("reading {}", path.display()));
         let pair = format!("{}{}", read(&files.certificate)?, read(&files.key)?);
         files.write("pair.pem", &pair)?;
         for (name, size) in BODIES {
             // Not all the same byte: nothing may gain by noticing.
-            let text: String = (0..*size).map(|at| char::from(b'a' + (at * 7 % 23) as u8)).collect();
+            let text: String = (0..*size)
+                .map(|at| char::from(b'a' + (at * 7 % 23) as u8))
+                .collect();
             files.write(name, &text)?;
         }
         Ok(files)
