@@ -30,6 +30,7 @@ const HTTP_EXAMPLES: &str = "Examples:
   cargo xtask bench http --quick                  every case, briefly; writes nothing
   cargo xtask bench http --case h2 --case chain   these two
   cargo xtask bench http --case plain --seconds 10 --rounds 5 --json figures.json
+  cargo xtask bench http --report figures.json    puts an earlier run into docs/benchmarks.md
   cargo xtask bench http --quick --gateway ./gateway-of-yesterday
 
 The proxies run on core 0, load and upstream on core 1; leave the machine alone meanwhile. Everything listens on loopback,

@@ -32,7 +32,7 @@ pub enum Kind {
     Resident,
     Routes,
     IdleConnections(u32),
-    Reload,
+    Reload(u32),
 }
 
 /// The most that the gateway's value in a column should be.
@@ -63,7 +63,7 @@ impl Kind {
             Self::Resident => &[("MiB idle", 1), ("MiB after load", 1)],
             Self::Routes => &[("MiB", 1), ("ms to start", 0)],
             Self::IdleConnections(_) => &[("KiB a connection", 2), ("MiB in all", 1)],
-            Self::Reload => &[
+            Self::Reload(_) => &[
                 ("ms until live", 1),
                 ("p99 ms", 1),
                 ("slowest ms", 1),
@@ -310,8 +310,8 @@ fn others() -> Vec<Case> {
             id: "reload",
             title: "Reload of 5,000 routes under load",
             what: "The file is written anew with every route changed, SIGHUP, and an answer of the new configuration is waited \
-                   for, 1,000 times; 2,000 requests a second go on meanwhile on 32 kept connections.",
-            kind: Kind::Reload,
+                   for, again and again; 2,000 requests a second go on meanwhile on 32 kept connections.",
+            kind: Kind::Reload(1_000),
             entries: ours(Routes::Many(ROUTES)),
             targets: vec![plain(1, 50.0), plain(3, 0.0), plain(7, 2.0)],
         },

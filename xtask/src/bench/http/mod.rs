@@ -48,6 +48,9 @@ pub struct Args {
     /// Write the figures here, too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Measure nothing; print the figures that --json kept of an earlier run, and put them into docs/benchmarks.md.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["quick", "only", "seconds", "rounds", "json", "gateway"])]
+    report: Option<PathBuf>,
     /// Measure this binary instead of building one; docs/benchmarks.md stays as it is.
     #[arg(long, value_name = "FILE")]
     gateway: Option<PathBuf>,
@@ -79,6 +82,9 @@ impl Args {
 
 /// Measures and reports.
 pub fn main(args: &Args) -> Result<()> {
+    if let Some(file) = &args.report {
+        return report_of(file);
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     ensure!(
         cores >= 2,
@@ -115,6 +121,27 @@ pub fn main(args: &Args) -> Result<()> {
         let text = serde_json::to_string_pretty(&results).context("the figures as JSON")?;
         std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))?;
     }
+    refuse_failures(&results)?;
+    if args.is_whole() {
+        report::requests(&results)?;
+    }
+    Ok(())
+}
+
+/// Reports a run that was kept.
+fn report_of(file: &std::path::Path) -> Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    let results: Results = serde_json::from_str(&text)
+        .with_context(|| format!("{} was not written by `bench http --json`", file.display()))?;
+    for case in &results.cases {
+        report::requests_case(case);
+    }
+    report::requests_summary(&results);
+    refuse_failures(&results)?;
+    report::requests(&results)
+}
+
+fn refuse_failures(results: &Results) -> Result<()> {
     let failed: Vec<String> = results
         .cases
         .iter()
@@ -125,9 +152,6 @@ pub fn main(args: &Args) -> Result<()> {
             "the figures are not good, since not every answer was:\n{}",
             failed.join("\n")
         );
-    }
-    if args.is_whole() {
-        report::requests(&results)?;
     }
     Ok(())
 }
@@ -145,7 +169,7 @@ fn measure(case: &Case, given: &mut Given<'_>, so_far: &Results) -> Result<CaseR
         columns: columns.collect(),
         rows: Vec::new(),
         targets: Vec::new(),
-        notes: measure::notes(&case.entries, given)?,
+        notes: measure::notes(case.kind, &case.entries, given)?,
         skipped: Vec::new(),
         failed: Vec::new(),
     };

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::shell;
 
-/// A bullet list: date, processor, kernel, mitigations, versions of the peers named.
+/// A bullet list: date, processor, kernel, congestion control, mitigations, versions of the peers named.
 pub fn describe(peers: &[&str]) -> String {
     let date = shell::output(shell::command("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -17,9 +17,11 @@ pub fn describe(peers: &[&str]) -> String {
     };
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let versions: Vec<String> = peers.iter().map(|peer| version(peer)).collect();
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     format!(
-        "- {date}, {model}, {cores} cores{virtualised}, Linux {}\n- processor mitigations: {}\n- {}\n",
+        "- {date}, {model}, {cores} cores{virtualised}, Linux {}, TCP {}\n- processor mitigations: {}\n- {}\n",
         kernel.trim(),
+        congestion.trim(),
         mitigations(),
         versions.join("; ")
     )

@@ -24,6 +24,13 @@ pub struct Given<'a> {
     pub rate: f64,
 }
 
+impl Given<'_> {
+    /// A number that a quick run divides.
+    const fn less(&self, count: u32, by: u32) -> u32 {
+        if self.quick { count / by } else { count }
+    }
+}
+
 /// What came of one.
 #[derive(Debug)]
 pub enum Sample {
@@ -41,16 +48,18 @@ pub fn sample(kind: Kind, entry: &Entry, given: &Given<'_>) -> Result<Sample> {
         Kind::WebSockets(count) => websockets::sample(entry, count, given),
         Kind::Resident => memory::resident(entry, given),
         Kind::Routes => memory::routes(entry, given),
-        Kind::IdleConnections(count) => {
-            memory::idle_connections(entry, if given.quick { count / 5 } else { count }, given)
-        }
-        Kind::Reload => reload::sample(entry, given),
+        Kind::IdleConnections(count) => memory::idle_connections(entry, given.less(count, 5), given),
+        Kind::Reload(count) => reload::sample(entry, given.less(count, 10), given),
     }
 }
 
 /// What a reader must know of how the gateway did this case.
-pub fn notes(entries: &[Entry], given: &Given<'_>) -> Result<Vec<String>> {
-    let mut notes = Vec::new();
+pub fn notes(kind: Kind, entries: &[Entry], given: &Given<'_>) -> Result<Vec<String>> {
+    let mut notes = match kind {
+        Kind::IdleConnections(count) => vec![format!("{} connections", given.less(count, 5))],
+        Kind::Reload(count) => vec![format!("{} reloads", given.less(count, 10))],
+        _ => Vec::new(),
+    };
     let chain = entries
         .iter()
         .find(|entry| entry.program == Program::Gateway && matches!(entry.setup.routes, Routes::Chain(_)));

@@ -22,8 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_millis(10);
 const MIB: f64 = (1 << 20) as f64;
 
-pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
-    let reloads: u32 = if given.quick { 100 } else { 1_000 };
+pub fn sample(entry: &Entry, reloads: u32, given: &Given<'_>) -> Result<Sample> {
     let peer = entry.program.peer(given.files, &entry.setup)?;
     let running = Running::start(&peer, PROXY_CORE)?;
     probe(&peer, entry, given)?;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{Files, KEY, Peer, Routes, Setup, local};
+use super::{Files, KEY, POOL, Peer, Routes, Setup, local};
 
 const PORT: u16 = 18085;
 
@@ -14,7 +14,7 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
     let upstream = setup.upstream();
     let to = |edits: &str| {
         format!(
-            "reverse_proxy {upstream} {{ \n transport http {{ \n keepalive_idle_conns 1024 \n keepalive_idle_conns_per_host 128 \n }} \n {edits} \n }}"
+            "reverse_proxy {upstream} {{ \n transport http {{ \n keepalive_idle_conns {POOL} \n keepalive_idle_conns_per_host {POOL} \n }} \n {edits} \n }}"
         )
     };
     let mut site = String::new();

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{CHAIN_BURST, Files, KEY_SHA256, Peer, Routes, Setup, local};
+use super::{CHAIN_BURST, Files, KEY_SHA256, POOL, Peer, Routes, Setup, local};
 
 const PORT: u16 = 18083;
 
@@ -43,7 +43,7 @@ xdp: {{mode: none}}
 log: {{access: false}}
 state_dir: {home}/state
 workers: 1
-limits: {{connections: {connections}, connections_per_client: {connections}, request_header: 300s, upstream_idle_connections: 128}}
+limits: {{connections: {connections}, connections_per_client: {connections}, request_header: 300s, upstream_idle_connections: {POOL}}}
 upstreams: {{u: {{endpoints: [{{url: \"http://{upstream}\"}}]}}}}
 routes:
 "

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{CHAIN_BURST, Files, KEY, Peer, Routes, Setup, local};
+use super::{CHAIN_BURST, Files, KEY, POOL, Peer, Routes, Setup, local};
 
 const PORT: u16 = 18082;
 
@@ -70,7 +70,7 @@ defaults
 frontend f
   bind {address} backlog 4096{tls}
 {rules}{fallback}backend b
-  server s {upstream} pool-max-conn 128
+  server s {upstream} pool-max-conn {POOL}
 ",
         connections = setup.connections / 2
     );

@@ -23,6 +23,8 @@ pub const WEBSOCKETS: ([u8; 4], u16) = ([127, 0, 0, 1], 18091);
 pub const KEY: &str = "bench-key-0123456789abcdef";
 /// What the gateway's configuration holds of it.
 const KEY_SHA256: &str = "95ab1ab43a1c769ff93ba02eec3f4f81c077398c1691a00ae8628abd43901779";
+/// Idle connections to the upstream that may be kept: enough for every stream of every connection.
+const POOL: u32 = 1_024;
 /// The rate limit of the full chain, a second: looked at for each request, never reached.
 const CHAIN_BURST: u32 = 1_000_000;
 

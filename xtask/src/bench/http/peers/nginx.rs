@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use super::{CHAIN_BURST, Files, KEY, Peer, Routes, Setup, UPSTREAM, local};
+use super::{CHAIN_BURST, Files, KEY, POOL, Peer, Routes, Setup, UPSTREAM, local};
 
 const PORT: u16 = 18081;
 
@@ -14,7 +14,7 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
     let address = local(PORT);
     let upstream = setup.upstream();
     let mut http = format!(
-        "upstream u {{ server {upstream}; keepalive 128; keepalive_requests 1000000000; }}
+        "upstream u {{ server {upstream}; keepalive {POOL}; keepalive_requests 1000000000; }}
          proxy_http_version 1.1;
          # Bodies go through as they come, as in the other programs, and never to a disk. The largest of several sizes of
          # buffers tried serves nginx best.
