@@ -58,6 +58,7 @@ impl Kind {
                 ("p99.9 µs", 0),
                 ("requests/s", 0),
                 ("µs a request", 2),
+                ("load core busy %", 0),
             ],
             Self::WebSockets(_) => &[("KiB a WebSocket", 1), ("processor ms/s idle", 2)],
             Self::Resident => &[("MiB idle", 1), ("MiB after load", 1)],
@@ -254,7 +255,8 @@ fn others() -> Vec<Case> {
             id: "half-load",
             title: "Latency at half load",
             what: "Plain HTTP/1.1, 64 connections, requests at a fixed rate: half of what the slower of gateway and nginx can do. \
-                   A request's time counts from when it was due, so that waiting is not left out.",
+                   A request's time counts from when it was due, so that waiting is not left out. Where the load's own core is busy, part of \
+                   the slowest is the load's.",
             kind: Kind::HalfLoad,
             entries: everyone(Setup::PLAIN, ROOT),
             targets: vec![times("nginx", 1.0)],

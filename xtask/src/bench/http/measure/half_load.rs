@@ -9,10 +9,14 @@ use super::{Given, Sample, probe};
 use crate::bench::http::cases::Entry;
 use crate::bench::http::paced::{self, Plan};
 use crate::bench::http::peers::Program;
-use crate::bench::http::process::{PROXY_CORE, Running};
+use crate::bench::http::process::{self, LOAD_CORE, PROXY_CORE, Running};
 use crate::bench::http::results::Results;
 
 const CONNECTIONS: usize = 64;
+/// A quantile of the slow needs more answers than a mean.
+const LONGER: f64 = 2.0;
+/// Below this part of the rate a program is past what it can do, and its queue grows without end.
+const KEPT_UP: f64 = 0.97;
 
 /// Half of what the slower of gateway and nginx does: from the case `plain` of this run, or from a short look now.
 pub fn half(entries: &[Entry], results: &Results, given: &Given<'_>) -> Result<f64> {
@@ -64,9 +68,11 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
         })
     };
     run(0.5)?;
-    let before = running.processor_time()?;
-    let outcome = run(given.seconds)?;
+    let seconds = given.seconds * LONGER;
+    let (before, busy) = (running.processor_time()?, process::busy(LOAD_CORE)?);
+    let outcome = run(seconds)?;
     let spent = running.processor_time()?.saturating_sub(before);
+    let busy = process::busy(LOAD_CORE)?.saturating_sub(busy);
     if let Some(first) = &outcome.first_wrong {
         bail!(
             "{}: {} answers were wrong; the first: {first}",
@@ -75,11 +81,19 @@ pub fn sample(entry: &Entry, given: &Given<'_>) -> Result<Sample> {
         );
     }
     let answered = outcome.answered() as f64;
+    let rate = answered / seconds;
+    if rate < given.rate * KEPT_UP {
+        return Ok(Sample::Skipped(format!(
+            "it can not keep up: {rate:.0} of {:.0} requests a second were answered",
+            given.rate
+        )));
+    }
     Ok(Sample::Values(vec![
         outcome.quantile(0.99),
         outcome.quantile(0.5),
         outcome.quantile(0.999),
-        answered / given.seconds,
+        rate,
         spent.as_secs_f64() * 1e6 / answered,
+        busy.as_secs_f64() / seconds * 100.0,
     ]))
 }
