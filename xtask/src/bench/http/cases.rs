@@ -254,9 +254,9 @@ fn others() -> Vec<Case> {
         Case {
             id: "half-load",
             title: "Latency at half load",
-            what: "Plain HTTP/1.1, 64 connections, requests at a fixed rate: half of what the slower of gateway and nginx can do. \
-                   A request's time counts from when it was due, so that waiting is not left out. Where the load's own core is busy, part of \
-                   the slowest is the load's.",
+            what: "Plain HTTP/1.1, 64 connections, requests at a fixed rate: half of what the slower of gateway and nginx can \
+                   do. A request's time counts from when it was due, so that waiting is not left out. Where the load's own \
+                   core is busy, part of the slowest is the load's.",
             kind: Kind::HalfLoad,
             entries: everyone(Setup::PLAIN, ROOT),
             targets: vec![times("nginx", 1.0)],
@@ -303,7 +303,7 @@ fn others() -> Vec<Case> {
         Case {
             id: "idle-tls",
             title: "Idle connections, TLS",
-            what: "What each adds to resident memory once it has had one answer.",
+            what: "The same over TLS, opened by h2load; what is counted is the connections that stay open.",
             kind: Kind::IdleConnections(10_000),
             entries: everyone(Setup { tls: true, ..WIDE }, ROOT),
             targets: vec![plain(0, 25.0)],
