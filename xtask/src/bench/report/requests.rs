@@ -16,6 +16,8 @@ rounds' ratios, less is better. Figures are comparable within this run only.
   sample and gets half a second of load before anything counts. The gateway runs with `xdp.mode: none`.
 * **Right or not at all**: before a sample an answer is compared byte for byte; under load each status is counted and the
   bytes of all bodies are summed up. One wrong answer fails the run.
+* **The whole core**: where much is moved, threads of the kernel (`ksoftirqd`) do a part of a proxy's work, which no process
+  is charged with. `µs of the whole core` is all that the proxy's core did for a request.
 * **Closed loops** are h2load's: as many requests as go. **Half load** is an open loop of our own: a request's time counts
   from when it was due.
 * **Resident memory** is `VmRSS`; what the kernel keeps for a connection is not in it, and is the same for all.

@@ -39,13 +39,11 @@ pub fn sample(entry: &Entry, load: &Load, given: &Given<'_>) -> Result<Sample> {
     let requests = run(given.seconds)?;
     let took = begin.elapsed();
     let spent = running.processor_time()?.saturating_sub(before);
-    let others = process::busy(PROXY_CORE)?
-        .saturating_sub(busy + spent)
-        .as_secs_f64()
-        / took.as_secs_f64();
+    let busy = process::busy(PROXY_CORE)?.saturating_sub(busy);
+    let others = busy.saturating_sub(spent).as_secs_f64() / took.as_secs_f64();
     if others > DISTURBED {
         eprintln!(
-            "    others took {:.0} % of the proxy's core meanwhile: caches and figures suffer",
+            "    others, the kernel's own threads among them, took {:.0} % of the proxy's core meanwhile",
             others * 100.0
         );
     }
@@ -62,5 +60,6 @@ pub fn sample(entry: &Entry, load: &Load, given: &Given<'_>) -> Result<Sample> {
         spent.as_secs_f64() * 1e6 / requests,
         rate,
         running.resident()? / f64::from(1 << 20),
+        busy.as_secs_f64() * 1e6 / requests,
     ]))
 }
