@@ -42,6 +42,9 @@ fuzz_target!(|path: &str| {
         assert_eq!(canonical(&once, paths).as_deref(), Ok(&*once));
         assert_eq!(meaning(once.as_bytes()), meaning(path.as_bytes()));
         let loose = once.replace("%2F", "/").replace("%5C", "/");
-        assert!(meaning(loose.as_bytes()).is_some(), "{loose} climbs above the root");
+        assert!(
+            meaning(loose.as_bytes()).is_some(),
+            "{loose} climbs above the root"
+        );
     }
 });

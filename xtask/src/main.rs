@@ -72,10 +72,10 @@ Ctrl-C stops it and leaves no program attached and no pin behind.")]
   cargo xtask fuzz                       each target for a minute
   cargo xtask fuzz head --seconds 3600   one of: packet, head, config, import")]
     Fuzz(fuzz::Args),
-    /// Measure the gateway side by side with nginx and HAProxy, xdp-filter and nftables.
+    /// Measure the gateway side by side with nginx, HAProxy and Caddy, xdp-filter and nftables.
     #[command(after_help = "Examples:
-  cargo xtask bench http                 processor time a request, plain HTTP/1.1 keep-alive
-  cargo xtask bench http --seconds 20    longer runs, steadier figures
+  cargo xtask bench http                 beside nginx, HAProxy and Caddy; writes docs/benchmarks.md
+  cargo xtask bench http --quick --case tls
   cargo xtask bench packets              packets a second beside xdp-filter and nftables; writes docs/benchmarks.md
   cargo xtask bench packets --quick --only prefixes --json figures.json")]
     Bench(bench::Args),

@@ -209,6 +209,14 @@ pub fn all() -> Vec<Need> {
             &["nginx-light"],
         ),
         tool("haproxy", "a peer", Bench, || has("haproxy"), &["haproxy"]),
+        tool("caddy", "a peer", Bench, || has("caddy"), &["caddy"]),
+        tool(
+            "openssl",
+            "makes the certificate of the measurement",
+            Bench,
+            || has("openssl"),
+            &["openssl"],
+        ),
         tool(
             "h2load",
             "makes the load",

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::shell;
 
-/// A bullet list: date, processor, kernel, mitigations, versions of the peers named.
+/// A bullet list: date, processor, kernel, congestion control, mitigations, versions of the peers named.
 pub fn describe(peers: &[&str]) -> String {
     let date = shell::output(shell::command("date").args(["-u", "+%Y-%m-%d"])).unwrap_or_default();
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -17,9 +17,11 @@ pub fn describe(peers: &[&str]) -> String {
     };
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let versions: Vec<String> = peers.iter().map(|peer| version(peer)).collect();
+    let congestion = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default();
     format!(
-        "- {date}, {model}, {cores} cores{virtualised}, Linux {}\n- processor mitigations: {}\n- {}\n",
+        "- {date}, {model}, {cores} cores{virtualised}, Linux {}, TCP {}\n- processor mitigations: {}\n- {}\n",
         kernel.trim(),
+        congestion.trim(),
         mitigations(),
         versions.join("; ")
     )
@@ -58,7 +60,7 @@ fn version(program: &str) -> String {
     let Some(path) = shell::find(program) else {
         return format!("{program}: not there");
     };
-    let ways: [&[&str]; 3] = [&["--version"], &["-v"], &["load", "--version"]];
+    let ways: [&[&str]; 4] = [&["--version"], &["-v"], &["load", "--version"], &["version"]];
     ways.iter()
         .find_map(|words| {
             let output = shell::command(&path).args(*words).output().ok()?;
@@ -72,6 +74,10 @@ fn version(program: &str) -> String {
 
 fn named(program: &str, said: &str) -> Option<String> {
     let line = said.lines().next()?.trim();
+    // Caddy says the number alone.
+    if line.starts_with(|c: char| c.is_ascii_digit()) {
+        return Some(format!("{program} {line}"));
+    }
     let fits = line.to_lowercase().starts_with(program) && line.contains(|c: char| c.is_ascii_digit());
     fits.then(|| line.to_owned())
 }
@@ -90,6 +96,7 @@ mod tests {
             named("haproxy", "HAProxy version 2.6 y\n").as_deref(),
             Some("HAProxy version 2.6 y")
         );
+        assert_eq!(named("caddy", "2.6.2\n").as_deref(), Some("caddy 2.6.2"));
         assert_eq!(named("xdp-filter", "Command '--version' is unknown\n"), None);
     }
 

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::plot::{Bar, Group};
 use super::terminal::{over_rig, sentence};
-use crate::bench::packets::results::{CaseResult, Load, Results};
+use crate::bench::packets::results::{CaseResult, Load, Results, Row};
 
 const METHOD: &str = "\
 Each program is in a network namespace of its own behind a veth pair, loaded and ready for the whole case. The sender is a
@@ -134,7 +135,21 @@ fn table(case: &CaseResult) -> String {
     text
 }
 
-/// The section of `bench http`.
-pub fn http(table: &str, method: &str, machine: &str) -> String {
-    format!("## Requests\n\n{machine}\n{table}\n{method}\n")
+/// Bars of all cases.
+pub fn groups(results: &Results) -> Vec<Group> {
+    let group = |case: &CaseResult| Group {
+        title: format!("{}, Mpps", case.title),
+        bars: case.rows.iter().enumerate().map(bar).collect(),
+    };
+    results.cases.iter().map(group).collect()
+}
+
+/// The gateway's is the first of each case.
+fn bar((number, row): (usize, &Row)) -> Bar {
+    Bar {
+        name: row.tool.clone(),
+        value: row.mpps,
+        digits: 2,
+        ours: number == 0,
+    }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 
-use crate::bench::packets::results::CaseResult;
-
 const WIDTH: f64 = 860.0;
 /// Where bars begin: names stand to the left.
 const LEFT: f64 = 220.0;
@@ -15,43 +13,76 @@ const TITLE: f64 = 34.0;
 const OURS: &str = "#2563eb";
 const THEIRS: &str = "#94a3b8";
 
-/// Bars of all cases on one scale; the gateway, first in each, stands out.
-pub fn svg(cases: &[CaseResult]) -> String {
-    let rows: usize = cases.iter().map(|case| case.rows.len()).sum();
-    let height = 20.0 + cases.len() as f64 * TITLE + rows as f64 * STEP;
-    let most = cases
-        .iter()
-        .flat_map(|case| &case.rows)
-        .map(|row| row.mpps)
-        .fold(1.0, f64::max);
-    let scale = (WIDTH - LEFT - RIGHT) / most;
+/// One case.
+#[derive(Debug)]
+pub struct Group {
+    /// With the unit.
+    pub title: String,
+    pub bars: Vec<Bar>,
+}
+
+#[derive(Debug)]
+pub struct Bar {
+    pub name: String,
+    pub value: f64,
+    /// Digits behind the point.
+    pub digits: usize,
+    /// Stands out.
+    pub ours: bool,
+}
+
+/// What the longest bar is the longest of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// All groups: they have one unit.
+    Shared,
+    /// Its own group.
+    Group,
+}
+
+/// Bars of all groups.
+pub fn svg(title: &str, groups: &[Group], scale: Scale) -> String {
+    let rows: usize = groups.iter().map(|group| group.bars.len()).sum();
+    let height = 20.0 + groups.len() as f64 * TITLE + rows as f64 * STEP;
+    let most = |groups: &[Group]| {
+        let values = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.value);
+        values.fold(f64::MIN_POSITIVE, f64::max)
+    };
+    let shared = most(groups);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
          font-family=\"sans-serif\" font-size=\"13\">\n\
-         <title>Packets a second, in millions</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n"
+         <title>{}</title>\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n",
+        escape(title)
     );
     let mut top = 0.0;
-    for case in cases {
+    for group in groups {
+        let most = match scale {
+            Scale::Shared => shared,
+            Scale::Group => most(std::slice::from_ref(group)),
+        };
         top += TITLE;
         let _ = writeln!(
             svg,
-            "<text x=\"12\" y=\"{:.0}\" font-weight=\"bold\" fill=\"#0f172a\">{}, Mpps</text>",
+            "<text x=\"12\" y=\"{:.0}\" font-weight=\"bold\" fill=\"#0f172a\">{}</text>",
             top - 8.0,
-            escape(&case.title)
+            escape(&group.title)
         );
-        for (number, row) in case.rows.iter().enumerate() {
-            let (width, text) = (row.mpps * scale, top + 13.0);
-            let colour = if number == 0 { OURS } else { THEIRS };
+        for bar in &group.bars {
+            let width = (bar.value.max(0.0) / most) * (WIDTH - LEFT - RIGHT);
+            let text = top + 13.0;
+            let colour = if bar.ours { OURS } else { THEIRS };
+            let digits = bar.digits;
             let _ = writeln!(
                 svg,
                 "<text x=\"{:.0}\" y=\"{text:.0}\" text-anchor=\"end\" fill=\"#334155\">{}</text>\
                  <rect x=\"{LEFT}\" y=\"{top:.0}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\" fill=\"{colour}\"/>\
-                 <text x=\"{:.1}\" y=\"{text:.0}\" fill=\"#0f172a\">{:.2}</text>",
+                 <text x=\"{:.1}\" y=\"{text:.0}\" fill=\"#0f172a\">{:.digits$}</text>",
                 LEFT - 8.0,
-                escape(&row.tool),
+                escape(&bar.name),
                 LEFT + width + 6.0,
-                row.mpps
+                bar.value
             );
             top += STEP;
         }
@@ -69,27 +100,28 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::packets::results::Row;
+
+    fn group(title: &str, values: [f64; 2]) -> Group {
+        let bar = |value| Bar {
+            name: "x".to_owned(),
+            value,
+            digits: 2,
+            ours: false,
+        };
+        Group {
+            title: title.to_owned(),
+            bars: values.map(bar).into(),
+        }
+    }
 
     #[test]
     fn every_row_is_a_bar_within_the_picture() {
-        let row = |tool: &str, mpps| Row {
-            tool: tool.to_owned(),
-            mpps,
-            rounds: vec![mpps],
-            dropped: 1.0,
-        };
-        let case = CaseResult {
-            id: "a".to_owned(),
-            title: "a < b".to_owned(),
-            what: String::new(),
-            rows: vec![row("x", 8.0), row("y", 4.0)],
-            targets: Vec::new(),
-            notes: Vec::new(),
-        };
-        let svg = svg(&[case]);
-        assert_eq!(svg.matches("rx=\"2\"").count(), 2);
-        assert!(svg.contains("a &lt; b, Mpps"));
-        assert!(svg.contains("width=\"570.0\"") && svg.contains("width=\"285.0\""));
+        let groups = [group("a < b, Mpps", [8.0, 4.0]), group("c", [2.0, 1.0])];
+        let shared = svg("t", &groups, Scale::Shared);
+        assert_eq!(shared.matches("rx=\"2\"").count(), 4);
+        assert!(shared.contains("a &lt; b, Mpps"));
+        assert!(shared.contains("width=\"570.0\"") && shared.contains("width=\"142.5\""));
+        let own = svg("t", &groups, Scale::Group);
+        assert_eq!(own.matches("width=\"570.0\"").count(), 2);
     }
 }
