@@ -2,6 +2,10 @@
 //!
 //! A timer exists only while a body is being waited for, so a body that is there costs none.
 
+mod response;
+
+pub use response::ResponseBody;
+
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,17 +17,14 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep};
 
-use super::budget::{Charged, Share};
+use super::budget::Charged;
 use super::coding::decode::{Broken, Decoder};
-use super::coding::encode::Encoder;
 use super::coding::stream::{Failed, Recoder};
 use super::mirror::Tee;
-use super::record::Finish;
 use super::reject::Reject;
 use crate::http1;
-use crate::upstream::Lease;
 
 /// Why a request's body broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,221 +364,6 @@ fn fault_of_http2(error: &hyper::Error) -> Fault {
         cause = source.source();
     }
     Fault::Gone
-}
-
-/// A response's body, towards the client. Dropping it ends the request's record.
-#[derive(Debug)]
-pub struct ResponseBody {
-    source: Source,
-    /// Codes what the upstream sends.
-    recoder: Option<Box<Recoder>>,
-    /// Under HTTP/2, what its pieces are charged to.
-    share: Option<Rc<Share>>,
-    finish: Finish,
-}
-
-#[derive(Debug)]
-enum Source {
-    Own(Option<Bytes>),
-    /// Behind a 101 there is no body: bytes go both ways until one side ends.
-    Tunnel(Lease<RequestBody>),
-    Upstream {
-        /// Present until the response has been read to its end.
-        lease: Option<Lease<RequestBody>>,
-        stall: Stall,
-        /// When the exchange as a whole must be over.
-        deadline: Option<Pin<Box<Sleep>>>,
-    },
-}
-
-impl ResponseBody {
-    /// The gateway's own answer.
-    pub(super) fn own(bytes: Bytes, mut finish: Finish) -> Self {
-        finish.bytes = bytes.len() as u64;
-        finish.complete = true;
-        Self {
-            source: Source::Own(Some(bytes)),
-            recoder: None,
-            share: None,
-            finish,
-        }
-    }
-
-    /// The gateway's own answer to a client that went away, which counts as none.
-    pub(super) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
-        Self {
-            source: Source::Own(Some(bytes)),
-            recoder: None,
-            share: None,
-            finish,
-        }
-    }
-
-    /// What the upstream sends, with at most `pause` between two pieces, to be over `by` then. Through `encoder`, unless
-    /// it is empty.
-    pub(super) fn upstream(
-        lease: Lease<RequestBody>,
-        pause: Duration,
-        by: Option<Instant>,
-        encoder: Option<Encoder>,
-        share: Option<Rc<Share>>,
-        finish: Finish,
-    ) -> Self {
-        let mut body = Self {
-            source: Source::Upstream {
-                lease: Some(lease),
-                stall: Stall::new(pause),
-                deadline: by.map(|by| Box::pin(sleep_until(by))),
-            },
-            recoder: None,
-            share,
-            finish,
-        };
-        // An empty one is never polled.
-        body.settle();
-        if !body.is_end_stream() {
-            body.recoder = encoder.map(|encoder| Box::new(Recoder::encode(encoder)));
-        }
-        body
-    }
-
-    /// What follows a 101.
-    pub(super) fn tunnel(lease: Lease<RequestBody>, finish: Finish) -> Self {
-        Self {
-            source: Source::Tunnel(lease),
-            recoder: None,
-            share: None,
-            finish,
-        }
-    }
-
-    /// The connection behind a 101, with the record of what goes through it.
-    pub(super) fn as_tunnel(&mut self) -> Option<(&mut Lease<RequestBody>, &mut Finish)> {
-        match &mut self.source {
-            Source::Tunnel(lease) => Some((lease, &mut self.finish)),
-            _ => None,
-        }
-    }
-
-    /// Gives the connection back if the body has been read to its end.
-    fn settle(&mut self) {
-        if let Source::Upstream { lease: held, .. } = &mut self.source
-            && let Some(lease) = held.take_if(|lease| lease.is_read())
-        {
-            self.finish.complete = true;
-            lease.keep();
-        }
-    }
-
-    /// The next piece from the upstream, as it is.
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
-        let Source::Upstream {
-            lease: Some(lease),
-            stall,
-            deadline,
-        } = &mut self.source
-        else {
-            return Poll::Ready(None);
-        };
-        let is_over = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(cx).is_ready();
-        if deadline.as_mut().is_some_and(is_over) {
-            return Poll::Ready(Some(Err(self.broke(Reject::DeadlineExceeded))));
-        }
-        match lease.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                stall.moved();
-                self.settle();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(Some(Err(error))) => {
-                tracing::debug!(%error, "response broke off");
-                Poll::Ready(Some(Err(self.broke(Reject::UpstreamMalformed))))
-            }
-            Poll::Ready(None) => {
-                self.settle();
-                Poll::Ready(None)
-            }
-            Poll::Pending => {
-                ready!(stall.poll(cx));
-                Poll::Ready(Some(Err(self.broke(Reject::UpstreamTimeout))))
-            }
-        }
-    }
-
-    fn broke(&mut self, reject: Reject) -> BrokeOff {
-        if let Source::Upstream { lease, .. } = &mut self.source {
-            drop(lease.take());
-        }
-        self.finish.broke(reject);
-        BrokeOff
-    }
-}
-
-impl Drop for ResponseBody {
-    fn drop(&mut self) {
-        if let Some(share) = &self.share {
-            share.leave();
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Charged;
-    type Error = BrokeOff;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
-        let this = &mut *self;
-        if let Source::Own(bytes) = &mut this.source {
-            let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
-            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
-        }
-        if let Some(share) = &this.share {
-            ready!(share.poll_room(cx));
-        }
-        let frame = match this.recoder.take() {
-            None => ready!(this.poll_upstream(cx)),
-            Some(mut recoder) => {
-                let polled = recoder.poll(cx, |cx| this.poll_upstream(cx));
-                this.recoder = Some(recoder);
-                ready!(polled).map(|frame| {
-                    frame.map_err(|failed| match failed {
-                        Failed::Body(broke_off) => broke_off,
-                        Failed::Coding(_) => this.broke(Reject::Internal),
-                    })
-                })
-            }
-        };
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame?;
-            this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
-            let share = this.share.clone();
-            Ok(frame.map_data(|bytes| Charged::new(bytes, share)))
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.source {
-            Source::Own(bytes) => bytes.is_none(),
-            Source::Tunnel(_) => true,
-            Source::Upstream { lease, .. } => {
-                lease.is_none() && self.recoder.as_ref().is_none_or(|recoder| recoder.is_done())
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.source {
-            Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Source::Tunnel(_) => SizeHint::with_exact(0),
-            Source::Upstream { .. } if self.recoder.is_some() => SizeHint::default(),
-            Source::Upstream { lease, .. } => lease
-                .as_ref()
-                .map_or_else(|| SizeHint::with_exact(0), Lease::size_hint),
-        }
-    }
 }
 
 /// A deadline on waiting. Poll it while nothing comes; tell it when something did.
