@@ -66,7 +66,7 @@ pub fn limits() -> Limits {
         streams: 100,
         connections: 10_000,
         connections_per_client: 1_000,
-        upstream_idle_connections: 64,
+        upstream_idle_connections: 512,
     }
 }
 

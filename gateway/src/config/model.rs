@@ -322,7 +322,7 @@ pub struct Limits {
     pub response_header: Duration,
     /// From SIGTERM, or what `drain_delay` makes of it, to the end of the last request.
     pub drain: Duration,
-    /// Longest silence of both sides of a WebSocket.
+    /// Longest silence of a WebSocket, an event stream or a gRPC call.
     pub tunnel_idle: Duration,
     /// How long the gateway still takes connections after SIGTERM, while `/readyz` already fails. May be zero.
     pub drain_delay: Duration,

@@ -1,6 +1,6 @@
 //! One client connection, once it has arrived: its protocol, and its end, whoever brings it about.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -76,6 +76,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         partial: Rc::clone(&partial),
         budget: http2.then(|| Budget::new(&worker.pool)),
         active: Cell::new(0),
+        alarm: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
     });
     if !http2 {

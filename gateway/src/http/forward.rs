@@ -1,19 +1,24 @@
 //! An admitted request on its way to the upstream, and what comes of it.
 
+use std::cell::RefCell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request};
 use http_body::Body;
+use tokio::time::{Instant, sleep_until};
 
 use super::body::{Progress, RequestBody};
 use super::client::Client;
 use super::filter::Admitted;
+use super::headers;
 use super::mirror;
 use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
-use crate::config::model::{Balance, Limits};
+use crate::config::model::{Balance, Limits, Protocol};
+use crate::http1::alarm::Alarm;
 use crate::upstream::{self, Deadlines, Failed, Failure, Sent, Upstream, Wish};
 
 /// What is known of a request on its way, beside itself.
@@ -26,12 +31,22 @@ pub(super) struct Way<'a> {
     pub(super) client: Client,
     /// Whether the client came by TLS.
     pub(super) tls: bool,
+    /// The connection's own timer, if it has one request at a time.
+    pub(super) alarm: Option<&'a RefCell<Alarm>>,
 }
 
 /// What came back, and the cookie that goes with it.
 pub(super) type Forwarded = (Sent<RequestBody>, Option<HeaderValue>);
 
 impl Way<'_> {
+    /// Resolves at a time. Under HTTP/1 the connection has one timer for all its requests.
+    async fn until(&self, time: Instant) {
+        match self.alarm {
+            Some(alarm) => poll_fn(|cx| alarm.borrow_mut().poll(cx, time)).await,
+            None => sleep_until(time).await,
+        }
+    }
+
     pub(super) fn deadlines(&self) -> Deadlines {
         Deadlines {
             connect: self.limits.connect,
@@ -77,24 +92,33 @@ pub(super) async fn forward(
         mirror::begin(mirror, way, &mut request);
     }
     // Only what changes nothing, or changes the same twice, and has no body that is gone already.
-    let spare = (request.method().is_idempotent() && request.body().is_end_stream()).then(|| copy(&request));
+    let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
+    // Over HTTP/1 the request itself stays whole, unless a try is given up in its middle.
+    let consumed = model.protocol == Protocol::Http2 || model.retries.as_ref().is_some_and(|r| r.timeout);
+    let spare = (repeatable && consumed).then(|| copy(&request));
     let wish = Wish {
         key: by.and_then(|by| upstream::key(by, request.headers(), client.effective())),
         cookie: cookie.as_deref(),
         source: model.proxy_protocol.map(|_| client.effective()),
-        repeatable: spare.is_some(),
+        repeatable,
     };
     // The clock runs from the last piece of the request, so that a long upload is no slow answer.
-    let respond_by = || async {
-        match progress {
-            None => tokio::time::sleep(route.response_header).await,
-            Some(progress) => loop {
-                let moved = progress.moved();
-                tokio::time::sleep_until(moved + route.response_header).await;
-                if progress.moved() == moved {
+    let patience = if headers::is_grpc(request.headers()) {
+        way.limits.tunnel_idle
+    } else {
+        route.response_header
+    };
+    let respond_by = || {
+        let begun = Instant::now();
+        async move {
+            let last = || progress.map_or(begun, |progress| progress.moved().max(begun));
+            loop {
+                let since = last();
+                way.until(since + patience).await;
+                if last() == since {
                     return;
                 }
-            },
+            }
         }
     };
     let again = || spare.as_ref().map(copy);

@@ -7,7 +7,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VARY,
+    VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
@@ -145,6 +146,24 @@ pub fn wants_websocket(head: &request::Parts) -> bool {
         && head.method == Method::GET
         && head.version == Version::HTTP_11
         && tokens.any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether a message is of a gRPC call, whose sides may be silent for as long as they like.
+#[must_use]
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    has_type(headers, b"application/grpc")
+}
+
+/// Whether a response is one that goes on for as long as its sender likes: gRPC, or server-sent events.
+#[must_use]
+pub fn is_stream(headers: &HeaderMap) -> bool {
+    has_type(headers, b"text/event-stream") || is_grpc(headers)
+}
+
+fn has_type(headers: &HeaderMap, begins: &[u8]) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    kind.and_then(|kind| kind.get(..begins.len()))
+        .is_some_and(|kind| kind.eq_ignore_ascii_case(begins))
 }
 
 /// Writes the two lines of a change of protocol.

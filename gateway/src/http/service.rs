@@ -1,6 +1,6 @@
 //! The walk of one request: facts, route, policy, upstream, and back.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ use super::reject::Reject;
 use super::site::{Action, Route};
 use super::worker::Worker;
 use super::{headers, redirect};
+use crate::http1::alarm::Alarm;
 use crate::telemetry::access_log;
 use crate::upstream::{Sent, Upstream};
 
@@ -48,6 +49,8 @@ pub(super) struct Conn {
     pub(super) budget: Option<Rc<Budget>>,
     /// Requests under way, and since when there is none.
     pub(super) active: Cell<u32>,
+    /// The deadlines of an HTTP/1 connection, of which there is one at a time.
+    pub(super) alarm: RefCell<Alarm>,
     pub(super) quiet_since: Cell<Instant>,
 }
 
@@ -117,7 +120,12 @@ pub(super) async fn serve(
             };
         }
     };
-    let (body, progress) = RequestBody::new(body, route.body_bytes, limits.body_progress, unread_body);
+    let pause = if !body.is_end_stream() && headers::is_grpc(&head.headers) {
+        limits.tunnel_idle
+    } else {
+        limits.body_progress
+    };
+    let (body, progress) = RequestBody::new(body, route.body_bytes, pause, unread_body);
     finish.progress.clone_from(&progress);
     let body = match (facts.decode, &progress) {
         (Some((coding, most)), Some(progress)) => match Decoder::new(coding, most) {
@@ -135,6 +143,7 @@ pub(super) async fn serve(
         limits: &limits,
         client: facts.client,
         tls: conn.secure.is_some(),
+        alarm: conn.budget.is_none().then_some(&conn.alarm),
     };
     let sent = forward(
         admitted,
@@ -155,6 +164,7 @@ pub(super) async fn serve(
                 mut head,
                 lease,
                 tries,
+                ..
             } = sent;
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
             finish.tries = tries;
@@ -173,7 +183,12 @@ pub(super) async fn serve(
                 return refuse(finish, &facts, Reject::Internal, unread);
             };
             let share = conn.budget.as_ref().map(Budget::share);
-            let body = ResponseBody::upstream(lease, limits.body_progress, by, encoder, share, finish);
+            let pause = if headers::is_stream(&head.headers) {
+                limits.tunnel_idle
+            } else {
+                limits.body_progress
+            };
+            let body = ResponseBody::upstream(lease, pause, by, encoder, share, finish);
             Response::from_parts(head, body)
         }
         Err(failed) => {

@@ -65,6 +65,7 @@ fn step(
     };
     let mut moved = true;
     while std::mem::take(&mut moved) {
+        let was_full = (!upstream.has_room(), !wire.has_room());
         while !ends.client && upstream.has_room() {
             match wire.poll_take(cx) {
                 Poll::Ready(Ok(Some(bytes))) => upstream.pass(bytes),
@@ -100,8 +101,9 @@ fn step(
         if moved {
             *quiet_since = Instant::now();
         }
-        // What could not be gathered may find room now.
-        moved &= up.is_ready() || down.is_ready();
+        // What there was no room for has not been asked for, so nobody will wake us for it.
+        let freed = (was_full.0 && upstream.has_room()) || (was_full.1 && wire.has_room());
+        moved = freed || (moved && (up.is_ready() || down.is_ready()));
     }
     if ends.client_told && ends.upstream_told {
         Poll::Ready(true)

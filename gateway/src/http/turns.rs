@@ -40,7 +40,6 @@ struct Turns<'a> {
     conn: &'a Rc<Conn>,
     wire: Connection<Charged>,
     limits: &'a Limits,
-    alarm: RefCell<Alarm>,
     stall: RefCell<Stall>,
 }
 
@@ -54,7 +53,6 @@ pub(super) async fn take(conn: &Rc<Conn>, transport: Transport, ahead: &[u8], li
         conn,
         wire: Connection::new(transport, ahead, most),
         limits,
-        alarm: RefCell::default(),
         stall: RefCell::new(Stall::new(limits.body_progress)),
     };
     if let Err(error) = turns.run().await {
@@ -134,7 +132,7 @@ impl Turns<'_> {
         let stop = stopping(cx) && !self.wire.has_begun();
         let until = self.conn.quiet_since.get() + self.limits.request_header;
         if !stop {
-            ready!(self.alarm.borrow_mut().poll(cx, until));
+            ready!(self.conn.alarm.borrow_mut().poll(cx, until));
         }
         Poll::Ready(if self.wire.has_begun() {
             Next::Refuse(Reject::HeaderTimeout)
@@ -262,7 +260,7 @@ impl Turns<'_> {
         }
         let (until, mut left) = (Instant::now() + LINGER, LINGER_BYTES);
         poll_fn(|cx| {
-            while left > 0 && self.alarm.borrow_mut().poll(cx, until).is_pending() {
+            while left > 0 && self.conn.alarm.borrow_mut().poll(cx, until).is_pending() {
                 match ready!(self.wire.poll_discard(cx)) {
                     Ok(taken) if taken > 0 => left = left.saturating_sub(taken),
                     _ => break,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, response};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{Decoder, Piece};
@@ -99,24 +99,28 @@ where
     }
 
     /// Begins an exchange. Only if the one before has ended with [`Connection::is_reusable`].
-    pub fn begin(&mut self, request: Request<B>) -> Wanted {
-        let (parts, body) = request.into_parts();
+    ///
+    /// A body is taken only if there is something to come of it: a request without one stays whole, to be made again.
+    pub fn begin(&mut self, parts: &request::Parts, body: &mut Option<B>) -> Wanted {
+        let (hint, ended) = match body {
+            Some(body) => (body.size_hint(), body.is_end_stream()),
+            None => (SizeHint::with_exact(0), true),
+        };
         let upgrade = match parts.extensions.get::<Upgrade>() {
             Some(Upgrade) => parts.headers.get(UPGRADE).cloned(),
             None => None,
         };
         let meant_to_have = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        self.framing = match body.size_hint().exact() {
+        self.framing = match hint.exact() {
             Some(0) if !meant_to_have => Framing::None,
             Some(length) => Framing::Length(length),
-            None if body.is_end_stream() => Framing::Length(0),
+            None if ended => Framing::Length(0),
             None => Framing::Chunked,
         };
-        write::request(self.stream.gather(), &parts, self.framing, upgrade.is_some());
-        self.upload = if body.is_end_stream() {
-            Upload::Done
-        } else {
-            Upload::Body(body)
+        write::request(self.stream.gather(), parts, self.framing, upgrade.is_some());
+        self.upload = match body.take_if(|_| !ended) {
+            Some(body) => Upload::Body(body),
+            None => Upload::Done,
         };
         self.search = Search::default();
         Wanted {

@@ -18,7 +18,7 @@ use super::Upstream;
 use super::balance::Choice;
 use super::breaker::Place;
 use super::endpoint::InFlight;
-use super::link::{Broken, Error, Link};
+use super::link::{Answered, Broken, Error, Link};
 use super::pool::{Lease, Local, View};
 use super::retry::Cause;
 use crate::telemetry::metrics::Rare;
@@ -90,6 +90,8 @@ pub struct Sent<B> {
     pub lease: Lease<B>,
     /// Endpoints tried, this one included.
     pub tries: u32,
+    /// The request, if it may be made again and there are retries.
+    again: Option<Box<Request<B>>>,
 }
 
 /// The pools of one worker.
@@ -114,6 +116,8 @@ struct Lost<B> {
     cause: Cause,
     /// The request, if no byte of it was taken.
     request: Option<Request<B>>,
+    /// The request, if it was sent, is whole still and may be made again.
+    again: Option<Request<B>>,
     /// Whether it speaks against the endpoint.
     counts: bool,
 }
@@ -134,9 +138,10 @@ where
 
     /// Sends a request and waits for the response's header.
     ///
-    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt. `again` makes the request
-    /// once more, and returns `None` if repeating would not be safe. It is called if a kept connection turned out to be
-    /// closed before any byte of a response, and for what the upstream's retries cover.
+    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt. A request without a body stays
+    /// whole over HTTP/1 and is made again if [`Wish::repeatable`] says so: where a kept connection turned out to be closed
+    /// before any byte of a response, and for what the upstream's retries cover. `again` makes it where it did not stay whole:
+    /// over HTTP/2, and after a try that was given up.
     pub async fn send<T: Future<Output = ()>>(
         &self,
         upstream: &Arc<Upstream>,
@@ -181,14 +186,15 @@ where
             )
             .await
             {
-                Ok(sent) => {
+                Ok(mut sent) => {
                     let status = sent.head.status;
                     upstream.fared(endpoint, !status.is_server_error());
                     let cause = Cause::Status(status);
                     if !course.covers(cause, tries) {
                         return Ok(sent);
                     }
-                    let (Some(repeat), Some(next)) = (again(), self.another(&course, &mut tried, index))
+                    let repeat = sent.again.take().map(|whole| *whole).or_else(&mut again);
+                    let (Some(repeat), Some(next)) = (repeat, self.another(&course, &mut tried, index))
                     else {
                         return Ok(sent);
                     };
@@ -206,7 +212,7 @@ where
                         upstream.fared(endpoint, false);
                     }
                     if course.covers(lost.cause, tries)
-                        && let Some(repeat) = lost.request.or_else(&mut again)
+                        && let Some(repeat) = lost.request.or(lost.again).or_else(&mut again)
                         && let Some(next) = self.another(&course, &mut tried, index)
                         && course.pays()
                     {
@@ -426,22 +432,35 @@ where
         };
         let in_flight = InFlight::new(endpoint);
         match exchange(&mut conn.link, request, respond_by, course.per_try(tries)).await {
-            Ok(head) => {
+            Ok(answered) => {
                 let kept_most = deadlines.idle_connections;
                 let lease = Lease::new(conn, slot, course.local, in_flight, kept_most, place.take());
-                return Ok(Sent { head, lease, tries });
+                // What can not be asked for again is not kept.
+                let may = course.wish.repeatable && upstream.model.retries.is_some();
+                let again = answered.request.filter(|_| may).map(Box::new);
+                let head = answered.head;
+                return Ok(Sent {
+                    head,
+                    lease,
+                    tries,
+                    again,
+                });
             }
             Err(broken) => {
                 // It never left: always safe. Or the connection had been closed meanwhile, which is nobody's fault.
-                let unsent = broken.request.map(|unsent| *unsent);
+                let unsent = broken.unsent.map(|unsent| *unsent);
+                let whole = broken
+                    .request
+                    .filter(|_| course.wish.repeatable)
+                    .map(|whole| *whole);
                 let lost = stale < STALE_MOST && reused;
                 match unsent {
                     Some(unsent) if lost => request = unsent,
-                    None if lost && broken.silent => match again() {
+                    None if lost && broken.silent => match whole.or_else(&mut *again) {
                         Some(repeat) => request = repeat,
-                        None => return Err(Lost::after(broken.failure, broken.silent, None)),
+                        None => return Err(Lost::after(broken.failure, broken.silent, None, None)),
                     },
-                    unsent => return Err(Lost::after(broken.failure, broken.silent, unsent)),
+                    unsent => return Err(Lost::after(broken.failure, broken.silent, unsent, whole)),
                 }
                 stale += 1;
                 upstream.metrics.retries.inc();
@@ -462,12 +481,13 @@ impl<B> Lost<B> {
             failure,
             cause,
             request: Some(request),
+            again: None,
             counts: cause == Cause::Connect,
         }
     }
 
     /// A connection, and no answer.
-    fn after(failure: Failure, silent: bool, request: Option<Request<B>>) -> Self {
+    fn after(failure: Failure, silent: bool, request: Option<Request<B>>, again: Option<Request<B>>) -> Self {
         let cause = match failure {
             Failure::ResponseTimeout => Cause::Timeout,
             _ if silent || request.is_some() => Cause::Reset,
@@ -479,6 +499,7 @@ impl<B> Lost<B> {
             failure,
             cause,
             request,
+            again,
             counts,
         }
     }
@@ -489,7 +510,7 @@ async fn exchange<B, T: Future<Output = ()>>(
     request: Request<B>,
     respond_by: &impl Fn() -> T,
     per_try: Option<Duration>,
-) -> Result<response::Parts, Broken<B>>
+) -> Result<Answered<B>, Broken<B>>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -505,6 +526,6 @@ where
     tokio::select! {
         biased;
         answer = link.send(request) => answer,
-        () = overdue => Err(Broken { failure: Failure::ResponseTimeout, request: None, silent: false }),
+        () = overdue => Err(Broken { failure: Failure::ResponseTimeout, unsent: None, request: None, silent: false }),
     }
 }

@@ -32,10 +32,19 @@ pub enum Error {
     Http2(hyper::Error),
 }
 
+/// A response's header.
+pub(super) struct Answered<B> {
+    pub(super) head: response::Parts,
+    /// The request, if it is whole still.
+    pub(super) request: Option<Request<B>>,
+}
+
 /// An exchange without a response.
 pub(super) struct Broken<B> {
     pub(super) failure: Failure,
     /// The request, if no byte of it was taken.
+    pub(super) unsent: Option<Box<Request<B>>>,
+    /// The request, if it was sent and is whole still.
     pub(super) request: Option<Box<Request<B>>>,
     /// Whether the other side has certainly not begun with it, or closed without a byte of a response.
     pub(super) silent: bool,
@@ -52,22 +61,31 @@ where
     }
 
     /// Sends a request and waits for the response's header.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<response::Parts, Broken<B>> {
+    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Answered<B>, Broken<B>> {
         let connection = match self {
             Self::Http1(connection) => connection,
-            Self::Http2(stream) => return stream.send(request).await,
+            Self::Http2(stream) => {
+                let head = stream.send(request).await?;
+                return Ok(Answered { head, request: None });
+            }
         };
-        let mut wanted = connection.begin(request);
+        let (parts, body) = request.into_parts();
+        let mut body = Some(body);
+        let mut wanted = connection.begin(&parts, &mut body);
         loop {
             match poll_fn(|cx| connection.poll_head(cx, &mut wanted)).await {
-                Ok(Head::Answer(head)) => return Ok(head),
+                Ok(Head::Answer(head)) => {
+                    let request = body.map(|body| Request::from_parts(parts, body));
+                    return Ok(Answered { head, request });
+                }
                 Ok(Head::Interim(status, _)) => tracing::trace!(%status, "interim answer"),
                 Err(error) => {
                     let gone = matches!(&error, http1::Error::Closed) || reset(&error);
                     return Err(Broken {
                         silent: gone && !connection.has_answered(),
                         failure: Failure::Exchange(error.into()),
-                        request: None,
+                        unsent: None,
+                        request: body.map(|body| Box::new(Request::from_parts(parts, body))),
                     });
                 }
             }

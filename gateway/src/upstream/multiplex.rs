@@ -158,7 +158,7 @@ where
                 Ok(head)
             }
             Err(mut error) => {
-                let request = error.take_message().map(|request| {
+                let unsent = error.take_message().map(|request| {
                     let (mut parts, body) = request.into_parts();
                     to_http1(&mut parts);
                     Box::new(Request::from_parts(parts, body))
@@ -167,7 +167,8 @@ where
                 Err(Broken {
                     silent: was_not_begun(&error),
                     failure: Failure::Exchange(Error::Http2(error)),
-                    request,
+                    unsent,
+                    request: None,
                 })
             }
         }
