@@ -44,11 +44,13 @@ fn a_packet_on_another_processor_gives_nobody_another_burst() {
                 seldom.test_run(&frame, 1).expect("a test run");
             }
         });
-        stay_on(0);
-        while started.elapsed() < LASTING {
-            flooding.test_run(&frame, 1_000_000).expect("a test run");
-        }
-        done.store(true, Ordering::Relaxed);
+        scope.spawn(|| {
+            stay_on(0);
+            while started.elapsed() < LASTING {
+                flooding.test_run(&frame, 1_000_000).expect("a test run");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
     });
     let took = started.elapsed().as_secs_f64();
     let counters = kernel.counters().expect("counters");
