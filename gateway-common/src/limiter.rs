@@ -35,6 +35,9 @@ const UNIT_SHIFT: u32 = 10;
 pub const UNIT_NS: u64 = 1 << UNIT_SHIFT;
 const TAT_BITS: u32 = 48;
 const TAT_MASK: u64 = (1 << TAT_BITS) - 1;
+/// How far the clocks of two processors may be apart, in units: 100 ms. Each is read once a tick of the kernel's timer, 10 ms
+/// at the slowest, and a virtual machine that is held up makes a tick longer.
+const SKEW: u64 = 100_000_000 >> UNIT_SHIFT;
 /// Longest lead that can be told from the past once the TAT has wrapped: 4.5 years.
 const LEAD_MAX: u64 = TAT_MASK >> 1;
 
@@ -65,10 +68,11 @@ const fn in_units(ns: u64) -> u64 {
     if units == 0 { 1 } else { units }
 }
 
-/// Interval, tolerance and both together in units, the last of them held to what can be told from the past.
+/// Interval and tolerance in units, and the longest lead that a packet can have left behind: both together as seen by a
+/// processor whose clock is behind, held to what can be told from the past.
 pub(crate) const fn units(interval_ns: u64, tolerance_ns: u64) -> (u64, u64, u64) {
     let (interval, tolerance) = (in_units(interval_ns), tolerance_ns >> UNIT_SHIFT);
-    let longest = tolerance.saturating_add(interval);
+    let longest = tolerance.saturating_add(interval).saturating_add(SKEW);
     let longest = if longest > LEAD_MAX { LEAD_MAX } else { longest };
     (interval, tolerance, longest)
 }
@@ -159,8 +163,9 @@ pub struct Step {
 /// Charges a packet at `now_ns` (`CLOCK_BOOTTIME`) to the source with `fingerprint`, in the bucket whose words `read`
 /// reads.
 ///
-/// A lead that no packet could have left behind (longer than interval and tolerance together) counts as expired. So a
-/// wrapped clock, a foreign word or a limit made smaller while it ran forgives, and never shuts a source out.
+/// A lead that no packet could have left behind ([`Limit::longest`]) counts as expired. So a wrapped clock, a foreign word
+/// or a limit made smaller while it ran forgives, and never shuts a source out. A lead that merely looks too long to a
+/// processor whose clock is behind must not: whenever two took turns at one source, it would have its whole burst again.
 #[inline(always)]
 #[must_use]
 pub fn step(limit: &Limit, fingerprint: u16, now_ns: u64, read: impl Fn(usize) -> u64) -> Step {

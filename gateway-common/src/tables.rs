@@ -161,7 +161,8 @@ pub struct Limit {
     pub interval: u64,
     /// How far a source may be ahead of its rate: the burst, less one, times the interval.
     pub tolerance: u64,
-    /// Interval and tolerance together: no packet leaves a source further ahead.
+    /// The furthest that a packet can leave a source ahead, whichever processor looks: interval, tolerance, and how far the
+    /// processors' clocks may be apart.
     pub longest: u64,
     /// What of the second of an IPv4 source's `Addr::halves` makes one source.
     pub mask4: u64,

@@ -20,6 +20,8 @@ use gateway_tests::packet::{ACK, Frame, SYN};
 use gateway_tests::table::{cases, hourly};
 use ipnet::IpNet;
 
+#[path = "kernel/clocks.rs"]
+mod clocks;
 #[path = "kernel/conformance.rs"]
 mod conformance;
 #[path = "kernel/crowd.rs"]

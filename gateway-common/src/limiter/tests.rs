@@ -179,6 +179,33 @@ fn a_clock_that_jumps_back_or_a_smaller_limit_forgives() {
     assert_eq!(limit.allowed(9, 20), 5);
 }
 
+/// Each processor reads the clock once a tick, so one may be up to a tick behind another that charges the same source.
+#[test]
+fn a_processor_whose_clock_is_behind_forgives_nothing() {
+    const TICK: u64 = 10_000_000;
+    // A burst must be at least what the rate gives in a tick, as the configuration makes it.
+    for (count, burst) in [(1, 1), (50, 100), (500, 500), (1_000, 10), (100_000, 1_000)] {
+        let mut limit = Driven::new(count, SECOND, burst);
+        let start = limit.now;
+        let mut allowed = 0_u64;
+        for tick in 0..100 {
+            let now = start + tick * TICK;
+            // Behind by most of a tick, up to date, and behind again.
+            for now in [now - TICK * 9 / 10, now, now - TICK * 9 / 10] {
+                limit.now = now;
+                allowed += limit.allowed(9, burst as usize + 1_000) as u64;
+            }
+        }
+        let due = u64::from(burst) + u64::from(count) * 99 * TICK / SECOND;
+        // The interval is rounded to whole units.
+        let rounding = due / 50 + 1;
+        assert!(
+            (due - rounding..=due + rounding).contains(&allowed),
+            "{count}/s, burst {burst}: {allowed} where {due} are due"
+        );
+    }
+}
+
 #[test]
 fn any_words_and_numbers_are_survived() {
     // A small generator, so that the case is the same on every run.
