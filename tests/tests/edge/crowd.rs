@@ -91,7 +91,7 @@ fn t28_ten_thousand_slow_clients_do_not_slow_an_honest_one() -> Result<()> {
     let grown = gateway.resident()?.saturating_sub(before) / slow.len() as u64;
     println!("p50 {half:?}, p99 {p99:?}; {grown} KiB for each slow client");
     ensure!(p99 < P99, "p99 {p99:?}");
-    ensure!(grown < 32, "{grown} KiB for each slow client");
+    ensure!(grown < 48, "{grown} KiB for each slow client");
     drop(slow);
     ensure!(honest.get("/").status == 200);
     Ok(())

@@ -256,15 +256,17 @@ fn t23_a_header_of_endless_continuations_ends_the_connection() {
 
 #[test]
 fn t24_streams_that_the_gateway_is_made_to_reset_end_the_connection() {
-    for (kind, payload) in [
-        // A window beyond its end; a body behind the end of the request.
-        (WINDOW_UPDATE, &[0x7f, 0xff, 0xff, 0xff][..]),
-        (DATA, b"more"),
+    // `content-length: 1`, and four bytes.
+    let short = [POST, b"\x0f\x0d\x011"].concat();
+    let beyond = [0x7f, 0xff, 0xff, 0xff];
+    for (flags, head, kind, payload) in [
+        (END_STREAM | END_HEADERS, GET, WINDOW_UPDATE, &beyond),
+        (END_HEADERS, &short, DATA, b"more"),
     ] {
         let upstream = hanging();
         let calm = &[ENHANCE_YOUR_CALM];
         ends(&upstream, 10_000, Reject::Http2Abuse, calm, |flood, turn| {
-            let mut bytes = frame(HEADERS, END_STREAM | END_HEADERS, stream(turn), GET);
+            let mut bytes = frame(HEADERS, flags, stream(turn), head);
             bytes.extend(frame(kind, 0, stream(turn), payload));
             flood.send(&bytes)
         });
