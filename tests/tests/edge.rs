@@ -10,6 +10,8 @@ use gateway_tests::net::Namespace;
 
 #[path = "edge/certificates.rs"]
 mod certificates;
+#[path = "edge/crowd.rs"]
+mod crowd;
 #[path = "edge/drain.rs"]
 mod drain;
 #[path = "edge/reload.rs"]

@@ -1,5 +1,7 @@
 //! The request path as a whole: real sockets, the real server, a recording upstream. By chapter, one module each.
 
+#[path = "l7/abuse.rs"]
+mod abuse;
 #[path = "l7/arrival.rs"]
 mod arrival;
 #[path = "l7/balance.rs"]

@@ -31,6 +31,14 @@ use crate::config::model::Limits;
 
 /// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
 const SEND_BUFFER: usize = 64 << 10;
+/// Largest HTTP/2 frame taken, in bytes: the least that RFC 9113 (4.2) allows. Together with `limits.header_bytes` it says
+/// how many CONTINUATION frames a header may have (CVE-2024-27316).
+const FRAME: u32 = 16 << 10;
+/// Bytes of a client's headers that HPACK may remember (RFC 9113, 6.5.2: the value in force until another is agreed).
+const HEADER_TABLE: u32 = 4096;
+/// Streams of one connection that may end by the client's errors (CVE-2025-8671). A client without faults gets there only by
+/// sending on while its stream is being refused.
+const ERRED_STREAMS: usize = 1024;
 
 /// Runs HTTP/2 streams on the worker's own thread.
 #[derive(Clone, Copy, Debug)]
@@ -83,8 +91,12 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         turns::take(&conn, transport, ahead.get(), &limits).await;
         return;
     }
-    let wire = Wire::new(transport, ahead, partial, limits.body_progress);
-    if let Err(error) = speak_http2(&conn, wire, &limits).await {
+    let flood = Rc::new(Cell::new(false));
+    let wire = Wire::new(transport, ahead, partial, Rc::clone(&flood), limits.body_progress);
+    let ended = speak_http2(&conn, wire, &limits).await;
+    if flood.get() {
+        worker.refused(caller, None, Reject::Http2Abuse);
+    } else if let Err(error) = ended {
         match reject_of(&error, &conn) {
             Some(reject) => worker.refused(caller, None, reject),
             None => tracing::debug!(client = %client.ip(), %error, "connection ended"),
@@ -97,7 +109,12 @@ async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(),
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
+        // Reset before they were looked at (CVE-2023-44487); those reset later, `meter` counts.
+        .max_pending_accept_reset_streams(limits.streams as usize)
+        .max_local_error_reset_streams(ERRED_STREAMS)
         .max_header_list_size(limits.header_bytes)
+        .max_frame_size(FRAME)
+        .header_table_size(HEADER_TABLE)
         .max_send_buf_size(SEND_BUFFER)
         .keep_alive_interval(limits.request_header)
         .keep_alive_timeout(limits.request_header);
@@ -158,7 +175,11 @@ fn reject_of(error: &hyper::Error, conn: &Conn) -> Option<Reject> {
         return conn.partial.get().then_some(Reject::HeaderTimeout);
     }
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    source
-        .filter(|h2| h2.is_library() && !h2.is_io())
-        .map(|_| Reject::Malformed)
+    let h2 = source.filter(|h2| h2.is_library() && !h2.is_io())?;
+    let abuse = h2.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM);
+    Some(if abuse {
+        Reject::Http2Abuse
+    } else {
+        Reject::Malformed
+    })
 }

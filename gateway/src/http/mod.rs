@@ -20,6 +20,7 @@ pub mod forwarded;
 pub mod headers;
 pub mod host;
 pub mod listeners;
+mod meter;
 mod mirror;
 pub mod path;
 mod prepare;

@@ -45,6 +45,8 @@ pub enum Reject {
     Misdirected,
     /// A connection that must begin with a PROXY header of a trusted proxy, and does not.
     ProxyProtocol,
+    /// Floods of HTTP/2 frames that cost the client nothing: resets, pings, settings, continuations.
+    Http2Abuse,
     /// A method or protocol feature that the gateway does not serve, such as CONNECT.
     NotSupported,
     /// No route takes this request.
@@ -97,6 +99,7 @@ impl Reject {
         Self::TlsHandshake,
         Self::Misdirected,
         Self::ProxyProtocol,
+        Self::Http2Abuse,
         Self::NotSupported,
         Self::NoRoute,
         Self::MethodNotAllowed,
@@ -133,6 +136,7 @@ impl Reject {
             Self::TlsHandshake => "tls_handshake",
             Self::Misdirected => "misdirected",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::Http2Abuse => "http2_abuse",
             Self::NotSupported => "not_supported",
             Self::NoRoute => "no_route",
             Self::MethodNotAllowed => "method_not_allowed",
@@ -187,7 +191,8 @@ impl Reject {
             | Self::BadHost
             | Self::BadBody
             | Self::TlsHandshake
-            | Self::ProxyProtocol => StatusCode::BAD_REQUEST,
+            | Self::ProxyProtocol
+            | Self::Http2Abuse => StatusCode::BAD_REQUEST,
             Self::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -235,7 +240,7 @@ impl Reject {
     pub const fn default_strikes(self) -> u32 {
         match self {
             Self::CredentialsInvalid | Self::Malformed | Self::BadPath | Self::HeaderTooLarge => 1,
-            Self::HeaderTimeout | Self::TlsHandshake | Self::NotSupported => 1,
+            Self::HeaderTimeout | Self::TlsHandshake | Self::NotSupported | Self::Http2Abuse => 1,
             _ => 0,
         }
     }
@@ -260,6 +265,7 @@ impl Reject {
             Self::TlsHandshake => "The TLS handshake failed.",
             Self::Misdirected => "This host is not served on this connection; open another.",
             Self::ProxyProtocol => "The connection does not begin as it must.",
+            Self::Http2Abuse => "Too many HTTP/2 frames that ask for nothing.",
             Self::NotSupported => "This method or feature is not supported.",
             Self::NoRoute => "Nothing is served here.",
             Self::MethodNotAllowed => "This method is not served here.",

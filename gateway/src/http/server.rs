@@ -330,8 +330,15 @@ fn welcome(worker: &Rc<Worker>, stream: TcpStream, client: ClientAddr, door: Arc
         return;
     }
     let (most, most_per_client) = {
-        let limits = &worker.site().limits;
-        (limits.connections, limits.connections_per_client)
+        let site = worker.site();
+        let limits = &site.limits;
+        // A load balancer's connections are those of all its clients; `connections` holds for it too.
+        let one = if site.trusts(client.ip()) {
+            u32::MAX
+        } else {
+            limits.connections_per_client
+        };
+        (limits.connections, one)
     };
     let Some(guest) = worker.connections.enter(client, most, most_per_client) else {
         worker.refused(caller, None, Reject::TooManyConnections);

@@ -1,5 +1,5 @@
 //! A client's HTTP/2 connection as hyper sees it. Owns what hyper has no place for: bytes read ahead to tell the protocol,
-//! and a deadline on writing to a client that does not read.
+//! a deadline on writing to a client that does not read, and the end of a client that floods.
 
 use std::cell::Cell;
 use std::io;
@@ -12,6 +12,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::body::Stall;
+use super::meter::Meter;
 use crate::net::Transport;
 
 /// See the module.
@@ -22,7 +23,14 @@ pub(super) struct Wire {
     /// Set when bytes come.
     partial: Rc<Cell<bool>>,
     stall: Stall,
+    meter: Meter,
+    flood: Rc<Cell<bool>>,
+    poisoned: bool,
 }
+
+/// What hyper reads behind a flood: a SETTINGS frame on a stream, which it answers with GOAWAY (RFC 9113, 6.5). It has no call to
+/// end a connection in that way.
+const POISON: &[u8; 9] = &[0, 0, 0, 4, 0, 0, 0, 0, 1];
 
 /// Bytes read before the protocol was known: as many as the longest preface.
 #[derive(Debug, Default)]
@@ -45,13 +53,28 @@ impl Ahead {
 }
 
 impl Wire {
-    /// `pause` is how long a write may wait for a client that does not read.
-    pub(super) fn new(inner: Transport, ahead: Ahead, partial: Rc<Cell<bool>>, pause: Duration) -> Self {
+    /// `pause` is how long a write may wait for a client that does not read; `flood` is set for one that floods.
+    pub(super) fn new(
+        inner: Transport,
+        ahead: Ahead,
+        partial: Rc<Cell<bool>>,
+        flood: Rc<Cell<bool>>,
+        pause: Duration,
+    ) -> Self {
         Self {
             inner,
             ahead,
             partial,
             stall: Stall::new(pause),
+            meter: Meter::new(),
+            flood,
+            poisoned: false,
+        }
+    }
+
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = written {
+            self.meter.wrote(*count);
         }
     }
 
@@ -78,22 +101,36 @@ impl Read for Wire {
             let ahead = std::mem::take(&mut this.ahead);
             // hyper reads with room for far more than a preface.
             let bytes = ahead.get();
+            let _ = this.meter.read(bytes);
             buf.put_slice(&bytes[..bytes.len().min(buf.remaining())]);
             this.partial.set(true);
+            return Poll::Ready(Ok(()));
+        }
+        if this.flood.get() {
+            // And then the end, if anybody asks.
+            if !std::mem::replace(&mut this.poisoned, true) {
+                buf.put_slice(&POISON[..POISON.len().min(buf.remaining())]);
+            }
             return Poll::Ready(Ok(()));
         }
         let taken = {
             // SAFETY: the slice is only written through `ReadBuf`, which never un-initialises what it is given.
             let mut target = ReadBuf::uninit(unsafe { buf.as_mut() });
             match Pin::new(&mut this.inner).poll_read(cx, &mut target) {
-                Poll::Ready(Ok(())) => target.filled().len(),
+                Poll::Ready(Ok(())) => match this.meter.read(target.filled()) {
+                    Some(taken) => {
+                        this.flood.set(true);
+                        taken
+                    }
+                    None => target.filled().len(),
+                },
                 other => return other,
             }
         };
         if taken > 0 {
             this.partial.set(true);
         }
-        // SAFETY: `ReadBuf` counted `taken` bytes as filled, from the start of the same slice.
+        // SAFETY: `ReadBuf` counted at least `taken` bytes as filled, from the start of the same slice.
         unsafe { buf.advance(taken) };
         Poll::Ready(Ok(()))
     }
@@ -102,6 +139,7 @@ impl Read for Wire {
 impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.wrote(&written);
         self.watch(cx, written)
     }
 
@@ -125,6 +163,7 @@ impl Write for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.wrote(&written);
         self.watch(cx, written)
     }
 }

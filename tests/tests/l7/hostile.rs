@@ -381,7 +381,7 @@ fn forged_addresses_are_believed_from_trusted_proxies_only() {
 }
 
 #[test]
-fn responses_that_lie_become_502_and_their_connection_is_not_used_again() {
+fn t10_responses_that_lie_become_502_and_their_connection_is_not_used_again() {
     for lie in [
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok",
@@ -410,7 +410,7 @@ fn responses_that_lie_become_502_and_their_connection_is_not_used_again() {
 }
 
 #[test]
-fn bytes_after_a_response_do_not_reach_the_next_client() {
+fn t10_bytes_after_a_response_do_not_reach_the_next_client() {
     let upstream = Upstream::start(|_, wire| {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison");
         true
@@ -422,7 +422,7 @@ fn bytes_after_a_response_do_not_reach_the_next_client() {
 }
 
 #[test]
-fn a_response_cut_short_is_cut_short_for_the_client_too() {
+fn t10_a_response_cut_short_is_cut_short_for_the_client_too() {
     let upstream = Upstream::start(|_, wire| {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf");
         false

@@ -183,6 +183,23 @@ fn connections_are_capped_for_each_client() {
 }
 
 #[test]
+fn a_trusted_proxy_may_have_more_connections_than_a_client_and_no_more_than_all() {
+    let upstream = Upstream::text("ok");
+    let site = Site::to(&upstream).trusting(&["127.0.0.0/8"]).limits(|limits| {
+        limits.connections_per_client = 2;
+        limits.connections = 5;
+    });
+    let gateway = Gateway::start(&site);
+    let mut held: Vec<_> = (0..5).map(|_| Client::connect(gateway.address())).collect();
+    for client in &mut held {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(gateway.rejects(), []);
+    assert!(Client::connect(gateway.address()).is_closed());
+    assert!(gateway.told(Reject::TooManyConnections));
+}
+
+#[test]
 fn a_refusal_before_the_request_is_parsed_is_answered_like_any_other() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream));

@@ -25,6 +25,7 @@ pub const STRIKE_CODES: &[&str] = &[
     "bad_body",
     "unsupported_coding",
     "tls_handshake",
+    "http2_abuse",
     "not_supported",
     "proxy_protocol",
     "no_route",
