@@ -27,6 +27,8 @@ pub struct Runtime {
     pub config: Config,
     site: Arc<Site>,
     upstreams: Vec<Arc<Upstream>>,
+    /// In the order of the configuration.
+    routes: Vec<Arc<Route>>,
 }
 
 /// Why a configuration can not serve.
@@ -62,8 +64,28 @@ impl Runtime {
             .iter()
             .map(|model| known(model).map_or_else(|| Upstream::compile(model, metrics).map(Arc::new), Ok))
             .collect::<Result<Vec<_>, _>>()?;
+        // A route is made of its model, the upstreams with the numbers in it, and the limits: with the same of all, it stays
+        // what it is.
+        let same = previous.is_some_and(|previous| {
+            let mut pairs = previous.upstreams.iter().zip(&upstreams);
+            previous.config.limits == config.limits && pairs.all(|(old, new)| Arc::ptr_eq(old, new))
+        });
+        let known_routes: HashMap<&str, &Arc<Route>> = previous
+            .map_or(&[][..], |previous| &previous.routes)
+            .iter()
+            .map(|route| (&*route.name, route))
+            .collect();
+        let mut kept = config.clone();
         let mut router = Router::default();
-        for route in &config.routes {
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for route in &mut kept.routes {
+            let before = known_routes.get(route.name.as_str()).copied();
+            if let Some(before) = before.filter(|before| same && before.model == *route) {
+                *route = Arc::clone(&before.model);
+                router.insert(&route.host, &route.path, &route.when, Arc::clone(before));
+                routes.push(Arc::clone(before));
+                continue;
+            }
             let numbered = |id: UpstreamId| {
                 upstreams.get(id.0).ok_or_else(|| Error::NoUpstream {
                     route: route.name.clone(),
@@ -76,6 +98,7 @@ impl Runtime {
                 model::Action::Forward(id) => Action::Forward(Arc::clone(numbered(*id)?)),
             };
             let compiled = Route {
+                model: Arc::clone(route),
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route),
                 cors: route.cors.as_ref().map(Cors::compile),
@@ -96,12 +119,14 @@ impl Runtime {
                 },
                 compress: route.compress.clone(),
                 decompress: route.decompress,
-                metrics: metrics.route(&route.name),
+                metrics: before.map_or_else(|| metrics.route(&route.name), |before| before.metrics.clone()),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),
                 total: route.total,
             };
-            router.insert(&route.host, &route.path, &route.when, Arc::new(compiled));
+            let compiled = Arc::new(compiled);
+            router.insert(&route.host, &route.path, &route.when, Arc::clone(&compiled));
+            routes.push(compiled);
         }
         let doors = previous.map_or(&[][..], |previous| &previous.site.doors);
         let doors =
@@ -117,9 +142,10 @@ impl Runtime {
             access_log: config.log.access,
         };
         Ok(Self {
-            config: config.clone(),
+            config: kept,
             site: Arc::new(site),
             upstreams,
+            routes,
         })
     }
 
@@ -215,5 +241,40 @@ impl RuntimeHandle {
     #[must_use]
     pub fn site(&self) -> SiteHandle {
         Arc::clone(&self.site)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(limits: &str, routes: &str) -> Config {
+        let text = format!(
+            "listen: [{{address: \"127.0.0.1:1\"}}]\nxdp: {{mode: none}}\nlimits: {{{limits}}}\n\
+             upstreams: {{u: {{endpoints: [{{url: \"http://127.0.0.1:2\"}}]}}}}\nroutes:\n{routes}"
+        );
+        let parsed = Config::parse(&text, "test.yaml", Path::new("/nonexistent"));
+        parsed.unwrap_or_else(|faults| panic!("{faults}")).0
+    }
+
+    #[test]
+    fn a_route_is_kept_only_while_all_that_it_is_made_of_is_the_same() {
+        let metrics = Metrics::new();
+        let first = "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u}\n";
+        let old = Runtime::compile(&config("body: 1MiB", first), None, &metrics).unwrap();
+        let kept = |limits, routes| {
+            let new = Runtime::compile(&config(limits, routes), Some(&old), &metrics).unwrap();
+            let same = |(old, new): (_, _)| Arc::ptr_eq(old, new);
+            old.routes.iter().zip(&new.routes).map(same).collect::<Vec<_>>()
+        };
+        assert_eq!(kept("body: 1MiB", first), [true, true]);
+        assert_eq!(kept("body: 2MiB", first), [false, false]);
+        let changed =
+            "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u, rewrite: /c}\n";
+        assert_eq!(kept("body: 1MiB", changed), [true, false]);
+        let elsewhere = "  - {match: {path: /a}, upstream: [{url: \"http://127.0.0.1:3\"}]}\n  - {match: {path: /b}, upstream: u}\n";
+        assert_eq!(kept("body: 1MiB", elsewhere)[0], false);
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
@@ -51,6 +52,8 @@ pub struct Control {
     /// List files that have changed and were not taken over, each with the reason.
     pub stale_lists: RefCell<Vec<(PathBuf, String)>>,
     pub draining: Cell<bool>,
+    /// Much memory has been freed.
+    pub freed: Notify,
     pub watchers: Rc<Watchers>,
     /// A part that can not be started again has ended.
     pub dead: Cell<bool>,
@@ -220,6 +223,7 @@ impl Control {
         // After the site, which says what the new ones are for.
         self.listeners.apply(listeners, &self.site.site().load());
         self.show_certificates();
+        self.freed.notify_one();
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
         if !applied.failures.is_empty() {
             return Err(failed(format!(

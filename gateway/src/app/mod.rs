@@ -7,6 +7,7 @@ mod control;
 pub mod doctor;
 mod files;
 mod guard;
+pub mod heap;
 mod host;
 mod lists;
 pub mod offline;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::admin::{metrics, server::AdminSocket};
 use crate::config::fault::Faults;
@@ -206,6 +208,7 @@ async fn live(
         changing: tokio::sync::Mutex::default(),
         stale_lists: Default::default(),
         draining: false.into(),
+        freed: Notify::new(),
         dead: false.into(),
         watchers: Rc::new(Watchers::default()),
     });
@@ -220,6 +223,12 @@ async fn live(
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
     }
     tokio::task::spawn_local(lists::follow(Rc::clone(&control)));
+    tokio::task::spawn_local({
+        let control = Rc::clone(&control);
+        async move { heap::tidy(&control.freed).await }
+    });
+    // Reading the configuration took more than is kept of it.
+    control.freed.notify_one();
     let answering = tokio::task::spawn_local({
         let control = Rc::clone(&control);
         async move {

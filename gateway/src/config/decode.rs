@@ -11,6 +11,9 @@ use super::fault::{Excerpt, Fault, Faults, Wrong, nearest, quote};
 use super::raw::{self, Entry, Node, Pos, Value};
 use super::source::Source;
 
+/// From here on, keys are looked for in a tree.
+const FEW_KEYS: usize = 16;
+
 /// What is shown of the line a fault stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Show {
@@ -71,10 +74,11 @@ impl<'t> Field<'t> {
     fn item(&self, index: usize, node: &'t Node) -> Self {
         let path = format!("{}[{index}]", self.path);
         Self {
+            source: self.source,
             node,
             path,
             shape: format!("{}[]", self.shape),
-            ..self.clone()
+            show: self.show,
         }
     }
 
@@ -87,10 +91,11 @@ impl<'t> Field<'t> {
             }
         };
         Self {
+            source: self.source,
             node,
             path: join(&self.path, step),
             shape: join(&self.shape, shape),
-            ..self.clone()
+            show: self.show,
         }
     }
 }
@@ -105,7 +110,8 @@ pub struct Walk {
     pub opens_secrets: bool,
     /// In the order in which they were opened.
     pub files: Vec<String>,
-    /// Every key the code asked for, and whether the text had it.
+    /// Every key the code asked for, and whether the text had it. Kept for tests alone: it is a good part of the walk's cost.
+    #[cfg(test)]
     pub known: BTreeMap<String, bool>,
 }
 
@@ -116,6 +122,7 @@ impl Walk {
             base: base.to_owned(),
             opens_secrets: true,
             files: Vec::new(),
+            #[cfg(test)]
             known: BTreeMap::new(),
         }
     }
@@ -248,16 +255,26 @@ impl Walk {
             return None;
         };
         let mut first: BTreeMap<&str, u32> = BTreeMap::new();
-        let mut kept = Vec::with_capacity(entries.len());
+        let mut kept: Vec<&Entry> = Vec::with_capacity(entries.len());
+        // Most have few keys, which are sooner compared with each other than entered into a tree.
+        let few = entries.len() <= FEW_KEYS;
         for entry in entries {
-            if let Some(line) = first.get(entry.key.as_str()) {
+            let line = if few {
+                let same = kept.iter().find(|other| other.key == entry.key);
+                same.map(|other| other.pos.line)
+            } else {
+                first.get(entry.key.as_str()).copied()
+            };
+            if let Some(line) = line {
                 let message = format!(
                     "key {} is given twice; the first stands on line {line}",
                     quote(&entry.key)
                 );
                 self.fault_at(field, entry.pos, Wrong::new(message));
             } else {
-                first.insert(&entry.key, entry.pos.line);
+                if !few {
+                    first.insert(&entry.key, entry.pos.line);
+                }
                 kept.push(entry);
             }
         }
@@ -286,11 +303,11 @@ impl<'t> Table<'t> {
         self.asked.push(key);
         let entry = self.entries.iter().find(|entry| entry.key == key).copied();
         let found = entry.map(|entry| self.field.child(key, key, &entry.value));
-        let shape = match &found {
-            Some(found) => found.shape.clone(),
-            None => self.field.child(key, key, self.field.node).shape,
-        };
-        *walk.known.entry(shape).or_default() |= found.is_some();
+        #[cfg(test)]
+        {
+            let shape = self.field.child(key, key, self.field.node).shape;
+            *walk.known.entry(shape).or_default() |= found.is_some();
+        }
         let (entry, found) = (entry?, found?);
         if found.node.value == Value::Null {
             walk.fault_at(

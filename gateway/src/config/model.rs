@@ -34,7 +34,8 @@ pub struct Config {
     pub limits: Limits,
     /// Shared with what is made of them.
     pub upstreams: Vec<Arc<Upstream>>,
-    pub routes: Vec<Route>,
+    /// Shared likewise.
+    pub routes: Vec<Arc<Route>>,
     pub log: Log,
     /// Where commands are remembered across restarts.
     pub state_dir: PathBuf,

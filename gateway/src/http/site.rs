@@ -13,7 +13,7 @@ use super::door::{Door, Key};
 use super::filter::Chain;
 use super::router::Router;
 use super::template::Filling;
-use crate::config::model::{Compress, ForwardingHeader, HashBy, Limits, Paths};
+use crate::config::model::{self, Compress, ForwardingHeader, HashBy, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -39,6 +39,8 @@ pub struct Site {
 /// One way a request can go, compiled.
 #[derive(Debug)]
 pub struct Route {
+    /// What it was compiled from.
+    pub model: Arc<model::Route>,
     pub name: Arc<str>,
     pub chain: Chain,
     pub cors: Option<Cors>,

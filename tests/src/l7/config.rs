@@ -139,7 +139,7 @@ impl Site {
             Some(name) => Segment::Capture(name.into()),
             None => Segment::Literal(s.into()),
         };
-        self.config.routes.push(Route {
+        self.config.routes.push(Arc::new(Route {
             name,
             host: match host.strip_prefix("*.") {
                 Some(suffix) => HostMatch::Suffix(suffix.into()),
@@ -169,7 +169,7 @@ impl Site {
             response_header: None,
             total: None,
             source: "test:1".into(),
-        });
+        }));
         self
     }
 
@@ -190,7 +190,7 @@ impl Site {
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Route)) -> Self {
         if let Some(route) = self.config.routes.last_mut() {
-            change(route);
+            change(Arc::make_mut(route));
         }
         self
     }

@@ -1,6 +1,7 @@
 //! `routes`: what is matched, and what happens to it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::headers::{self, Message};
@@ -10,7 +11,7 @@ use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Action, Conditions, HostMatch, PathMatch, Route, UpstreamId, ValueMatch};
 
-pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Route> {
+pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Arc<Route>> {
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
     for item in top.list(walk, "routes") {
         let read = walk.table(&item, |walk, table| route(walk, table, upstreams));
@@ -26,7 +27,7 @@ pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstr
         let wrong = Wrong::new(format!("a route named {name} stands at {place} already"));
         walk.fault(field, wrong.hint("give one of them another name"));
     }
-    routes.into_iter().map(|(route, _)| route).collect()
+    routes.into_iter().map(|(route, _)| Arc::new(route)).collect()
 }
 
 /// `None` if it can not even be told what is matched.

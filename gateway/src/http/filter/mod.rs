@@ -5,12 +5,14 @@
 
 mod api_key;
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use http::request::Parts;
 
 use super::headers;
 use super::reject::Reject;
-use crate::config::model::{Auth, HeaderEdit, Route};
+use crate::config::model::{Auth, Route};
 
 /// Facts learnt on the way.
 #[derive(Debug, Default)]
@@ -29,10 +31,8 @@ enum FilterKind {
     ApiKey(api_key::ApiKey),
     /// Authentication that this version can not do: nobody is let in.
     Closed,
-    Headers {
-        request: HeaderEdit,
-        response: HeaderEdit,
-    },
+    /// The route's `request` and `response`.
+    Headers(Arc<Route>),
 }
 
 /// The steps of one route, in order.
@@ -42,7 +42,7 @@ pub struct Chain(Box<[FilterKind]>);
 impl Chain {
     /// Compiles a route's policy: who may call comes first, edits come last and so have the last word.
     #[must_use]
-    pub fn compile(route: &Route) -> Self {
+    pub fn compile(route: &Arc<Route>) -> Self {
         let mut steps = Vec::new();
         match &route.auth {
             Some(Auth::ApiKey(model)) => steps.push(FilterKind::ApiKey(api_key::ApiKey::new(model))),
@@ -50,10 +50,7 @@ impl Chain {
             None => {}
         }
         if !(route.request.is_empty() && route.response.is_empty()) {
-            steps.push(FilterKind::Headers {
-                request: route.request.clone(),
-                response: route.response.clone(),
-            });
+            steps.push(FilterKind::Headers(Arc::clone(route)));
         }
         Self(steps.into())
     }
@@ -64,7 +61,7 @@ impl Chain {
             match step {
                 FilterKind::ApiKey(filter) => filter.check(exchange, &mut head.headers)?,
                 FilterKind::Closed => return Err(Reject::AuthUnavailable),
-                FilterKind::Headers { request, .. } => headers::edit(&mut head.headers, request),
+                FilterKind::Headers(route) => headers::edit(&mut head.headers, &route.request),
             }
         }
         Ok(Admitted(()))
@@ -75,7 +72,7 @@ impl Chain {
         for step in self.0.iter().rev() {
             match step {
                 FilterKind::ApiKey(_) | FilterKind::Closed => {}
-                FilterKind::Headers { response: edit, .. } => headers::edit(response, edit),
+                FilterKind::Headers(route) => headers::edit(response, &route.response),
             }
         }
     }
