@@ -263,18 +263,18 @@ mod tests {
     fn a_route_is_kept_only_while_all_that_it_is_made_of_is_the_same() {
         let metrics = Metrics::new();
         let first = "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u}\n";
-        let old = Runtime::compile(&config("body: 1MiB", first), None, &metrics).unwrap();
+        let old = Runtime::compile(&config("body_bytes: 1MiB", first), None, &metrics).unwrap();
         let kept = |limits, routes| {
             let new = Runtime::compile(&config(limits, routes), Some(&old), &metrics).unwrap();
             let same = |(old, new): (_, _)| Arc::ptr_eq(old, new);
             old.routes.iter().zip(&new.routes).map(same).collect::<Vec<_>>()
         };
-        assert_eq!(kept("body: 1MiB", first), [true, true]);
-        assert_eq!(kept("body: 2MiB", first), [false, false]);
+        assert_eq!(kept("body_bytes: 1MiB", first), [true, true]);
+        assert_eq!(kept("body_bytes: 2MiB", first), [false, false]);
         let changed =
-            "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u, rewrite: /c}\n";
-        assert_eq!(kept("body: 1MiB", changed), [true, false]);
+            "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u, rewrite: {path: /c}}\n";
+        assert_eq!(kept("body_bytes: 1MiB", changed), [true, false]);
         let elsewhere = "  - {match: {path: /a}, upstream: [{url: \"http://127.0.0.1:3\"}]}\n  - {match: {path: /b}, upstream: u}\n";
-        assert_eq!(kept("body: 1MiB", elsewhere)[0], false);
+        assert!(!kept("body_bytes: 1MiB", elsewhere)[0]);
     }
 }
