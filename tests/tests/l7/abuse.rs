@@ -125,7 +125,9 @@ fn ends(
     let code = flood.goaway();
     assert!(code.is_some_and(|code| codes.contains(&code)), "GOAWAY {code:?}");
     assert!(gateway.told(reject), "{:?}", gateway.rejects());
-    assert_eq!(gateway.rejects(), [reject]);
+    // Streams may have been refused on their own before.
+    let told = gateway.rejects().iter().filter(|told| **told == reject).count();
+    assert_eq!(told, 1);
     assert!(reject.default_strikes() > 0);
     let held = resident().saturating_sub(before);
     assert!(held < LITTLE, "{held} MiB");
