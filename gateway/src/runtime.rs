@@ -271,8 +271,7 @@ mod tests {
         };
         assert_eq!(kept("body_bytes: 1MiB", first), [true, true]);
         assert_eq!(kept("body_bytes: 2MiB", first), [false, false]);
-        let changed =
-            "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u, rewrite: {path: /c}}\n";
+        let changed = "  - {match: {path: /a}, upstream: u}\n  - {match: {path: /b}, upstream: u, rewrite: {path: /c}}\n";
         assert_eq!(kept("body_bytes: 1MiB", changed), [true, false]);
         let elsewhere = "  - {match: {path: /a}, upstream: [{url: \"http://127.0.0.1:3\"}]}\n  - {match: {path: /b}, upstream: u}\n";
         assert!(!kept("body_bytes: 1MiB", elsewhere)[0]);

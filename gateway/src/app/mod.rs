@@ -4,6 +4,7 @@
 //! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
 
 mod control;
+pub mod descriptors;
 pub mod doctor;
 mod files;
 mod guard;
@@ -133,6 +134,7 @@ async fn live(
     ephemeral: bool,
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
+    descriptors::raise();
     let store = Store::lock(&config.state_dir)?;
     let saved = store.load()?;
     let _pins = match config.xdp.mode {

@@ -35,6 +35,14 @@ fn held(stage: &Stage, text: &str) -> Result<TcpStream> {
 
 #[test]
 fn t28_ten_thousand_slow_clients_do_not_slow_an_honest_one() -> Result<()> {
+    gateway::app::descriptors::raise();
+    let most = rustix::process::getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX);
+    ensure!(
+        most >= 12_000,
+        "this test needs 12,000 descriptors, and `ulimit -Hn` is {most}"
+    );
     let upstream = Upstream::start(|request, wire| {
         let length = match request.target.as_str() {
             "/large" => UNREAD,
