@@ -3,7 +3,7 @@
 //! Only root and the socket's group reach it: the file is made with mode 0660.
 
 use std::future::Future;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -55,6 +55,15 @@ impl AdminSocket {
             return Err(std::io::Error::new(
                 std::io::ErrorKind::AddrInUse,
                 "another gateway answers on this socket",
+            ));
+        }
+        // Only what can be the rest of a gateway: a file that someone keeps under this name is theirs.
+        if let Ok(there) = std::fs::symlink_metadata(path)
+            && !there.file_type().is_socket()
+        {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::AlreadyExists,
+                "something that is not a socket has this name; move it away, or set admin.socket",
             ));
         }
         match std::fs::remove_file(path) {
@@ -177,4 +186,22 @@ fn lines(outcomes: &[Outcome]) -> std::io::Result<Vec<u8>> {
         text.push(b'\n');
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_left_behind_is_replaced_and_a_file_that_is_none_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        drop(AdminSocket::bind(&path).unwrap());
+        assert!(!path.exists());
+        std::fs::write(&path, "precious").unwrap();
+        let error = AdminSocket::bind(&path).err().unwrap();
+        assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    }
 }
