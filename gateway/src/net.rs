@@ -1,8 +1,9 @@
-//! One byte stream, with or without TLS, and what a proxy may say at its beginning. Owns nothing else; both sides of the
-//! proxy use it.
+//! One byte stream, with or without TLS, and what a proxy may say at its beginning. Both sides of the proxy use it;
+//! what a side makes of it is its own.
 //!
 //! An enum and not a generic parameter: the HTTP state machines above are large, and one copy of each is enough.
 
+pub mod executor;
 pub mod proxy_protocol;
 
 use std::io;

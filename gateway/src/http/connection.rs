@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
@@ -28,6 +27,7 @@ use super::turns;
 use super::wire::Wire;
 use super::worker::{Phase, Worker};
 use crate::config::model::Limits;
+use crate::net::executor::Local;
 
 /// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
 const SEND_BUFFER: usize = 64 << 10;
@@ -39,16 +39,6 @@ const HEADER_TABLE: u32 = 4096;
 /// Streams of one connection that may end by the client's errors (CVE-2025-8671). A client without faults gets there only by
 /// sending on while its stream is being refused.
 const ERRED_STREAMS: usize = 1024;
-
-/// Runs HTTP/2 streams on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
-}
 
 /// Serves a connection to its end, or until it must be closed.
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, door: Arc<Door>, guest: Guest) {

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use http_body::Body;
@@ -12,7 +13,6 @@ use tokio::time::{Instant, sleep_until};
 use super::body::{Progress, RequestBody};
 use super::client::Client;
 use super::filter::Admitted;
-use super::headers;
 use super::mirror;
 use super::reject::Reject;
 use super::site::Route;
@@ -28,6 +28,8 @@ pub(super) struct Way<'a> {
     /// The first, if the route has several.
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) limits: &'a Limits,
+    /// How long the answer's header may take.
+    pub(super) patience: Duration,
     pub(super) client: Client,
     /// Whether the client came by TLS.
     pub(super) tls: bool,
@@ -103,18 +105,13 @@ pub(super) async fn forward(
         repeatable,
     };
     // The clock runs from the last piece of the request, so that a long upload is no slow answer.
-    let patience = if headers::is_grpc(request.headers()) {
-        way.limits.tunnel_idle
-    } else {
-        route.response_header
-    };
     let respond_by = || {
         let begun = Instant::now();
         async move {
             let last = || progress.map_or(begun, |progress| progress.moved().max(begun));
             loop {
                 let since = last();
-                way.until(since + patience).await;
+                way.until(since + way.patience).await;
                 if last() == since {
                     return;
                 }

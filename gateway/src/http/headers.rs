@@ -151,19 +151,24 @@ pub fn wants_websocket(head: &request::Parts) -> bool {
 /// Whether a message is of a gRPC call, whose sides may be silent for as long as they like.
 #[must_use]
 pub fn is_grpc(headers: &HeaderMap) -> bool {
-    has_type(headers, b"application/grpc")
+    has_type(headers, &[b"application/grpc"])
 }
 
 /// Whether a response is one that goes on for as long as its sender likes: gRPC, or server-sent events.
 #[must_use]
 pub fn is_stream(headers: &HeaderMap) -> bool {
-    has_type(headers, b"text/event-stream") || is_grpc(headers)
+    has_type(headers, &[b"text/event-stream", b"application/grpc"])
 }
 
-fn has_type(headers: &HeaderMap, begins: &[u8]) -> bool {
-    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
-    kind.and_then(|kind| kind.get(..begins.len()))
-        .is_some_and(|kind| kind.eq_ignore_ascii_case(begins))
+fn has_type(headers: &HeaderMap, beginnings: &[&[u8]]) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes();
+        let begins = |with: &&[u8]| {
+            kind.get(..with.len())
+                .is_some_and(|front| front.eq_ignore_ascii_case(with))
+        };
+        beginnings.iter().any(begins)
+    })
 }
 
 /// Writes the two lines of a change of protocol.

@@ -104,26 +104,27 @@ pub(super) async fn serve(
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
     let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
-    let (admitted, upstream, route) = match turn {
-        Turn::Forward(admitted, upstream, route) => (admitted, upstream, route),
-        own @ (Turn::Answer(_) | Turn::Refusal(..)) => {
-            if let Some(unread) = &unread_body {
-                body::discard(body, unread);
-            }
-            return match own {
-                Turn::Answer(response) => tell(finish, &facts, &head, response, unread),
-                Turn::Refusal(reject, last) => {
-                    let close = last || unread || reject == Reject::Malformed;
-                    refuse(finish, &facts, reject, close)
-                }
-                Turn::Forward(..) => refuse(finish, &facts, Reject::Internal, true),
-            };
+    let give_up = |body| {
+        if let Some(unread) = &unread_body {
+            body::discard(body, unread);
         }
     };
-    let pause = if !body.is_end_stream() && headers::is_grpc(&head.headers) {
-        limits.tunnel_idle
+    let (admitted, upstream, route) = match turn {
+        Turn::Forward(admitted, upstream, route) => (admitted, upstream, route),
+        Turn::Answer(response) => {
+            give_up(body);
+            return tell(finish, &facts, &head, response, unread);
+        }
+        Turn::Refusal(reject, last) => {
+            give_up(body);
+            let close = last || unread || reject == Reject::Malformed;
+            return refuse(finish, &facts, reject, close);
+        }
+    };
+    let (pause, patience) = if headers::is_grpc(&head.headers) {
+        (limits.tunnel_idle, limits.tunnel_idle)
     } else {
-        limits.body_progress
+        (limits.body_progress, route.response_header)
     };
     let (body, progress) = RequestBody::new(body, route.body_bytes, pause, unread_body);
     finish.progress.clone_from(&progress);
@@ -141,6 +142,7 @@ pub(super) async fn serve(
         route: &route,
         upstream: &upstream,
         limits: &limits,
+        patience,
         client: facts.client,
         tls: conn.secure.is_some(),
         alarm: conn.budget.is_none().then_some(&conn.alarm),

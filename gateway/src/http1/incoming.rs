@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Version, request, response};
+use http::{HeaderMap, Method, Version, request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{Decoder, Piece};
@@ -219,29 +219,13 @@ impl<D: Buf> Connection<D> {
     /// Gathers a piece of the answer's body. Only while there is room.
     pub fn push(&self, piece: D) {
         let shared = &mut *self.0.borrow_mut();
-        // An empty chunk would be the last one.
-        if !piece.has_remaining() {
-            return;
-        }
-        if shared.answer == Framing::Chunked {
-            write::chunk_size(shared.stream.gather(), piece.remaining());
-            shared.stream.push(piece, b"\r\n");
-        } else {
-            shared.stream.push(piece, b"");
-        }
+        shared.stream.push_framed(shared.answer, piece);
     }
 
     /// Ends the answer's body.
     pub fn finish(&self, trailer: Option<&HeaderMap>) {
         let shared = &mut *self.0.borrow_mut();
-        if shared.answer == Framing::Chunked {
-            write::trailer(shared.stream.gather(), trailer);
-        }
-    }
-
-    /// Gathers an interim answer. Only between a request and its answer, and never to HTTP/1.0.
-    pub fn interim(&self, status: StatusCode, headers: &HeaderMap) {
-        write::interim(self.0.borrow_mut().stream.gather(), status, headers);
+        shared.stream.finish(shared.answer, trailer);
     }
 
     /// Ready when all that was gathered is written.

@@ -6,7 +6,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
@@ -68,7 +68,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub enum Head {
     /// 1xx, but not 101; the answer is still to come.
-    Interim(StatusCode, HeaderMap),
+    Interim(StatusCode),
     Answer(response::Parts),
 }
 
@@ -156,7 +156,7 @@ where
                     if wanted.interim > INTERIM {
                         return Poll::Ready(Err(Error::Malformed));
                     }
-                    return Poll::Ready(Ok(Head::Interim(parts.status, parts.headers)));
+                    return Poll::Ready(Ok(Head::Interim(parts.status)));
                 }
                 self.decoder = Decoder::new(meaning.framing);
                 self.keep_alive = meaning.keep_alive;
@@ -171,80 +171,56 @@ where
     /// Moves what is left of the request. An endpoint that takes no more of it may have answered before it closed.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Error> {
         loop {
-            if !matches!(self.upload, Upload::Body(_)) || !self.stream.has_room() {
-                match self.stream.poll_write(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => {
-                        self.upload = Upload::Abandoned;
-                        self.broken = true;
-                        return Ok(());
-                    }
-                    Poll::Pending => return Ok(()),
+            let waiting = self.gather_upload(cx)?;
+            match self.stream.poll_write(cx) {
+                Poll::Ready(Ok(())) if !waiting => {}
+                Poll::Ready(Ok(())) | Poll::Pending => return Ok(()),
+                Poll::Ready(Err(_)) => {
+                    self.abandon();
+                    return Ok(());
                 }
             }
+        }
+    }
+
+    /// Gathers what there is of the body and room for. Whether there is nothing more for now.
+    fn gather_upload(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        while self.stream.has_room() {
             let Upload::Body(body) = &mut self.upload else {
-                return Ok(());
+                return Ok(true);
             };
-            let frame = match Pin::new(body).poll_frame(cx) {
-                Poll::Ready(frame) => frame,
-                Poll::Pending => {
-                    // What is there goes out before more is waited for.
-                    if self.stream.is_written() {
-                        return Ok(());
-                    }
-                    match self.stream.poll_write(cx) {
-                        Poll::Ready(Ok(())) | Poll::Pending => return Ok(()),
-                        Poll::Ready(Err(_)) => {
-                            self.upload = Upload::Abandoned;
-                            self.broken = true;
-                            return Ok(());
+            let Poll::Ready(frame) = Pin::new(&mut *body).poll_frame(cx) else {
+                return Ok(true);
+            };
+            match frame.transpose() {
+                Ok(Some(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let ended = body.is_end_stream();
+                        self.stream.push_framed(self.framing, data);
+                        if ended {
+                            self.finish(None);
                         }
                     }
-                }
-            };
-            match frame {
-                Some(Ok(frame)) => {
-                    let trailer = match frame.into_data() {
-                        Ok(data) => {
-                            self.push(data);
-                            None
-                        }
-                        Err(frame) => frame.into_trailers().ok(),
-                    };
-                    let ended = trailer.is_some()
-                        || matches!(&self.upload, Upload::Body(body) if body.is_end_stream());
-                    if ended {
-                        self.finish(trailer.as_ref());
-                    }
-                }
-                None => self.finish(None),
-                Some(Err(_)) => {
-                    self.upload = Upload::Abandoned;
-                    self.broken = true;
+                    Err(frame) => self.finish(frame.into_trailers().ok().as_ref()),
+                },
+                Ok(None) => self.finish(None),
+                Err(_) => {
+                    self.abandon();
                     return Err(Error::Body);
                 }
             }
         }
+        Ok(false)
     }
 
-    fn push(&mut self, data: Bytes) {
-        // An empty chunk would be the last one.
-        if !data.has_remaining() {
-            return;
-        }
-        if self.framing == Framing::Chunked {
-            write::chunk_size(self.stream.gather(), data.len());
-            self.stream.push(data, b"\r\n");
-        } else {
-            self.stream.push(data, b"");
-        }
+    fn abandon(&mut self) {
+        self.upload = Upload::Abandoned;
+        self.broken = true;
     }
 
     fn finish(&mut self, trailer: Option<&HeaderMap>) {
         self.upload = Upload::Done;
-        if self.framing == Framing::Chunked {
-            write::trailer(self.stream.gather(), trailer);
-        }
+        self.stream.finish(self.framing, trailer);
     }
 
     /// The next piece of the answer's body.

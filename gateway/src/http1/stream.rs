@@ -5,9 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
+use super::head::Framing;
+use super::write;
 use crate::net::Transport;
 
 /// A piece up to this long is copied behind what is gathered already; a longer one is written from where it is.
@@ -117,6 +120,27 @@ impl<D: Buf> Stream<D> {
         } else {
             self.piece = Some(piece);
             self.behind = behind;
+        }
+    }
+
+    /// Gathers a piece of a body as its framing has it. Only while [`Stream::has_room`].
+    pub fn push_framed(&mut self, framing: Framing, piece: D) {
+        // An empty chunk would be the last one.
+        if !piece.has_remaining() {
+            return;
+        }
+        if framing == Framing::Chunked {
+            write::chunk_size(&mut self.gathered, piece.remaining());
+            self.push(piece, b"\r\n");
+        } else {
+            self.push(piece, b"");
+        }
+    }
+
+    /// Gathers what ends a body.
+    pub fn finish(&mut self, framing: Framing, trailer: Option<&HeaderMap>) {
+        if framing == Framing::Chunked {
+            write::trailer(&mut self.gathered, trailer);
         }
     }
 

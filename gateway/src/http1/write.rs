@@ -63,17 +63,6 @@ pub fn response(out: &mut BytesMut, parts: &response::Parts, answer: &Answer<'_>
     out.put_slice(b"\r\n");
 }
 
-/// Writes an interim answer (1xx) that is not 101.
-pub fn interim(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap) {
-    out.put_slice(b"HTTP/1.1 ");
-    out.put_slice(status.as_str().as_bytes());
-    out.put_u8(b' ');
-    out.put_slice(status.canonical_reason().unwrap_or("Unknown").as_bytes());
-    out.put_slice(b"\r\n");
-    lines(out, headers, false);
-    out.put_slice(b"\r\n");
-}
-
 /// Writes the last chunk and the trailer.
 pub fn trailer(out: &mut BytesMut, trailer: Option<&HeaderMap>) {
     out.put_slice(b"0\r\n");

@@ -114,10 +114,8 @@ struct Course<'a, B> {
 struct Lost<B> {
     failure: Failure,
     cause: Cause,
-    /// The request, if no byte of it was taken.
+    /// The request, if no byte of it was taken, or if it is whole still and may be made again.
     request: Option<Request<B>>,
-    /// The request, if it was sent, is whole still and may be made again.
-    again: Option<Request<B>>,
     /// Whether it speaks against the endpoint.
     counts: bool,
 }
@@ -212,7 +210,7 @@ where
                         upstream.fared(endpoint, false);
                     }
                     if course.covers(lost.cause, tries)
-                        && let Some(repeat) = lost.request.or(lost.again).or_else(&mut again)
+                        && let Some(repeat) = lost.request.or_else(&mut again)
                         && let Some(next) = self.another(&course, &mut tried, index)
                         && course.pays()
                     {
@@ -481,16 +479,15 @@ impl<B> Lost<B> {
             failure,
             cause,
             request: Some(request),
-            again: None,
             counts: cause == Cause::Connect,
         }
     }
 
     /// A connection, and no answer.
-    fn after(failure: Failure, silent: bool, request: Option<Request<B>>, again: Option<Request<B>>) -> Self {
+    fn after(failure: Failure, silent: bool, unsent: Option<Request<B>>, whole: Option<Request<B>>) -> Self {
         let cause = match failure {
             Failure::ResponseTimeout => Cause::Timeout,
-            _ if silent || request.is_some() => Cause::Reset,
+            _ if silent || unsent.is_some() => Cause::Reset,
             _ => Cause::Malformed,
         };
         // What is neither may be the client's doing, whose body broke off.
@@ -498,8 +495,7 @@ impl<B> Lost<B> {
         Self {
             failure,
             cause,
-            request,
-            again,
+            request: unsent.or(whole),
             counts,
         }
     }

@@ -78,7 +78,7 @@ where
                     let request = body.map(|body| Request::from_parts(parts, body));
                     return Ok(Answered { head, request });
                 }
-                Ok(Head::Interim(status, _)) => tracing::trace!(%status, "interim answer"),
+                Ok(Head::Interim(status)) => tracing::trace!(%status, "interim answer"),
                 Err(error) => {
                     let gone = matches!(&error, http1::Error::Closed) || reset(&error);
                     return Err(Broken {

@@ -1,7 +1,6 @@
 //! HTTP/2 to an endpoint (RFC 9113): one connection of a worker carries many exchanges at once.
 
 use std::cell::Cell;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +14,6 @@ use http::{HeaderValue, Request, Uri, Version, request, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
@@ -24,6 +22,7 @@ use super::breaker::Permit;
 use super::endpoint::Open;
 use super::link::{Broken, Error};
 use crate::net::Transport;
+use crate::net::executor::Local;
 
 /// Exchanges at once on one connection before another is opened; what the other side allows may be less, and then they
 /// wait.
@@ -60,16 +59,6 @@ pub(super) struct Stream<B> {
     body: Option<Incoming>,
     count: Rc<Cell<u32>>,
     _rights: Rc<(Open, Option<Permit>)>,
-}
-
-/// Runs a connection on the worker's own thread.
-#[derive(Clone, Copy, Debug)]
-struct Local;
-
-impl<F: Future + 'static> Executor<F> for Local {
-    fn execute(&self, future: F) {
-        tokio::task::spawn_local(future);
-    }
 }
 
 impl<B> Session<B>
