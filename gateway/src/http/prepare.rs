@@ -1,5 +1,5 @@
-//! Everything between a request's header and its upstream that needs no waiting: who asks, what for, by which route, and
-//! whether it may.
+//! What is done with a request's header around the policy, none of which waits: who asks, what for and by which route
+//! before it; the form that the upstream gets after it.
 
 use std::sync::Arc;
 
@@ -10,9 +10,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version};
 
 use super::body::Incoming;
-use super::client::Client;
 use super::cors::{self, Granted};
-use super::filter::{Admitted, Exchange};
+use super::filter::Exchange;
 use super::forwarded::{self, Told};
 use super::reject::Reject;
 use super::router::Ask;
@@ -20,12 +19,13 @@ use super::service::Conn;
 use super::site::{Route, Site};
 use super::template::Source;
 use super::{coding, headers, host, path};
-use crate::config::model::Coding;
+use crate::config::model::{Coding, Paths};
 use crate::http1::Upgrade;
 
 /// What is known of a request while it is served.
 pub(super) struct Facts {
-    pub(super) client: Client,
+    /// What the policy knows and has learnt.
+    pub(super) exchange: Exchange,
     pub(super) id: HeaderValue,
     pub(super) route: Option<Arc<Route>>,
     /// The canonical path, once there is one and if it is not the one sent.
@@ -40,12 +40,12 @@ pub(super) struct Facts {
     pub(super) allow: Option<HeaderValue>,
 }
 
-/// Where an answer to a request comes from.
-pub(super) enum Next {
-    /// The route's upstream, or the route itself.
-    Admitted(Admitted),
-    /// The route's `cors`, before anybody is asked for credentials.
-    Preflight,
+/// Where a request is to go.
+pub(super) struct Found {
+    pub(super) route: Arc<Route>,
+    /// It is one that the route's `cors` answers, before anybody is asked for credentials.
+    pub(super) preflight: bool,
+    pub(super) websocket: bool,
 }
 
 /// Who asks, and under which id.
@@ -63,7 +63,7 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
             .cloned();
     }
     Facts {
-        client,
+        exchange: Exchange::new(client),
         id: id.unwrap_or_else(|| conn.worker.request_id()),
         route: None,
         path: None,
@@ -74,15 +74,16 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
     }
 }
 
-/// Finds the route of a request, makes its header fit for the upstream, and runs it through the policy.
+/// Finds the route of a request, and takes from its header whatever is not the client's to say.
 pub(super) fn prepare(
     conn: &Conn,
     site: &Site,
     facts: &mut Facts,
     head: &mut Parts,
     body: &Incoming,
-) -> Result<(Next, Arc<Route>), Reject> {
+) -> Result<Found, Reject> {
     if facts
+        .exchange
         .client
         .forwarded
         .is_some_and(|client| !conn.worker.watch.admits_forwarded(client))
@@ -133,7 +134,11 @@ pub(super) fn prepare(
     facts.route = Some(Arc::clone(&route));
     facts.granted = route.cors.as_ref().map(|cors| cors.judge(&head.headers));
     if preflight {
-        return Ok((Next::Preflight, route));
+        return Ok(Found {
+            route,
+            preflight,
+            websocket: false,
+        });
     }
     head.uri = origin_form(std::mem::take(&mut head.uri), facts.path.as_deref())?;
     let outward = headers::Outward {
@@ -148,7 +153,22 @@ pub(super) fn prepare(
     };
     let websocket = body.is_end_stream() && headers::wants_websocket(head);
     headers::prepare_request(&mut head.headers, head.version, &outward);
-    let admitted = route.chain.admit(&mut Exchange::default(), head)?;
+    Ok(Found {
+        route,
+        preflight,
+        websocket,
+    })
+}
+
+/// Makes the header of a request that may pass what the upstream is to get. `paths` is the policy that it was routed by.
+pub(super) fn finish(
+    found: &Found,
+    paths: Paths,
+    facts: &mut Facts,
+    head: &mut Parts,
+    body: &Incoming,
+) -> Result<(), Reject> {
+    let route = &found.route;
     if let (Some(cap), Some(length)) = (route.body_bytes, body.size_hint().exact())
         && length > cap
     {
@@ -167,7 +187,7 @@ pub(super) fn prepare(
     if let Some(rewrite) = &route.rewrite {
         let path = rewrite.fill(&Source::of(head));
         // Whatever the pieces were, what goes on is one canonical path.
-        match path::canonical(&path, site.paths) {
+        match path::canonical(&path, paths) {
             Ok(std::borrow::Cow::Borrowed(path)) => head.uri = with_path(&head.uri, path)?,
             Ok(std::borrow::Cow::Owned(form)) if form == path => head.uri = with_path(&head.uri, &path)?,
             _ => return Err(Reject::BadPath),
@@ -175,11 +195,11 @@ pub(super) fn prepare(
     }
     head.version = Version::HTTP_11;
     head.extensions.clear();
-    if websocket {
+    if found.websocket {
         headers::switch(&mut head.headers, HeaderValue::from_static("websocket"));
         head.extensions.insert(Upgrade);
     }
-    Ok((Next::Admitted(admitted), route))
+    Ok(())
 }
 
 /// The route that takes a request, and whether the request is a preflight that its `cors` answers.

@@ -19,14 +19,15 @@ use super::coding::decode::Decoder;
 use super::coding::encode::Encoder;
 use super::coding::{self, Accepted};
 use super::door::Door;
-use super::filter::Admitted;
+use super::filter::{Admitted, At, Step};
 use super::forward::{Way, forward, reject_of};
-use super::prepare::{Facts, Next, identify, prepare};
+use super::prepare::{Facts, Found, finish, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
 use super::site::{Action, Route};
 use super::worker::Worker;
 use super::{headers, redirect};
+use crate::config::model::Paths;
 use crate::http1::alarm::Alarm;
 use crate::telemetry::access_log;
 use crate::upstream::{Sent, Upstream};
@@ -78,14 +79,22 @@ pub(super) async fn serve(
             Err(reject) => Turn::Refusal(reject, false),
         },
         (None, None) => match prepare(&conn, &site, &mut facts, &mut head, &body) {
-            Ok((next, route)) => turn(next, route, &facts, &head),
+            Ok(found) if found.preflight => preflight(&found.route, &facts),
+            Ok(found) => {
+                let paths = site.paths;
+                // Others may be asked now, and that takes its time.
+                drop(site);
+                match admit(&found, paths, &mut facts, &mut head, &body).await {
+                    Ok(admitted) => turn(admitted, found.route, &facts, &head),
+                    Err(reject) => Turn::Refusal(reject, false),
+                }
+            }
             Err(reject) => Turn::Refusal(reject, false),
         },
     };
-    drop(site);
     let mut finish = Finish {
         conn: Rc::clone(&conn),
-        client: facts.client,
+        client: facts.exchange.client,
         route: facts.route.clone(),
         status: unanswered(),
         started,
@@ -143,7 +152,7 @@ pub(super) async fn serve(
         upstream: &upstream,
         limits: &limits,
         patience,
-        client: facts.client,
+        client: facts.exchange.client,
         tls: conn.secure.is_some(),
         alarm: conn.budget.is_none().then_some(&conn.alarm),
     };
@@ -176,7 +185,7 @@ pub(super) async fn serve(
             if let Some(cookie) = cookie {
                 head.headers.append(SET_COOKIE, cookie);
             }
-            share_across_origins(&route, &facts, &mut head.headers);
+            dress(&route, &facts, &mut head.headers);
             if let Some(protocol) = upgrade {
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
@@ -220,26 +229,50 @@ enum Turn {
     Refusal(Reject, bool),
 }
 
-fn turn(next: Next, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {
-    let answer = match (next, &route.action, &route.cors, &facts.granted) {
-        (Next::Admitted(admitted), Action::Forward(upstream), _, _) => {
+/// Runs a request through its route's policy, and makes it what the upstream is to get.
+async fn admit(
+    found: &Found,
+    paths: Paths,
+    facts: &mut Facts,
+    head: &mut Parts,
+    body: &Incoming,
+) -> Result<Admitted, Reject> {
+    let chain = &found.route.chain;
+    let mut from = At::default();
+    let admitted = loop {
+        match chain.admit(from, &mut facts.exchange, head)? {
+            Step::Admitted(admitted) => break admitted,
+            Step::Ask(at) => from = chain.ask(at, &mut facts.exchange, head).await?,
+        }
+    };
+    finish(found, paths, facts, head, body)?;
+    Ok(admitted)
+}
+
+fn turn(admitted: Admitted, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {
+    let answer = match &route.action {
+        Action::Forward(upstream) => {
             let upstream = Arc::clone(upstream);
             return Turn::Forward(admitted, upstream, route);
         }
-        (Next::Admitted(_), Action::Answer(answer), _, _) => answer.to(head).map(|mut response| {
-            route.chain.respond(response.headers_mut());
-            share_across_origins(&route, facts, response.headers_mut());
-            response
-        }),
-        (Next::Preflight, _, Some(cors), Some(granted)) => {
-            let mut response = Response::new(Bytes::new());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            cors.preflight(granted, response.headers_mut());
-            Some(response)
-        }
-        (Next::Preflight, ..) => None,
+        Action::Answer(answer) => answer.to(head),
     };
-    answer.map_or(Turn::Refusal(Reject::Internal, false), Turn::Answer)
+    let Some(mut response) = answer else {
+        return Turn::Refusal(Reject::Internal, false);
+    };
+    route.chain.respond(response.headers_mut());
+    dress(&route, facts, response.headers_mut());
+    Turn::Answer(response)
+}
+
+fn preflight(route: &Route, facts: &Facts) -> Turn {
+    let (Some(cors), Some(granted)) = (&route.cors, &facts.granted) else {
+        return Turn::Refusal(Reject::Internal, false);
+    };
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    cors.preflight(granted, response.headers_mut());
+    Turn::Answer(response)
 }
 
 /// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.
@@ -255,7 +288,11 @@ fn encoder(
     coding.map(Encoder::new).transpose()
 }
 
-fn share_across_origins(route: &Route, facts: &Facts, headers: &mut HeaderMap) {
+/// Header lines that an answer gets whoever gives it.
+fn dress(route: &Route, facts: &Facts, headers: &mut HeaderMap) {
+    for (name, value) in &facts.exchange.lines {
+        headers.append(name, value.clone());
+    }
     if let (Some(cors), Some(granted)) = (&route.cors, &facts.granted) {
         cors.answer(granted, headers);
     }
@@ -292,7 +329,7 @@ fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Res
     finish.status = reject.status();
     let (mut head, body) = reject.answer(Some(&finish.id), close).into_parts();
     if let Some(route) = &facts.route {
-        share_across_origins(route, facts, &mut head.headers);
+        dress(route, facts, &mut head.headers);
     }
     if let Some(allow) = facts
         .allow

@@ -57,6 +57,14 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::http::client::{Client, ClientAddr};
+
+    fn nobody() -> Client {
+        Client {
+            socket: ClientAddr::of_socket([192, 0, 2, 1].into()),
+            forwarded: None,
+        }
+    }
 
     #[test]
     fn the_right_key_is_known_and_taken_away_and_nothing_else_passes() {
@@ -73,7 +81,7 @@ mod tests {
             for key in presented {
                 headers.append(&header, HeaderValue::from_static(key));
             }
-            let mut exchange = Exchange::default();
+            let mut exchange = Exchange::new(nobody());
             let outcome = filter.check(&mut exchange, &mut headers);
             (outcome, exchange.caller, headers.contains_key(&header))
         };

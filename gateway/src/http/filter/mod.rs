@@ -2,28 +2,63 @@
 //!
 //! A closed enum, statically dispatched; one filter a file. The chain runs forwards on the request and backwards on the
 //! response. It alone can make an [`Admitted`], and forwarding needs one: no path in the code leads around the policy.
+//!
+//! Steps decide at once, but for those that must ask somebody else: at one of these the chain stops and says so, and goes
+//! on behind it when it has been answered. A chain without any costs a request no future.
 
 mod api_key;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::client::Client;
 use super::headers;
 use super::reject::Reject;
 use crate::config::model::{Auth, Route};
 
 /// Facts learnt on the way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Exchange {
+    pub client: Client,
     /// Name of the holder of the credentials.
-    pub caller: Option<std::sync::Arc<str>>,
+    pub caller: Option<Arc<str>>,
+    /// Header lines that the answer gets, whoever gives it: the upstream, the route or a refusal.
+    pub lines: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Exchange {
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self {
+            client,
+            caller: None,
+            lines: Vec::new(),
+        }
+    }
 }
 
 /// Proof that the chain let a request pass.
 #[derive(Debug)]
 pub struct Admitted(());
+
+/// How far a request has come.
+#[derive(Debug)]
+pub enum Step {
+    Admitted(Admitted),
+    /// Up to a step that must ask somebody else.
+    Ask(At),
+}
+
+/// A place in a chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct At(usize);
+
+/// What an answer of somebody else is waited for with.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<At, Reject>> + 'a>>;
 
 /// One step.
 #[derive(Debug)]
@@ -55,16 +90,32 @@ impl Chain {
         Self(steps.into())
     }
 
-    /// Runs the request through.
-    pub fn admit(&self, exchange: &mut Exchange, head: &mut Parts) -> Result<Admitted, Reject> {
-        for step in &self.0 {
+    /// Runs the request through, from a place on: the first is the default.
+    ///
+    /// # Errors
+    /// Why it is refused.
+    pub fn admit(&self, from: At, exchange: &mut Exchange, head: &mut Parts) -> Result<Step, Reject> {
+        for step in self.0.iter().skip(from.0) {
             match step {
                 FilterKind::ApiKey(filter) => filter.check(exchange, &mut head.headers)?,
                 FilterKind::Closed => return Err(Reject::AuthUnavailable),
                 FilterKind::Headers(route) => headers::edit(&mut head.headers, &route.request),
             }
         }
-        Ok(Admitted(()))
+        Ok(Step::Admitted(Admitted(())))
+    }
+
+    /// Carries out the step that the chain has stopped at; the place to go on from.
+    pub fn ask<'a>(&'a self, at: At, exchange: &'a mut Exchange, head: &'a mut Parts) -> Asking<'a> {
+        Box::pin(async move {
+            let _ = (exchange, head);
+            match self.0.get(at.0) {
+                // None of those that there are asks anybody.
+                None | Some(FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Headers(_)) => {
+                    Err(Reject::Internal)
+                }
+            }
+        })
     }
 
     /// Runs the upstream's response back.
