@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Exchange;
+use super::{Exchange, Identity};
 use crate::config::model::ApiKeyAuth;
 use crate::http::reject::Reject;
 
@@ -17,7 +17,7 @@ use crate::http::reject::Reject;
 #[derive(Debug)]
 pub(super) struct ApiKey {
     header: HeaderName,
-    keys: Vec<([u8; 32], Arc<str>)>,
+    keys: Vec<([u8; 32], Arc<Identity>)>,
 }
 
 impl ApiKey {
@@ -25,7 +25,7 @@ impl ApiKey {
         let keys = model
             .keys
             .iter()
-            .map(|(hash, holder)| (*hash, Arc::from(holder.as_str())))
+            .map(|(hash, holder)| (*hash, Arc::new(Identity::named(holder))))
             .collect();
         Self {
             header: model.header.clone(),
@@ -46,7 +46,7 @@ impl ApiKey {
         if !bool::from(known.ct_eq(&hash)) {
             return Err(Reject::CredentialsInvalid);
         }
-        exchange.caller = Some(Arc::clone(holder));
+        exchange.identity = Some(Arc::clone(holder));
         headers.remove(&self.header);
         Ok(())
     }
@@ -83,11 +83,15 @@ mod tests {
             }
             let mut exchange = Exchange::new(nobody());
             let outcome = filter.check(&mut exchange, &mut headers);
-            (outcome, exchange.caller, headers.contains_key(&header))
+            (
+                outcome,
+                exchange.identity.map(|who| who.name.to_string()),
+                headers.contains_key(&header),
+            )
         };
         for i in [0, 42, 99] {
             let key: &'static str = Box::leak(format!("key-{i}").into_boxed_str());
-            assert_eq!(ask(&[key]), (Ok(()), Some(format!("holder-{i}").into()), false));
+            assert_eq!(ask(&[key]), (Ok(()), Some(format!("holder-{i}")), false));
         }
         assert_eq!(ask(&[]).0, Err(Reject::CredentialsMissing));
         for bad in [

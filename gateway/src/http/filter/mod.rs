@@ -7,6 +7,7 @@
 //! on behind it when it has been answered. A chain without any costs a request no future.
 
 mod api_key;
+mod identity;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,12 +21,14 @@ use super::headers;
 use super::reject::Reject;
 use crate::config::model::{Auth, Route};
 
+pub use identity::Identity;
+
 /// Facts learnt on the way.
 #[derive(Debug)]
 pub struct Exchange {
     pub client: Client,
-    /// Name of the holder of the credentials.
-    pub caller: Option<Arc<str>>,
+    /// Who calls, if the route wants to know.
+    pub identity: Option<Arc<Identity>>,
     /// Header lines that the answer gets, whoever gives it: the upstream, the route or a refusal.
     pub lines: Vec<(HeaderName, HeaderValue)>,
 }
@@ -35,7 +38,7 @@ impl Exchange {
     pub fn new(client: Client) -> Self {
         Self {
             client,
-            caller: None,
+            identity: None,
             lines: Vec::new(),
         }
     }
