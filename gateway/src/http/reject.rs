@@ -3,9 +3,12 @@
 //! Owns codes, statuses and blame, and is the only place that builds the gateway's own error response. Knows nothing
 //! of strikes or metrics, which read the code.
 
-use bytes::Bytes;
-use http::header::{ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Response, StatusCode};
+mod answer;
+mod problem;
+
+use http::StatusCode;
+
+pub use problem::{At, Problem};
 
 /// Whose doing a reject is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,42 +288,6 @@ impl Reject {
             Self::UpstreamUnresolved => "The service can not be found.",
         }
     }
-
-    /// The gateway's own answer: a problem document (RFC 9457).
-    ///
-    /// `request_id` must be plain text without quotes or backslashes, as the gateway makes and accepts them. With
-    /// `close` the client is told that the connection ends, which is a must when the rest of a request is not read.
-    #[must_use]
-    pub fn answer(self, request_id: Option<&HeaderValue>, close: bool) -> Response<Bytes> {
-        let status = self.status();
-        let id = request_id.and_then(|id| id.to_str().ok()).unwrap_or("");
-        let body = format!(
-            r#"{{"type":"about:blank","title":"{}","status":{},"code":"{}","request_id":"{id}"}}"#,
-            self.title(),
-            status.as_u16(),
-            self.code(),
-        );
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if close {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("ApiKey"));
-        }
-        if self == Self::UnsupportedCoding {
-            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("zstd, br, gzip"));
-        }
-        if let Some(id) = request_id {
-            headers.insert(super::headers::REQUEST_ID, id.clone());
-        }
-        response
-    }
 }
 
 #[cfg(test)]
@@ -335,19 +302,6 @@ mod tests {
             assert_eq!(Reject::from_number(reject.number()), Some(*reject));
             assert_ne!(reject.number(), 0);
             assert!(reject.status().as_u16() >= 400);
-        }
-    }
-
-    #[test]
-    fn the_answer_is_valid_json_with_the_code_and_the_id() {
-        let id = HeaderValue::from_static("abc");
-        for reject in Reject::ALL {
-            let answer = reject.answer(Some(&id), true);
-            let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
-            assert_eq!(body["code"], reject.code());
-            assert_eq!(body["status"], answer.status().as_u16());
-            assert_eq!(body["request_id"], "abc");
-            assert_eq!(answer.headers()[CONNECTION], "close");
         }
     }
 }

@@ -208,7 +208,9 @@ pub(super) async fn serve(
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
                 // A client that only stopped sending can still read this. It is no refusal, and no strike.
-                let (head, body) = Reject::Malformed.answer(Some(&facts.id), unread).into_parts();
+                let (head, body) = Reject::Malformed
+                    .answer(Some(&facts.id), None, unread)
+                    .into_parts();
                 return Response::from_parts(head, ResponseBody::to_nobody(body, finish));
             }
             let reject = match fault {
@@ -327,7 +329,8 @@ fn tell(
 fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Response<ResponseBody> {
     finish.broke(reject);
     finish.status = reject.status();
-    let (mut head, body) = reject.answer(Some(&finish.id), close).into_parts();
+    let problem = facts.exchange.problem.as_deref();
+    let (mut head, body) = reject.answer(Some(&finish.id), problem, close).into_parts();
     if let Some(route) = &facts.route {
         dress(route, facts, &mut head.headers);
     }

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::header::WWW_AUTHENTICATE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -33,8 +34,22 @@ impl ApiKey {
         }
     }
 
-    /// Learns the caller, and takes the key out of the header: the upstream has no use for it.
+    /// Learns the caller, and takes the key out of the header: the upstream has no use for it. A refusal says what is asked
+    /// for (RFC 9110, 11.6.1).
     pub(super) fn check(&self, exchange: &mut Exchange, headers: &mut HeaderMap) -> Result<(), Reject> {
+        match self.find(headers) {
+            Ok(holder) => exchange.identity = Some(Arc::clone(holder)),
+            Err(reject) => {
+                let challenge = HeaderValue::from_static("ApiKey");
+                exchange.lines.push((WWW_AUTHENTICATE, challenge));
+                return Err(reject);
+            }
+        }
+        headers.remove(&self.header);
+        Ok(())
+    }
+
+    fn find(&self, headers: &HeaderMap) -> Result<&Arc<Identity>, Reject> {
         let mut presented = headers.get_all(&self.header).iter();
         let key = presented.next().ok_or(Reject::CredentialsMissing)?;
         if presented.next().is_some() {
@@ -46,16 +61,12 @@ impl ApiKey {
         if !bool::from(known.ct_eq(&hash)) {
             return Err(Reject::CredentialsInvalid);
         }
-        exchange.identity = Some(Arc::clone(holder));
-        headers.remove(&self.header);
-        Ok(())
+        Ok(holder)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
     use crate::http::client::{Client, ClientAddr};
 

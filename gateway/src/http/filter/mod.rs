@@ -18,7 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Client;
 use super::headers;
-use super::reject::Reject;
+use super::reject::{Problem, Reject};
 use crate::config::model::{Auth, Route};
 
 pub use identity::Identity;
@@ -31,6 +31,8 @@ pub struct Exchange {
     pub identity: Option<Arc<Identity>>,
     /// Header lines that the answer gets, whoever gives it: the upstream, the route or a refusal.
     pub lines: Vec<(HeaderName, HeaderValue)>,
+    /// What a refusal tells besides its code.
+    pub problem: Option<Box<Problem>>,
 }
 
 impl Exchange {
@@ -40,6 +42,7 @@ impl Exchange {
             client,
             identity: None,
             lines: Vec::new(),
+            problem: None,
         }
     }
 }
