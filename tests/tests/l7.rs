@@ -20,6 +20,8 @@ mod health;
 mod hostile;
 #[path = "l7/identity.rs"]
 mod identity;
+#[path = "l7/interim.rs"]
+mod interim;
 #[path = "l7/life.rs"]
 mod life;
 #[path = "l7/limits.rs"]

@@ -75,6 +75,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         budget: http2.then(|| Budget::new(&worker.pool)),
         active: Cell::new(0),
         alarm: RefCell::default(),
+        hints: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
     });
     if !http2 {

@@ -6,20 +6,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Request, response};
 use http_body::Body;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::{Progress, RequestBody};
 use super::client::Client;
 use super::filter::Admitted;
-use super::mirror;
 use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
+use super::{headers, mirror};
 use crate::config::model::{Balance, Limits, Protocol};
 use crate::http1::alarm::Alarm;
-use crate::upstream::{self, Deadlines, Failed, Failure, Sent, Upstream, Wish};
+use crate::upstream::{self, Deadlines, Failed, Failure, Hints, Sent, Upstream, Wish};
 
 /// What is known of a request on its way, beside itself.
 pub(super) struct Way<'a> {
@@ -35,6 +35,8 @@ pub(super) struct Way<'a> {
     pub(super) tls: bool,
     /// The connection's own timer, if it has one request at a time.
     pub(super) alarm: Option<&'a RefCell<Alarm>>,
+    /// Where interim answers go, if the client's protocol has a way for them.
+    pub(super) hints: Option<&'a RefCell<Vec<response::Parts>>>,
 }
 
 /// What came back, and the cookie that goes with it.
@@ -98,11 +100,19 @@ pub(super) async fn forward(
     // Over HTTP/1 the request itself stays whole, unless a try is given up in its middle.
     let consumed = model.protocol == Protocol::Http2 || model.retries.as_ref().is_some_and(|r| r.timeout);
     let spare = (repeatable && consumed).then(|| copy(&request));
+    let hint = |mut head: response::Parts| {
+        if let Some(hints) = way.hints {
+            headers::prepare_interim(&mut head);
+            route.chain.respond(&mut head.headers);
+            hints.borrow_mut().push(head);
+        }
+    };
     let wish = Wish {
         key: by.and_then(|by| upstream::key(by, request.headers(), client.effective())),
         cookie: cookie.as_deref(),
         source: model.proxy_protocol.map(|_| client.effective()),
         repeatable,
+        hints: way.hints.map(|_| Hints(&hint)),
     };
     // The clock runs from the last piece of the request, so that a long upload is no slow answer.
     let respond_by = || {

@@ -130,6 +130,11 @@ pub fn prepare_response(head: &mut response::Parts, request_id: &HeaderValue) ->
     protocol
 }
 
+/// Makes the header of an upstream's interim answer (1xx) fit for the client.
+pub fn prepare_interim(head: &mut response::Parts) {
+    strip(&mut head.headers, |name| *name == CONTENT_LENGTH);
+}
+
 /// Whether a request asks for WebSocket (RFC 6455, 4.1), the one protocol that is changed to. Other wishes go no further:
 /// a server may ignore them (RFC 9110, 7.8).
 #[must_use]

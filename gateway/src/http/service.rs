@@ -52,6 +52,8 @@ pub(super) struct Conn {
     pub(super) active: Cell<u32>,
     /// The deadlines of an HTTP/1 connection, of which there is one at a time.
     pub(super) alarm: RefCell<Alarm>,
+    /// Interim answers that an HTTP/1 client is to be sent before its answer.
+    pub(super) hints: RefCell<Vec<response::Parts>>,
     pub(super) quiet_since: Cell<Instant>,
 }
 
@@ -155,6 +157,7 @@ pub(super) async fn serve(
         client: facts.exchange.client,
         tls: conn.secure.is_some(),
         alarm: conn.budget.is_none().then_some(&conn.alarm),
+        hints: conn.budget.is_none().then_some(&conn.hints),
     };
     let sent = forward(
         admitted,

@@ -92,12 +92,19 @@ impl Turns<'_> {
             let (method, version) = (request.method().clone(), request.version());
             let mut serving = pin!(service::serve(Rc::clone(self.conn), request, None));
             let mut departure = Departure::default();
-            let response = poll_fn(|cx| match serving.as_mut().poll(cx) {
-                Poll::Ready(response) => Poll::Ready(Some(response)),
-                Poll::Pending => {
-                    look(cx);
-                    departure.poll(&self.wire, cx).map(|()| None)
+            let mut hinted = false;
+            let response = poll_fn(|cx| {
+                let served = serving.as_mut().poll(cx);
+                hinted |= self.pass_hints(version);
+                if let Poll::Ready(response) = served {
+                    return Poll::Ready(Some(response));
                 }
+                if hinted && self.wire.poll_write(cx).is_ready() {
+                    // An error is seen by whoever looks for the client's departure.
+                    hinted = false;
+                }
+                look(cx);
+                departure.poll(&self.wire, cx).map(|()| None)
             });
             let Some(response) = response.await else {
                 // Gone; what was under way is dropped.
@@ -109,6 +116,18 @@ impl Turns<'_> {
                 return self.close().await;
             }
         }
+    }
+
+    /// Gathers interim answers that have come, for clients that know of them (RFC 9110, 15.2). Whether there were any.
+    fn pass_hints(&self, version: Version) -> bool {
+        let mut hints = self.conn.hints.borrow_mut();
+        let any = version == Version::HTTP_11 && !hints.is_empty();
+        for hint in hints.drain(..) {
+            if any {
+                self.wire.hint(&hint);
+            }
+        }
+        any
     }
 
     /// Waits for a header, no longer than a client may take for one. One that began is answered when it does not end; silence is

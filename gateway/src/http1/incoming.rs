@@ -167,6 +167,20 @@ impl<D: Buf> Connection<D> {
         error.map_or(Ok(()), Err)
     }
 
+    /// Gathers an interim answer (1xx). Nobody counts on one, so it is left out if the client does not even take what there is.
+    pub fn hint(&self, parts: &response::Parts) {
+        let shared = &mut *self.0.borrow_mut();
+        if shared.stream.has_room() {
+            let bare = Answer {
+                framing: Framing::None,
+                keep_length: false,
+                connection: None,
+                date: b"",
+            };
+            write::response(shared.stream.gather(), parts, &bare);
+        }
+    }
+
     /// Begins an answer. Returns whether the connection can stay open behind it.
     pub fn begin(&self, parts: &response::Parts, body: &SizeHint, ended: bool, reply: &Reply<'_>) -> bool {
         let shared = &mut *self.0.borrow_mut();

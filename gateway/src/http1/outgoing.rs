@@ -29,8 +29,9 @@ const MOST: Limits = Limits {
     bytes: 32 << 10,
     lines: 200,
 };
-/// Most interim answers before the answer.
+/// Most interim answers before the answer, in number and in bytes together.
 const INTERIM: u32 = 16;
+const INTERIM_BYTES: usize = 32 << 10;
 
 /// A connection that requests are sent on.
 #[derive(Debug)]
@@ -44,6 +45,8 @@ pub struct Connection<B> {
     /// Whether the other side leaves the connection open.
     keep_alive: bool,
     broken: bool,
+    /// An interim answer to the request under way has come.
+    heard: bool,
 }
 
 /// What is left of the request.
@@ -62,13 +65,14 @@ pub struct Wanted {
     /// The protocol that was asked for.
     upgrade: Option<HeaderValue>,
     interim: u32,
+    interim_bytes: usize,
 }
 
 /// What comes before a body.
 #[derive(Debug)]
 pub enum Head {
     /// 1xx, but not 101; the answer is still to come.
-    Interim(StatusCode),
+    Interim(response::Parts),
     Answer(response::Parts),
 }
 
@@ -90,6 +94,7 @@ where
             framing: Framing::None,
             keep_alive: true,
             broken: false,
+            heard: false,
         }
     }
 
@@ -123,17 +128,19 @@ where
             None => Upload::Done,
         };
         self.search = Search::default();
+        self.heard = false;
         Wanted {
             to_head: parts.method == Method::HEAD,
             upgrade,
             interim: 0,
+            interim_bytes: 0,
         }
     }
 
-    /// Whether any byte of an answer has come.
+    /// Whether any byte of an answer has come, be it an interim one.
     #[must_use]
     pub fn has_answered(&self) -> bool {
-        !self.stream.ahead.is_empty()
+        self.heard || !self.stream.ahead.is_empty()
     }
 
     /// Sends, and waits for a header.
@@ -152,11 +159,13 @@ where
                         return Poll::Ready(Err(Error::Malformed));
                     }
                 } else if parts.status.is_informational() {
+                    self.heard = true;
                     wanted.interim += 1;
-                    if wanted.interim > INTERIM {
-                        return Poll::Ready(Err(Error::Malformed));
+                    wanted.interim_bytes += end;
+                    if wanted.interim > INTERIM || wanted.interim_bytes > INTERIM_BYTES {
+                        return Poll::Ready(Err(Error::TooLarge));
                     }
-                    return Poll::Ready(Ok(Head::Interim(parts.status)));
+                    return Poll::Ready(Ok(Head::Interim(parts)));
                 }
                 self.decoder = Decoder::new(meaning.framing);
                 self.keep_alive = meaning.keep_alive;

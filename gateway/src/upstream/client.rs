@@ -42,6 +42,16 @@ pub struct Deadlines {
     pub idle_connections: usize,
 }
 
+/// Takes interim answers (1xx), but `100 Continue` and 101, while the answer is waited for.
+#[derive(Clone, Copy)]
+pub struct Hints<'a>(pub &'a dyn Fn(response::Parts));
+
+impl std::fmt::Debug for Hints<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hints")
+    }
+}
+
 /// What a request wishes for beside being sent.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wish<'a> {
@@ -53,6 +63,8 @@ pub struct Wish<'a> {
     pub source: Option<IpAddr>,
     /// Whether it can be made again, so that a try may be given up.
     pub repeatable: bool,
+    /// Who wants to see interim answers.
+    pub hints: Option<Hints<'a>>,
 }
 
 /// Why there is no response.
@@ -429,7 +441,8 @@ where
             }
         };
         let in_flight = InFlight::new(endpoint);
-        match exchange(&mut conn.link, request, respond_by, course.per_try(tries)).await {
+        let hints = course.wish.hints;
+        match exchange(&mut conn.link, request, hints, respond_by, course.per_try(tries)).await {
             Ok(answered) => {
                 let kept_most = deadlines.idle_connections;
                 let lease = Lease::new(conn, slot, course.local, in_flight, kept_most, place.take());
@@ -504,6 +517,7 @@ impl<B> Lost<B> {
 async fn exchange<B, T: Future<Output = ()>>(
     link: &mut Link<B>,
     request: Request<B>,
+    hints: Option<Hints<'_>>,
     respond_by: &impl Fn() -> T,
     per_try: Option<Duration>,
 ) -> Result<Answered<B>, Broken<B>>
@@ -521,7 +535,7 @@ where
     };
     tokio::select! {
         biased;
-        answer = link.send(request) => answer,
+        answer = link.send(request, hints) => answer,
         () = overdue => Err(Broken { failure: Failure::ResponseTimeout, unsent: None, request: None, silent: false }),
     }
 }

@@ -5,11 +5,11 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, response};
+use http::{Request, StatusCode, response};
 use http_body::{Body, Frame, SizeHint};
 
-use super::Failure;
 use super::multiplex::Stream;
+use super::{Failure, Hints};
 use crate::http1;
 use crate::http1::outgoing::{Connection, Head};
 use crate::net::Transport;
@@ -60,8 +60,12 @@ where
         Self::Http1(Box::new(Connection::new(transport)))
     }
 
-    /// Sends a request and waits for the response's header.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<Answered<B>, Broken<B>> {
+    /// Sends a request and waits for the response's header. Interim answers go to `hints`; over HTTP/2 they go unseen.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<B>,
+        hints: Option<Hints<'_>>,
+    ) -> Result<Answered<B>, Broken<B>> {
         let connection = match self {
             Self::Http1(connection) => connection,
             Self::Http2(stream) => {
@@ -78,7 +82,13 @@ where
                     let request = body.map(|body| Request::from_parts(parts, body));
                     return Ok(Answered { head, request });
                 }
-                Ok(Head::Interim(status)) => tracing::trace!(%status, "interim answer"),
+                Ok(Head::Interim(head)) => {
+                    if let Some(Hints(take)) = hints
+                        && head.status != StatusCode::CONTINUE
+                    {
+                        take(head);
+                    }
+                }
                 Err(error) => {
                     let gone = matches!(&error, http1::Error::Closed) || reset(&error);
                     return Err(Broken {

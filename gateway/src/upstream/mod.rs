@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, watch};
 
-pub use client::{Client, Deadlines, Failed, Failure, Sent, Wish};
+pub use client::{Client, Deadlines, Failed, Failure, Hints, Sent, Wish};
 pub use endpoint::{Endpoint, Standing};
 pub use hash::key;
 pub use keeper::Keeper;

@@ -152,6 +152,14 @@ impl Client {
         Ok(Some(data))
     }
 
+    /// So many bytes.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn exactly(&mut self, count: usize) -> Vec<u8> {
+        self.take(count).expect("so many bytes")
+    }
+
     /// What comes until the other side closes.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.more().is_ok() {}
