@@ -123,6 +123,8 @@ impl Runtime {
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),
                 total: route.total,
+                tunnel_idle: route.tunnel_idle.unwrap_or(config.limits.tunnel_idle),
+                tunnel_life: route.tunnel_life.unwrap_or(config.limits.tunnel_life),
             };
             let compiled = Arc::new(compiled);
             router.insert(&route.host, &route.path, &route.when, Arc::clone(&compiled));

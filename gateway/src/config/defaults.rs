@@ -56,6 +56,7 @@ pub fn limits() -> Limits {
         response_header: Duration::from_secs(60),
         drain: Duration::from_secs(30),
         tunnel_idle: Duration::from_secs(3600),
+        tunnel_life: None,
         // A load balancer in front is the operator's knowledge; without one a delay would only make stops slow.
         drain_delay: Duration::ZERO,
         upstream_idle: Duration::from_secs(60),

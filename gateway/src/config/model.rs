@@ -319,12 +319,14 @@ pub struct Limits {
     pub body_progress: Duration,
     /// From picking an endpoint to a usable connection.
     pub connect: Duration,
-    /// From the request sent to the response's header.
+    /// From the request sent, the first time if there are several, to the response's header.
     pub response_header: Duration,
     /// From SIGTERM, or what `drain_delay` makes of it, to the end of the last request.
     pub drain: Duration,
     /// Longest silence of a WebSocket, an event stream or a gRPC call.
     pub tunnel_idle: Duration,
+    /// Longest life of a WebSocket, from its 101; `None` for as long as its sides like.
+    pub tunnel_life: Option<Duration>,
     /// How long the gateway still takes connections after SIGTERM, while `/readyz` already fails. May be zero.
     pub drain_delay: Duration,
     /// How long an idle upstream connection is kept.
@@ -393,8 +395,11 @@ pub struct Route {
     /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,
     pub response_header: Option<Duration>,
-    /// From the request's header to the last byte of the answer; `None` for no deadline.
+    /// From the request's header to the last byte of the answer, or to the 101 of a WebSocket; `None` for no deadline.
     pub total: Option<Duration>,
+    /// Overrides of [`Limits::tunnel_idle`] and [`Limits::tunnel_life`].
+    pub tunnel_idle: Option<Duration>,
+    pub tunnel_life: Option<Option<Duration>>,
     /// Where the route stands, for messages: `file:line`.
     pub source: String,
 }

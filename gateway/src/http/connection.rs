@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::accept::{Arrival, arrive};
 use super::body::Incoming;
-use super::budget::Budget;
+use super::budget::{self, Budget, Found, Streams};
 use super::client::ClientAddr;
 use super::connections::Guest;
 use super::door::Door;
@@ -27,7 +27,6 @@ use super::turns;
 use super::wire::Wire;
 use super::worker::{Phase, Worker};
 use crate::config::model::Limits;
-use crate::net::executor::Local;
 
 /// Bytes that an HTTP/2 stream may have in hand for the socket; what all of a connection's may, `budget` says.
 const SEND_BUFFER: usize = 64 << 10;
@@ -78,13 +77,13 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         hints: RefCell::default(),
         quiet_since: Cell::new(Instant::now()),
     });
-    if !http2 {
+    let Some(budget) = &conn.budget else {
         turns::take(&conn, transport, ahead.get(), &limits).await;
         return;
-    }
+    };
     let flood = Rc::new(Cell::new(false));
     let wire = Wire::new(transport, ahead, partial, Rc::clone(&flood), limits.body_progress);
-    let ended = speak_http2(&conn, wire, &limits).await;
+    let ended = speak_http2(&conn, budget, wire, &limits).await;
     if flood.get() {
         worker.refused(caller, None, Reject::Http2Abuse);
     } else if let Err(error) = ended {
@@ -95,8 +94,13 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
     }
 }
 
-async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(), hyper::Error> {
-    let mut builder = http2::Builder::new(Local);
+async fn speak_http2(
+    conn: &Rc<Conn>,
+    budget: &Rc<Budget>,
+    wire: Wire,
+    limits: &Limits,
+) -> Result<(), hyper::Error> {
+    let mut builder = http2::Builder::new(Streams(Rc::clone(budget)));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
@@ -116,14 +120,25 @@ async fn speak_http2(conn: &Rc<Conn>, wire: Wire, limits: &Limits) -> Result<(),
         async move { Ok::<_, Infallible>(service::serve(conn, request, None).await) }
     });
     let connection = builder.serve_connection(wire, service);
-    drive(connection, conn, limits.request_header, |c| c.graceful_shutdown()).await
+    let outcome = drive(
+        connection,
+        conn,
+        limits.request_header,
+        limits.body_progress,
+        |c| c.graceful_shutdown(),
+    );
+    let outcome = outcome.await;
+    budget.close();
+    outcome
 }
 
-/// Runs a connection; tells it to finish when the server drains, or when it has been idle for longer than `limit`.
+/// Runs a connection; tells it to finish when the server drains, when it has been idle for longer than `limit`, or when its
+/// client has left bytes of an ended stream untaken for `pause`. That can not be mended, so it ends a `pause` later.
 async fn drive<C>(
     connection: C,
     conn: &Conn,
     limit: Duration,
+    pause: Duration,
     finish: impl Fn(Pin<&mut C>),
 ) -> Result<(), hyper::Error>
 where
@@ -132,8 +147,11 @@ where
     let mut connection = pin!(connection);
     let mut phase = conn.worker.phase.clone();
     let mut finishing = false;
+    let (pause, mut stuck) = (pause / budget::LOOKS, 0);
+    let mut look = Instant::now() + pause;
     loop {
-        let idle_over = sleep_until(conn.quiet_since.get() + limit);
+        let idle_over = conn.quiet_since.get() + limit;
+        let wake = if finishing { look } else { look.min(idle_over) };
         tokio::select! {
             biased;
             outcome = connection.as_mut() => return outcome,
@@ -141,11 +159,27 @@ where
                 finishing = true;
                 finish(connection.as_mut());
             }
-            () = idle_over, if !finishing => {
-                if conn.active.get() > 0 {
+            () = sleep_until(wake) => {
+                let now = Instant::now();
+                let idle = !finishing && now >= idle_over && conn.quiet_since.get() + limit <= now;
+                if idle && conn.active.get() > 0 {
                     // Counted from the end of the last request; look again later.
-                    conn.quiet_since.set(Instant::now());
-                } else if conn.quiet_since.get().elapsed() >= limit {
+                    conn.quiet_since.set(now);
+                } else if idle {
+                    finishing = true;
+                    finish(connection.as_mut());
+                }
+                if now < look {
+                    continue;
+                }
+                look = now + pause;
+                let found = conn.budget.as_ref().map(|budget| budget.look());
+                stuck = if found == Some(Found::Stuck) { stuck + 1 } else { 0 };
+                if stuck > budget::LOOKS {
+                    // Others have had their time to end.
+                    return Ok(());
+                }
+                if stuck > 0 && !finishing {
                     finishing = true;
                     finish(connection.as_mut());
                 }

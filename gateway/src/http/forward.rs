@@ -1,6 +1,6 @@
 //! An admitted request on its way to the upstream, and what comes of it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -114,9 +114,11 @@ pub(super) async fn forward(
         repeatable,
         hints: way.hints.map(|_| Hints(&hint)),
     };
-    // The clock runs from the last piece of the request, so that a long upload is no slow answer.
+    // The clock runs from the last piece of the request, so that a long upload is no slow answer. It is one for all tries.
+    let first = Cell::new(None);
     let respond_by = || {
-        let begun = Instant::now();
+        let begun = first.get().unwrap_or_else(Instant::now);
+        first.set(Some(begun));
         async move {
             let last = || progress.map_or(begun, |progress| progress.moved().max(begun));
             loop {
@@ -152,7 +154,7 @@ pub(super) fn reject_of(failed: &Failed, route: &Route) -> Reject {
     tracing::debug!(route = &*route.name, ?failed, "no response");
     match failed.failure {
         Failure::Connect(_) => Reject::UpstreamUnreachable,
-        Failure::ConnectTimeout | Failure::ResponseTimeout => Reject::UpstreamTimeout,
+        Failure::ConnectTimeout | Failure::TryTimeout | Failure::ResponseTimeout => Reject::UpstreamTimeout,
         Failure::Exchange(_) => Reject::UpstreamMalformed,
         Failure::Overloaded => Reject::UpstreamOverloaded,
         Failure::Unwell => Reject::UpstreamUnhealthy,

@@ -133,7 +133,7 @@ pub(super) async fn serve(
         }
     };
     let (pause, patience) = if headers::is_grpc(&head.headers) {
-        (limits.tunnel_idle, limits.tunnel_idle)
+        (route.tunnel_idle, route.tunnel_idle)
     } else {
         (limits.body_progress, route.response_header)
     };
@@ -198,7 +198,7 @@ pub(super) async fn serve(
             };
             let share = conn.budget.as_ref().map(Budget::share);
             let pause = if headers::is_stream(&head.headers) {
-                limits.tunnel_idle
+                route.tunnel_idle
             } else {
                 limits.body_progress
             };

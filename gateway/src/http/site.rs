@@ -59,6 +59,10 @@ pub struct Route {
     pub response_header: Duration,
     /// From the request's header to the end of the answer.
     pub total: Option<Duration>,
+    /// Longest silence of a WebSocket, an event stream or a gRPC call.
+    pub tunnel_idle: Duration,
+    /// Longest life of a WebSocket.
+    pub tunnel_life: Option<Duration>,
 }
 
 /// What becomes of an admitted request.

@@ -1,4 +1,5 @@
-//! Bytes both ways behind a 101 (RFC 9110, 7.8), until one side ends, nobody says anything for long, or the worker is over.
+//! Bytes both ways behind a 101 (RFC 9110, 7.8), until one side ends, nobody says anything for long, it has lived for as long
+//! as it may, or the worker is over.
 //!
 //! Nothing of the client's goes up before the upstream has agreed: what was sent early waits on the connection.
 
@@ -27,15 +28,16 @@ struct Ends {
     upstream_told: bool,
 }
 
-/// Carries bytes to the end. `idle` is the longest silence of both sides.
-pub(super) async fn carry(
-    wire: &Connection<Charged>,
-    lease: &mut Lease<RequestBody>,
-    finish: &mut Finish,
-    idle: Duration,
-) {
+/// Carries bytes to the end. What its route says of silence and length of life holds.
+pub(super) async fn carry(wire: &Connection<Charged>, lease: &mut Lease<RequestBody>, finish: &mut Finish) {
+    let (idle, life) = match &finish.route {
+        Some(route) => (route.tunnel_idle, route.tunnel_life),
+        // Without a route nothing is forwarded.
+        None => (LAST_WORDS, None),
+    };
     let (mut ends, mut alarm) = (Ends::default(), Alarm::default());
     let mut quiet_since = Instant::now();
+    let dies = life.map(|life| quiet_since + life);
     let clean = poll_fn(|cx| {
         if let Poll::Ready(clean) = step(cx, wire, lease, finish, &mut ends, &mut quiet_since) {
             return Poll::Ready(clean);
@@ -45,7 +47,9 @@ pub(super) async fn carry(
         } else {
             idle
         };
-        alarm.poll(cx, quiet_since + patience).map(|()| false)
+        let until = quiet_since + patience;
+        let until = dies.map_or(until, |dies| dies.min(until));
+        alarm.poll(cx, until).map(|()| false)
     })
     .await;
     finish.complete = clean;

@@ -76,7 +76,9 @@ pub enum Failure {
     ConnectTimeout,
     /// The connection was made, and broke before a response's header ended, or what came is not HTTP.
     Exchange(Error),
-    /// The answer did not begin in time.
+    /// The answer did not begin in the time of one try, though there would have been more.
+    TryTimeout,
+    /// The answer did not begin in the time of all tries.
     ResponseTimeout,
     /// The upstream's caps are reached.
     Overloaded,
@@ -148,7 +150,8 @@ where
 
     /// Sends a request and waits for the response's header.
     ///
-    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt. A request without a body stays
+    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt, and nothing is tried again when it
+    /// has resolved. A request without a body stays
     /// whole over HTTP/1 and is made again if [`Wish::repeatable`] says so: where a kept connection turned out to be closed
     /// before any byte of a response, and for what the upstream's retries cover. `again` makes it where it did not stay whole:
     /// over HTTP/2, and after a try that was given up.
@@ -499,7 +502,8 @@ impl<B> Lost<B> {
     /// A connection, and no answer.
     fn after(failure: Failure, silent: bool, unsent: Option<Request<B>>, whole: Option<Request<B>>) -> Self {
         let cause = match failure {
-            Failure::ResponseTimeout => Cause::Timeout,
+            Failure::TryTimeout => Cause::Timeout,
+            Failure::ResponseTimeout => Cause::Overdue,
             _ if silent || unsent.is_some() => Cause::Reset,
             _ => Cause::Malformed,
         };
@@ -526,16 +530,22 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let overdue = async {
-        match per_try {
-            None => respond_by().await,
-            Some(limit) => {
-                let _ = timeout(limit, respond_by()).await;
+        let expired = match per_try {
+            None => {
+                respond_by().await;
+                false
             }
+            Some(limit) => timeout(limit, respond_by()).await.is_err(),
+        };
+        if expired {
+            Failure::TryTimeout
+        } else {
+            Failure::ResponseTimeout
         }
     };
     tokio::select! {
         biased;
         answer = link.send(request, hints) => answer,
-        () = overdue => Err(Broken { failure: Failure::ResponseTimeout, unsent: None, request: None, silent: false }),
+        failure = overdue => Err(Broken { failure, unsent: None, request: None, silent: false }),
     }
 }

@@ -14,7 +14,10 @@ pub(super) enum Cause {
     Connect,
     /// The connection ended before the first byte of an answer.
     Reset,
+    /// It took longer than one try may.
     Timeout,
+    /// It took all the time that there was for the request.
+    Overdue,
     Status(StatusCode),
     /// What came is no answer: asking again would bring more of it.
     Malformed,
@@ -27,7 +30,7 @@ impl Retries {
             Cause::Reset => self.reset,
             Cause::Timeout => self.timeout,
             Cause::Status(status) => self.statuses.contains(&status),
-            Cause::Malformed => false,
+            Cause::Overdue | Cause::Malformed => false,
         }
     }
 }

@@ -41,6 +41,7 @@ impl Site {
             response_header: long,
             drain: long,
             tunnel_idle: long,
+            tunnel_life: None,
             drain_delay: Duration::ZERO,
             upstream_idle: long,
             header_bytes: 16 << 10,
@@ -168,6 +169,8 @@ impl Site {
             body_bytes: None,
             response_header: None,
             total: None,
+            tunnel_idle: None,
+            tunnel_life: None,
             source: "test:1".into(),
         }));
         self

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod dns;
 pub mod gateway;
+pub mod http2;
 pub mod peer;
 pub mod raw;
 pub mod upstream;

@@ -1,32 +1,12 @@
 //! HTTP/2 clients that cost the gateway more than themselves: each ends with GOAWAY and a reject that counts as a strike,
 //! with little memory taken, and the client beside it is served.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use gateway::http::reject::Reject;
 use gateway_tests::l7::gateway::eventually;
+use gateway_tests::l7::http2::*;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-/// `GET http://a/`, and the same as a `POST`.
-const GET: &[u8] = b"\x82\x86\x84\x41\x01a";
-const POST: &[u8] = b"\x83\x86\x84\x41\x01a";
-const CANCEL: &[u8] = &[0, 0, 0, 8];
 
 const PROTOCOL_ERROR: u32 = 1;
 const FLOW_CONTROL_ERROR: u32 = 3;
@@ -34,68 +14,6 @@ const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// MiB that this process may grow by meanwhile; the tests beside this one are in it.
 const LITTLE: usize = 60;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = vec![length[1], length[2], length[3], kind, flags];
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A connection that writes what no library would, and reads all the while.
-struct Flood {
-    stream: TcpStream,
-    reader: JoinHandle<Vec<u8>>,
-}
-
-impl Flood {
-    fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let mut reading = stream.try_clone().unwrap();
-        let reader = std::thread::spawn(move || {
-            let (mut all, mut bytes) = (Vec::new(), [0; 64 << 10]);
-            while let Ok(taken @ 1..) = reading.read(&mut bytes) {
-                all.extend(&bytes[..taken]);
-            }
-            all
-        });
-        let mut flood = Self { stream, reader };
-        flood.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        flood.send(&frame(SETTINGS, 0, 0, &[]));
-        flood
-    }
-
-    /// Whether the other side still takes it.
-    fn send(&mut self, bytes: &[u8]) -> bool {
-        self.stream.write_all(bytes).is_ok()
-    }
-
-    /// Everything that came, frame by frame, until the gateway closed: kind, stream, payload.
-    fn frames(self) -> Vec<(u8, u32, Vec<u8>)> {
-        let bytes = self.reader.join().unwrap();
-        let (mut rest, mut frames) = (&bytes[..], Vec::new());
-        while let Some((head, behind)) = rest.split_at_checked(9) {
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            let Some((payload, behind)) = behind.split_at_checked(length) else {
-                break;
-            };
-            frames.push((head[3], stream, payload.to_vec()));
-            rest = behind;
-        }
-        frames
-    }
-
-    /// The code of the last GOAWAY.
-    fn goaway(self) -> Option<u32> {
-        let frames = self.frames();
-        let (.., payload) = frames.iter().rfind(|(kind, ..)| *kind == GOAWAY)?;
-        Some(u32::from_be_bytes(payload.get(4..8)?.try_into().unwrap()))
-    }
-}
 
 /// Of this process, in MiB.
 fn resident() -> usize {
@@ -138,11 +56,6 @@ fn ends(
     assert!(held < LITTLE, "{held} MiB");
     assert!(eventually(|| gateway.server().connections().len() == 1));
     assert_eq!(beside.get("/beside").status, 200);
-}
-
-/// The odd stream of a turn.
-fn stream(turn: u32) -> u32 {
-    2 * turn + 1
 }
 
 fn asked(upstream: &Upstream) -> usize {
@@ -233,7 +146,7 @@ fn t22_a_client_that_gives_up_all_it_asked_for_is_no_flood() {
         b"\x82\x86\x04\x07/beside\x41\x01a",
     ));
     std::thread::sleep(Duration::from_millis(300));
-    client.stream.shutdown(Shutdown::Write).unwrap();
+    client.end();
     let frames = client.frames();
     assert!(
         frames

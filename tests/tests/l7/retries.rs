@@ -132,6 +132,50 @@ fn a_slow_endpoint_is_given_up_for_another() {
 }
 
 #[test]
+fn all_tries_together_have_one_deadline() {
+    // Each closes after a while, without an answer.
+    let while_ = Duration::from_millis(200);
+    let closes = || {
+        Upstream::start(move |_, _| {
+            std::thread::sleep(while_);
+            false
+        })
+    };
+    let upstreams: Vec<_> = (0..6).map(|_| closes()).collect();
+    let all: Vec<_> = upstreams.iter().collect();
+    let again = retries(|retries| retries.attempts = 6);
+    let site = Site::among(&all).upstream(|upstream| upstream.retries = Some(again));
+    let reached = || {
+        upstreams
+            .iter()
+            .map(|upstream| upstream.requests().len())
+            .sum::<usize>()
+    };
+    for (case, site) in [
+        (
+            "for the answer",
+            site.clone()
+                .with(|route| route.response_header = Some(while_ * 5 / 2)),
+        ),
+        (
+            "for the whole",
+            site.with(|route| route.total = Some(while_ * 5 / 2)),
+        ),
+    ] {
+        let before = reached();
+        let gateway = Gateway::start(&site);
+        let begun = std::time::Instant::now();
+        assert_eq!(Client::connect(gateway.address()).get("/").status, 504, "{case}");
+        let took = begun.elapsed();
+        assert!(
+            took >= while_ * 5 / 2 && took < while_ * 7 / 2,
+            "{case}: {took:?}"
+        );
+        assert_eq!(reached() - before, 3, "{case}");
+    }
+}
+
+#[test]
 fn tries_end_and_the_last_answer_is_passed_on() {
     let unwell = || {
         Upstream::start(|_, wire| {

@@ -111,3 +111,39 @@ fn much_goes_both_ways_at_once() {
     assert!(client.rest() == sent, "what comes back is what was sent");
     sending.join().unwrap();
 }
+
+#[test]
+fn a_tunnel_outlives_its_route_s_deadline_and_ends_with_its_own() {
+    let upstream = Upstream::start(|_, wire| {
+        wire.send(AGREE);
+        wire.echo(usize::MAX);
+        false
+    });
+    let short = Duration::from_millis(300);
+    let echoes = |site: &Site, times: u32| {
+        let gateway = Gateway::start(site);
+        let mut client = Client::connect(gateway.address());
+        assert_eq!(client.send(ASK).head().unwrap().status, 101);
+        for round in 0..times {
+            std::thread::sleep(short / 3);
+            if client.send("x").is_closed() {
+                return round;
+            }
+        }
+        times
+    };
+    let site = Site::to(&upstream).with(|route| route.total = Some(short));
+    assert_eq!(echoes(&site, 9), 9, "the deadline is for the opening");
+    let site = Site::to(&upstream).limits(|limits| limits.tunnel_life = Some(short * 2));
+    let ended = echoes(&site, 20);
+    assert!((4..8).contains(&ended), "talked on for {ended} rounds");
+    let site = site.with(|route| route.tunnel_life = Some(None));
+    assert_eq!(echoes(&site, 9), 9, "the route has the last word");
+    let site = Site::to(&upstream).with(|route| route.tunnel_idle = Some(short));
+    let gateway = Gateway::start(&site);
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(client.send(ASK).head().unwrap().status, 101);
+    let begun = std::time::Instant::now();
+    assert!(client.is_closed());
+    assert!(begun.elapsed() >= short && begun.elapsed() < short * 5);
+}

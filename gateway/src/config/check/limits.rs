@@ -57,6 +57,7 @@ fn given(walk: &mut Walk, table: &mut Table<'_>, standard: Limits) -> Limits {
         response_header: table.value_or(walk, "response_header", standard.response_header, time),
         drain: table.value_or(walk, "drain", standard.drain, time),
         tunnel_idle: table.value_or(walk, "tunnel_idle", standard.tunnel_idle, time),
+        tunnel_life: table.value_or(walk, "tunnel_life", standard.tunnel_life, or_off(time)),
         drain_delay: table
             .value(walk, "drain_delay", or_off(delay))
             .map_or(standard.drain_delay, Option::unwrap_or_default),

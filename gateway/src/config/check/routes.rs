@@ -10,6 +10,7 @@ use super::{actions, auth, coding, conflicts, cors, label, limits, matches};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Action, Conditions, HostMatch, PathMatch, Route, UpstreamId, ValueMatch};
+use crate::config::scalar::or_off;
 
 pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Arc<Route>> {
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
@@ -76,6 +77,8 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
         body_bytes: own.body_bytes,
         response_header: own.response_header,
         total: own.total,
+        tunnel_idle: own.tunnel_idle,
+        tunnel_life: own.tunnel_life,
         source,
     })
 }
@@ -85,6 +88,8 @@ struct OwnLimits {
     body_bytes: Option<u64>,
     response_header: Option<Duration>,
     total: Option<Duration>,
+    tunnel_idle: Option<Duration>,
+    tunnel_life: Option<Option<Duration>>,
 }
 
 fn own_limits(walk: &mut Walk, table: &mut Table<'_>) -> OwnLimits {
@@ -95,6 +100,8 @@ fn own_limits(walk: &mut Walk, table: &mut Table<'_>) -> OwnLimits {
                 .map(|cap| cap.unwrap_or(u64::MAX)),
             response_header: table.value(walk, "response_header", limits::time),
             total: table.value(walk, "total", limits::time),
+            tunnel_idle: table.value(walk, "tunnel_idle", limits::time),
+            tunnel_life: table.value(walk, "tunnel_life", or_off(limits::time)),
         })
     });
     read.unwrap_or_default()

@@ -270,6 +270,13 @@ fn headers_and_keys_arrive_as_written() {
         (Some(1 << 20), Some(Duration::from_secs(5)))
     );
     assert_eq!(route.total, Some(Duration::from_secs(30)));
+    assert_eq!(
+        (route.tunnel_idle, route.tunnel_life),
+        (
+            Some(Duration::from_secs(600)),
+            Some(Some(Duration::from_secs(8 * 3600)))
+        )
+    );
     let status = config
         .routes
         .iter()

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::super::budget::{Charged, Share};
+use super::super::budget::{Budget, Charged, Share};
 use super::super::coding::encode::Encoder;
 use super::super::coding::stream::{Failed, Recoder};
 use super::super::record::Finish;
@@ -48,12 +48,7 @@ impl ResponseBody {
     pub(in crate::http) fn own(bytes: Bytes, mut finish: Finish) -> Self {
         finish.bytes = bytes.len() as u64;
         finish.complete = true;
-        Self {
-            source: Source::Own(Some(bytes)),
-            recoder: None,
-            share: None,
-            finish,
-        }
+        Self::to_nobody(bytes, finish)
     }
 
     /// The gateway's own answer to a client that went away, which counts as none.
@@ -61,7 +56,7 @@ impl ResponseBody {
         Self {
             source: Source::Own(Some(bytes)),
             recoder: None,
-            share: None,
+            share: finish.conn.budget.as_ref().map(Budget::share),
             finish,
         }
     }
@@ -157,6 +152,30 @@ impl ResponseBody {
         }
     }
 
+    /// The next piece, as the client gets it.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        if let Source::Own(bytes) = &mut self.source {
+            return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes))));
+        }
+        let frame = match self.recoder.take() {
+            None => ready!(self.poll_upstream(cx)),
+            Some(mut recoder) => {
+                let polled = recoder.poll(cx, |cx| self.poll_upstream(cx));
+                self.recoder = Some(recoder);
+                ready!(polled).map(|frame| {
+                    frame.map_err(|failed| match failed {
+                        Failed::Body(broke_off) => broke_off,
+                        Failed::Coding(_) => self.broke(Reject::Internal),
+                    })
+                })
+            }
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+        Poll::Ready(frame)
+    }
+
     fn broke(&mut self, reject: Reject) -> BrokeOff {
         if let Source::Upstream { lease, .. } = &mut self.source {
             drop(lease.take());
@@ -183,31 +202,16 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Charged>, BrokeOff>>> {
         let this = &mut *self;
-        if let Source::Own(bytes) = &mut this.source {
-            let bytes = bytes.take().map(|bytes| Charged::new(bytes, None));
-            return Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))));
-        }
         if let Some(share) = &this.share {
             ready!(share.poll_room(cx));
         }
-        let frame = match this.recoder.take() {
-            None => ready!(this.poll_upstream(cx)),
-            Some(mut recoder) => {
-                let polled = recoder.poll(cx, |cx| this.poll_upstream(cx));
-                this.recoder = Some(recoder);
-                ready!(polled).map(|frame| {
-                    frame.map_err(|failed| match failed {
-                        Failed::Body(broke_off) => broke_off,
-                        Failed::Coding(_) => this.broke(Reject::Internal),
-                    })
-                })
-            }
-        };
+        let frame = ready!(this.poll_piece(cx));
+        if let Some(share) = &this.share {
+            share.handed_out();
+        }
         Poll::Ready(frame.map(|frame| {
-            let frame = frame?;
-            this.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
             let share = this.share.clone();
-            Ok(frame.map_data(|bytes| Charged::new(bytes, share)))
+            Ok(frame?.map_data(|bytes| Charged::new(bytes, share)))
         }))
     }
 
