@@ -13,6 +13,12 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::series::{Families, Held, Series};
+use crate::http::reject::Reject;
+
+/// Classes of status, from that of 100 on.
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
 /// Route label of what was refused before a route was known.
 pub const NO_ROUTE: &str = "-";
 
@@ -80,19 +86,66 @@ struct CertificateLabel {
 
 type Histograms = Family<RouteLabel, Histogram, fn() -> Histogram>;
 
-/// The registry and the handles into it.
+/// What is counted of routes.
 #[derive(Debug)]
-pub struct Metrics {
-    registry: Mutex<Registry>,
+struct OfRoutes {
     requests: Family<RequestLabels, Counter>,
     rejects: Family<RejectLabels, Counter>,
     duration: Histograms,
+}
+
+/// What is counted of upstreams.
+#[derive(Debug, Default)]
+struct OfUpstreams {
     connects: Family<UpstreamLabel, Counter>,
     reuses: Family<UpstreamLabel, Counter>,
     failures: Family<UpstreamLabel, Counter>,
     retries: Family<UpstreamLabel, Counter>,
-    /// Counters of an upstream that seldom move, by name.
-    rare: Arc<[Family<UpstreamLabel, Counter>; RARE.len()]>,
+    /// Counters that seldom move, in the order of [`RARE`].
+    rare: [Family<UpstreamLabel, Counter>; RARE.len()],
+}
+
+impl Families for OfRoutes {
+    fn forget(&self, route: &str) {
+        // Counted as long as there is a gateway.
+        if route == NO_ROUTE {
+            return;
+        }
+        let route = || route.to_owned();
+        for status in CLASSES {
+            self.requests.remove(&RequestLabels {
+                route: route(),
+                status,
+            });
+        }
+        for reject in Reject::ALL {
+            self.rejects.remove(&RejectLabels {
+                route: route(),
+                code: reject.code(),
+            });
+        }
+        self.duration.remove(&RouteLabel { route: route() });
+    }
+}
+
+impl Families for OfUpstreams {
+    fn forget(&self, upstream: &str) {
+        let label = UpstreamLabel {
+            upstream: upstream.into(),
+        };
+        let plain = [&self.connects, &self.reuses, &self.failures, &self.retries];
+        for family in plain.into_iter().chain(&self.rare) {
+            family.remove(&label);
+        }
+    }
+}
+
+/// The registry and the handles into it.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    routes: Arc<Series<OfRoutes>>,
+    upstreams: Arc<Series<OfUpstreams>>,
     /// Client connections open now.
     pub connections: Gauge,
     /// Client connections accepted.
@@ -108,14 +161,15 @@ pub struct Metrics {
     pub log_lines_lost: Counter,
 }
 
-/// The counters of one route, resolved.
+/// The counters of one route, resolved. Its series are there while one of these is.
 #[derive(Clone, Debug)]
 pub struct RouteMetrics {
+    _held: Arc<Held<OfRoutes>>,
     by_class: [Counter; 5],
     duration: Histogram,
 }
 
-/// The counters of one upstream, resolved.
+/// The counters of one upstream, resolved. Its series are there while one of these is.
 #[derive(Clone, Debug)]
 pub struct UpstreamMetrics {
     /// New connections.
@@ -126,8 +180,7 @@ pub struct UpstreamMetrics {
     pub failures: Counter,
     /// Requests sent again.
     pub retries: Counter,
-    rare: Arc<[Family<UpstreamLabel, Counter>; RARE.len()]>,
-    label: UpstreamLabel,
+    held: Arc<Held<OfUpstreams>>,
 }
 
 impl Default for Metrics {
@@ -142,16 +195,14 @@ impl Metrics {
     pub fn new() -> Self {
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("gateway")),
-            requests: Family::default(),
-            rejects: Family::default(),
-            duration: Histograms::new_with_constructor(|| {
-                Histogram::new(exponential_buckets(0.0005, 2.5, 12))
+            routes: Series::new(OfRoutes {
+                requests: Family::default(),
+                rejects: Family::default(),
+                duration: Histograms::new_with_constructor(|| {
+                    Histogram::new(exponential_buckets(0.0005, 2.5, 12))
+                }),
             }),
-            connects: Family::default(),
-            reuses: Family::default(),
-            failures: Family::default(),
-            retries: Family::default(),
-            rare: Arc::new(RARE.map(|_| Family::default())),
+            upstreams: Series::new(OfUpstreams::default()),
             connections: Gauge::default(),
             connections_total: Counter::default(),
             accept_errors: Counter::default(),
@@ -160,20 +211,21 @@ impl Metrics {
             certificates: Family::default(),
             log_lines_lost: Counter::default(),
         };
+        let (routes, upstreams) = (metrics.routes.families(), metrics.upstreams.families());
         metrics.with_registry(|r| {
             // The library appends `_total` to counters and the unit to the names of others.
             r.register(
                 "requests",
                 "Requests answered, by route and class of status",
-                metrics.requests.clone(),
+                routes.requests.clone(),
             );
             r.register(
                 "rejects",
                 "Refusals by the gateway itself, by route and code",
-                metrics.rejects.clone(),
+                routes.rejects.clone(),
             );
             let help = "Seconds from a request's header to the end of its response";
-            r.register("request_duration_seconds", help, metrics.duration.clone());
+            r.register("request_duration_seconds", help, routes.duration.clone());
             r.register(
                 "connections",
                 "Client connections open now",
@@ -212,21 +264,21 @@ impl Metrics {
             r.register(
                 "upstream_connects",
                 "New connections to an upstream",
-                metrics.connects.clone(),
+                upstreams.connects.clone(),
             );
             r.register(
                 "upstream_reuses",
                 "Requests sent on a kept connection",
-                metrics.reuses.clone(),
+                upstreams.reuses.clone(),
             );
             let help = "Connections not made, and requests without an answer";
-            r.register("upstream_failures", help, metrics.failures.clone());
+            r.register("upstream_failures", help, upstreams.failures.clone());
             r.register(
                 "upstream_retries",
                 "Requests sent a second time",
-                metrics.retries.clone(),
+                upstreams.retries.clone(),
             );
-            for ((name, help), family) in RARE.into_iter().zip(metrics.rare.iter()) {
+            for ((name, help), family) in RARE.into_iter().zip(&upstreams.rare) {
                 r.register(name, help, family.clone());
             }
         });
@@ -253,39 +305,37 @@ impl Metrics {
     /// Handles of a route. Two routes of one name share them.
     #[must_use]
     pub fn route(&self, name: &str) -> RouteMetrics {
+        let held = self.routes.hold(name);
+        let of = held.families();
         let class = |status| {
-            self.requests.get_or_create_owned(&RequestLabels {
+            of.requests.get_or_create_owned(&RequestLabels {
                 route: name.into(),
                 status,
             })
         };
         RouteMetrics {
-            by_class: [
-                class("1xx"),
-                class("2xx"),
-                class("3xx"),
-                class("4xx"),
-                class("5xx"),
-            ],
-            duration: self
+            by_class: CLASSES.map(class),
+            duration: of
                 .duration
                 .get_or_create_owned(&RouteLabel { route: name.into() }),
+            _held: held,
         }
     }
 
-    /// Handles of an upstream.
+    /// Handles of an upstream. Two of one name share them.
     #[must_use]
     pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        let held = self.upstreams.hold(name);
+        let of = held.families();
         let label = UpstreamLabel {
             upstream: name.into(),
         };
         UpstreamMetrics {
-            connects: self.connects.get_or_create_owned(&label),
-            reuses: self.reuses.get_or_create_owned(&label),
-            failures: self.failures.get_or_create_owned(&label),
-            retries: self.retries.get_or_create_owned(&label),
-            rare: Arc::clone(&self.rare),
-            label,
+            connects: of.connects.get_or_create_owned(&label),
+            reuses: of.reuses.get_or_create_owned(&label),
+            failures: of.failures.get_or_create_owned(&label),
+            retries: of.retries.get_or_create_owned(&label),
+            held,
         }
     }
 
@@ -298,9 +348,10 @@ impl Metrics {
         }
     }
 
-    /// Counts one refusal; `code` is one of `Reject::code`.
+    /// Counts one refusal, for a route that somebody holds; `code` is one of `Reject::code`.
     pub fn rejected(&self, route: &str, code: &'static str) {
-        self.rejects
+        let rejects = &self.routes.families().rejects;
+        rejects
             .get_or_create(&RejectLabels {
                 route: route.into(),
                 code,
@@ -311,7 +362,8 @@ impl Metrics {
     /// How often a code was counted for a route.
     #[must_use]
     pub fn rejects(&self, route: &str, code: &'static str) -> u64 {
-        self.rejects
+        let rejects = &self.routes.families().rejects;
+        rejects
             .get(&RejectLabels {
                 route: route.into(),
                 code,
@@ -323,7 +375,12 @@ impl Metrics {
 impl UpstreamMetrics {
     /// Counts something that seldom happens.
     pub fn count(&self, what: Rare) {
-        self.rare[what as usize].get_or_create(&self.label).inc();
+        let label = UpstreamLabel {
+            upstream: self.held.name().into(),
+        };
+        self.held.families().rare[what as usize]
+            .get_or_create(&label)
+            .inc();
     }
 }
 
@@ -343,9 +400,8 @@ mod tests {
     #[test]
     fn a_route_s_answers_and_rejects_show_under_its_name_only() {
         let metrics = Metrics::new();
-        metrics
-            .route("orders")
-            .answered(http::StatusCode::NOT_FOUND, 0.01);
+        let orders = metrics.route("orders");
+        orders.answered(http::StatusCode::NOT_FOUND, 0.01);
         metrics.rejected("orders", "no_route");
         let text = metrics.encode();
         assert!(
@@ -361,5 +417,36 @@ mod tests {
             "{text}"
         );
         assert_eq!(metrics.rejects("other", "no_route"), 0);
+    }
+
+    #[test]
+    fn series_go_with_the_last_who_counts_under_their_name() {
+        let metrics = Metrics::new();
+        let (old, kept) = (metrics.route("orders"), metrics.route("kept"));
+        let upstream = metrics.upstream("pool");
+        upstream.count(Rare::Ejection);
+        metrics.rejected("orders", "no_route");
+        // As in a reload: the new one is there before the old one goes, and both count the same.
+        let new = metrics.route("orders");
+        new.answered(http::StatusCode::OK, 0.01);
+        drop(old);
+        assert_eq!(metrics.rejects("orders", "no_route"), 1);
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"gateway_requests_total{route="orders",status="2xx"} 1"#)
+        );
+        drop((new, upstream));
+        let text = metrics.encode();
+        assert!(!text.contains("orders") && !text.contains("pool"), "{text}");
+        assert!(text.contains(r#"route="kept""#));
+        // A name that comes back begins anew.
+        let _again = metrics.route("orders");
+        assert!(
+            metrics
+                .encode()
+                .contains(r#"gateway_requests_total{route="orders",status="2xx"} 0"#)
+        );
+        drop(kept);
     }
 }

@@ -4,5 +4,6 @@ pub mod access_log;
 pub mod logs;
 pub mod metrics;
 pub mod packets;
+mod series;
 
 pub use metrics::Metrics;

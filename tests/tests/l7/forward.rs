@@ -209,6 +209,9 @@ fn responses_without_a_body_are_told_from_those_with_one() {
         ("GET", "/103", 200, Some("2")),
     ] {
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        if path == "/103" {
+            assert_eq!(client.head().unwrap().status, 103);
+        }
         let bodiless = method == "HEAD" || status == 304;
         let response = if bodiless {
             client.head().unwrap()

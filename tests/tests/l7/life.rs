@@ -172,3 +172,41 @@ fn curl_is_served() {
     }
     assert_eq!(gateway.rejects(), []);
 }
+
+#[test]
+fn t54_series_of_what_a_reload_removed_go_with_its_last_request() {
+    let (release, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let upstream = Upstream::start(move |request, wire| {
+        if request.target == "/slow" {
+            let _ = wait.lock().unwrap().recv_timeout(Duration::from_secs(10));
+        }
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        true
+    });
+    let site = |name: &str| {
+        let endpoints = [(upstream.address(), 1)];
+        Site::new()
+            .route(name, "/**", &endpoints)
+            .route("kept.example", "/**", &endpoints)
+    };
+    let gateway = Gateway::start(&site("old.example"));
+    let mut client = Client::connect(gateway.address());
+    client.send("GET /slow HTTP/1.1\r\nHost: old.example\r\n\r\n");
+    assert!(eventually(|| !upstream.requests().is_empty()));
+    for round in 0..50 {
+        gateway.reload(&site(&format!("round{round}.example")));
+    }
+    let text = gateway.metrics.encode();
+    assert!(text.contains("old.example"), "its request is under way:\n{text}");
+    release.send(()).unwrap();
+    assert_eq!(client.response().text(), "ok");
+    assert!(eventually(|| !gateway.metrics.encode().contains("old.example")));
+    let text = gateway.metrics.encode();
+    let named = |name: &str| text.lines().filter(|line| line.contains(name)).count();
+    assert_eq!(
+        (named("round48.example"), named("round49.example")),
+        (0, named("kept.example")),
+        "{text}"
+    );
+}

@@ -128,7 +128,7 @@ fn t26_a_connection_with_the_end_of_an_answer_untaken_ends() {
     assert!(took > PAUSE && took < PAUSE * 5, "{took:?}");
     assert_eq!(data_of(&frames, 1), 5);
     assert!(frames.iter().any(|(kind, ..)| *kind == GOAWAY));
-    assert!(eventually(|| gateway.server().connections().len() == 0));
+    assert!(eventually(|| gateway.server().connections().is_empty()));
 }
 
 #[test]
