@@ -42,3 +42,5 @@ mod tls;
 mod upgrade;
 #[path = "l7/ways.rs"]
 mod ways;
+#[path = "l7/websocket.rs"]
+mod websocket;

@@ -24,6 +24,7 @@ use super::door::Door;
 use super::reject::Reject;
 use super::service::{self, Conn};
 use super::turns;
+use super::websocket;
 use super::wire::Wire;
 use super::worker::{Phase, Worker};
 use crate::config::model::Limits;
@@ -103,6 +104,7 @@ async fn speak_http2(
     let mut builder = http2::Builder::new(Streams(Rc::clone(budget)));
     builder
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams)
         // Reset before they were looked at (CVE-2023-44487); those reset later, `meter` counts.
         .max_pending_accept_reset_streams(limits.streams as usize)
@@ -114,8 +116,9 @@ async fn speak_http2(
         .keep_alive_interval(limits.request_header)
         .keep_alive_timeout(limits.request_header);
     let shared = Rc::clone(conn);
-    let service = service_fn(move |request: http::Request<_>| {
+    let service = service_fn(move |mut request: http::Request<_>| {
         let conn = Rc::clone(&shared);
+        websocket::recognise(&mut request);
         let request = request.map(Incoming::Http2);
         async move { Ok::<_, Infallible>(service::serve(conn, request, None).await) }
     });

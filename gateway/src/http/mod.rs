@@ -36,6 +36,7 @@ pub mod template;
 pub mod tls;
 mod tunnel;
 mod turns;
+mod websocket;
 mod wire;
 mod worker;
 

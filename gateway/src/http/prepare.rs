@@ -18,6 +18,7 @@ use super::router::Ask;
 use super::service::Conn;
 use super::site::{Route, Site};
 use super::template::Source;
+use super::websocket::{self, Opening};
 use super::{coding, headers, host, path};
 use crate::config::model::{Coding, Paths};
 use crate::http1::Upgrade;
@@ -94,7 +95,8 @@ pub(super) fn prepare(
     if head.version == Version::HTTP_2 && !headers::plain_framing(&head.headers) {
         return Err(Reject::Malformed);
     }
-    // TRACE would echo what the gateway adds; nobody needs it through a gateway.
+    // TRACE would echo what the gateway adds; nobody needs it through a gateway. CONNECT names whom to connect to, which here
+    // is never the client's to say.
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         return Err(Reject::NotSupported);
     }
@@ -151,7 +153,8 @@ pub(super) fn prepare(
         forwarding: site.forwarding_header,
         told: facts.told.as_ref(),
     };
-    let websocket = body.is_end_stream() && headers::wants_websocket(head);
+    let opens = head.extensions.get::<Opening>().is_some();
+    let websocket = opens || body.is_end_stream() && headers::wants_websocket(head);
     headers::prepare_request(&mut head.headers, head.version, &outward);
     Ok(Found {
         route,
@@ -194,8 +197,12 @@ pub(super) fn finish(
         }
     }
     head.version = Version::HTTP_11;
+    let opens = head.extensions.remove::<Opening>().is_some();
     head.extensions.clear();
     if found.websocket {
+        if opens {
+            websocket::ask(&mut head.headers).map_err(|_| Reject::Internal)?;
+        }
         headers::switch(&mut head.headers, HeaderValue::from_static("websocket"));
         head.extensions.insert(Upgrade);
     }

@@ -25,6 +25,7 @@ use super::prepare::{Facts, Found, finish, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
 use super::site::{Action, Route};
+use super::websocket::{self, Opening};
 use super::worker::Worker;
 use super::{headers, redirect};
 use crate::config::model::Paths;
@@ -70,6 +71,7 @@ pub(super) async fn serve(
     conn.active.set(conn.active.get() + 1);
     let started = Instant::now();
     let (mut head, body) = request.into_parts();
+    let opening = head.extensions.get::<Opening>().cloned();
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
@@ -159,6 +161,7 @@ pub(super) async fn serve(
         alarm: conn.budget.is_none().then_some(&conn.alarm),
         hints: conn.budget.is_none().then_some(&conn.hints),
     };
+    let key = opening.as_ref().and_then(|_| websocket::key(&head.headers));
     let sent = forward(
         admitted,
         &way,
@@ -189,7 +192,17 @@ pub(super) async fn serve(
                 head.headers.append(SET_COOKIE, cookie);
             }
             dress(&route, &facts, &mut head.headers);
-            if let Some(protocol) = upgrade {
+            if let (Some(opening), Some(key)) = (opening, key) {
+                // To a stream that asked for another protocol, any success says that it is spoken from here on.
+                if upgrade.is_some() && websocket::opens(&mut head, &key) {
+                    finish.status = head.status;
+                    websocket::carry(opening, lease, finish);
+                    return Response::from_parts(head, ResponseBody::nothing());
+                }
+                if upgrade.is_some() || head.status.is_success() {
+                    return refuse(finish, &facts, Reject::UpstreamMalformed, unread);
+                }
+            } else if let Some(protocol) = upgrade {
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
             }

@@ -4,9 +4,11 @@
 //! Nothing of the client's goes up before the upstream has agreed: what was sent early waits on the connection.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::body::RequestBody;
@@ -19,6 +21,42 @@ use crate::upstream::Lease;
 /// What the other side may still say when one has ended.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 
+/// The client's side: an HTTP/1 connection, or a stream of HTTP/2.
+pub(super) trait Side {
+    /// Takes what the client has sent; `None` at its end.
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
+    /// Whether bytes can be passed.
+    fn has_room(&self) -> bool;
+    /// Gathers bytes for the client. Only while there is room.
+    fn pass(&mut self, piece: Bytes);
+    /// Ready when all that was passed is written.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Ready when our direction is ended.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Side for &Connection<Charged> {
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        Connection::poll_take(self, cx)
+    }
+
+    fn has_room(&self) -> bool {
+        Connection::has_room(self)
+    }
+
+    fn pass(&mut self, piece: Bytes) {
+        Connection::pass(self, Charged::new(piece, None));
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Connection::poll_write(self, cx)
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Connection::poll_shutdown(self, cx)
+    }
+}
+
 /// Which sides will say no more, and whether the other has been told.
 #[derive(Default)]
 struct Ends {
@@ -29,7 +67,7 @@ struct Ends {
 }
 
 /// Carries bytes to the end. What its route says of silence and length of life holds.
-pub(super) async fn carry(wire: &Connection<Charged>, lease: &mut Lease<RequestBody>, finish: &mut Finish) {
+pub(super) async fn carry(wire: &mut impl Side, lease: &mut Lease<RequestBody>, finish: &mut Finish) {
     let (idle, life) = match &finish.route {
         Some(route) => (route.tunnel_idle, route.tunnel_life),
         // Without a route nothing is forwarded.
@@ -58,7 +96,7 @@ pub(super) async fn carry(wire: &Connection<Charged>, lease: &mut Lease<RequestB
 /// Moves what can be moved. Ready at the end: whether both sides ended by themselves.
 fn step(
     cx: &mut Context<'_>,
-    wire: &Connection<Charged>,
+    wire: &mut impl Side,
     lease: &mut Lease<RequestBody>,
     finish: &mut Finish,
     ends: &mut Ends,
@@ -83,7 +121,7 @@ fn step(
             match upstream.poll_take(cx) {
                 Poll::Ready(Ok(Some(bytes))) => {
                     finish.bytes += bytes.len() as u64;
-                    wire.pass(Charged::new(bytes, None));
+                    wire.pass(bytes);
                 }
                 Poll::Ready(Ok(None)) => ends.upstream = true,
                 Poll::Ready(Err(_)) => return Poll::Ready(false),

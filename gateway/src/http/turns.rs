@@ -203,7 +203,7 @@ impl Turns<'_> {
         }
         sent?;
         if let Some((lease, finish)) = body.as_tunnel() {
-            tunnel::carry(&self.wire, lease, finish).await;
+            tunnel::carry(&mut &self.wire, lease, finish).await;
             return Ok(false);
         }
         Ok(keep_alive && self.wire.is_read())

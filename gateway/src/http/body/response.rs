@@ -26,7 +26,8 @@ pub struct ResponseBody {
     recoder: Option<Box<Recoder>>,
     /// Under HTTP/2, what its pieces are charged to.
     share: Option<Rc<Share>>,
-    finish: Finish,
+    /// Elsewhere, if what follows the header is.
+    finish: Option<Finish>,
 }
 
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl ResponseBody {
             source: Source::Own(Some(bytes)),
             recoder: None,
             share: finish.conn.budget.as_ref().map(Budget::share),
-            finish,
+            finish: Some(finish),
         }
     }
 
@@ -79,7 +80,7 @@ impl ResponseBody {
             },
             recoder: None,
             share,
-            finish,
+            finish: Some(finish),
         };
         // An empty one is never polled.
         body.settle();
@@ -95,14 +96,24 @@ impl ResponseBody {
             source: Source::Tunnel(lease),
             recoder: None,
             share: None,
-            finish,
+            finish: Some(finish),
+        }
+    }
+
+    /// What follows is another's matter.
+    pub(in crate::http) fn nothing() -> Self {
+        Self {
+            source: Source::Own(None),
+            recoder: None,
+            share: None,
+            finish: None,
         }
     }
 
     /// The connection behind a 101, with the record of what goes through it.
     pub(in crate::http) fn as_tunnel(&mut self) -> Option<(&mut Lease<RequestBody>, &mut Finish)> {
         match &mut self.source {
-            Source::Tunnel(lease) => Some((lease, &mut self.finish)),
+            Source::Tunnel(lease) => Some((lease, self.finish.as_mut()?)),
             _ => None,
         }
     }
@@ -112,7 +123,9 @@ impl ResponseBody {
         if let Source::Upstream { lease: held, .. } = &mut self.source
             && let Some(lease) = held.take_if(|lease| lease.is_read())
         {
-            self.finish.complete = true;
+            if let Some(finish) = &mut self.finish {
+                finish.complete = true;
+            }
             lease.keep();
         }
     }
@@ -170,8 +183,8 @@ impl ResponseBody {
                 })
             }
         };
-        if let Some(Ok(frame)) = &frame {
-            self.finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if let (Some(Ok(frame)), Some(finish)) = (&frame, &mut self.finish) {
+            finish.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
         }
         Poll::Ready(frame)
     }
@@ -180,7 +193,9 @@ impl ResponseBody {
         if let Source::Upstream { lease, .. } = &mut self.source {
             drop(lease.take());
         }
-        self.finish.broke(reject);
+        if let Some(finish) = &mut self.finish {
+            finish.broke(reject);
+        }
         BrokeOff
     }
 }

@@ -1,0 +1,158 @@
+//! WebSocket over HTTP/2 (RFC 8441): a stream that asks for it is a request for a change of protocol to everyone behind, and
+//! its bytes are carried as those of an HTTP/1 connection are. Owns what the two openings differ in; knows no frame.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use aws_lc_rs::digest;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, response};
+use hyper::ext::Protocol;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite as _;
+use tokio_util::io::poll_read_buf;
+
+use super::body::RequestBody;
+use super::record::Finish;
+use super::tunnel::{self, Side};
+use crate::upstream::Lease;
+
+const KEY: HeaderName = HeaderName::from_static("sec-websocket-key");
+const ACCEPT: HeaderName = HeaderName::from_static("sec-websocket-accept");
+/// RFC 6455, 1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Room made for what a client sends, which is mostly little.
+const ROOM: usize = 8 << 10;
+
+/// In the extensions of an HTTP/2 request: it opens a WebSocket, and this is where its bytes will be.
+#[derive(Clone, Debug)]
+pub(super) struct Opening(OnUpgrade);
+
+/// Makes a stream that asks for WebSocket what such a request is in HTTP/1: a GET. Any other CONNECT stays one.
+pub(super) fn recognise<B>(request: &mut Request<B>) {
+    let asks = request.method() == Method::CONNECT
+        && request
+            .extensions()
+            .get::<Protocol>()
+            .is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
+    if asks && let Some(bytes) = request.extensions_mut().remove::<OnUpgrade>() {
+        *request.method_mut() = Method::GET;
+        request.extensions_mut().insert(Opening(bytes));
+    }
+}
+
+/// Writes the line that only HTTP/1 has, and by which it is told whether the other side understood.
+///
+/// # Errors
+/// Without randomness.
+pub(super) fn ask(headers: &mut HeaderMap) -> io::Result<()> {
+    let mut nonce = [0; 16];
+    getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+    let key = HeaderValue::try_from(STANDARD.encode(nonce)).map_err(io::Error::other)?;
+    headers.insert(KEY, key);
+    Ok(())
+}
+
+/// What an upstream that changes protocol must say to a key.
+pub(super) fn accept(key: &HeaderValue) -> String {
+    let mut context = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    context.update(key.as_bytes());
+    context.update(GUID);
+    STANDARD.encode(context.finish())
+}
+
+/// The key that a request was sent on with.
+pub(super) fn key(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(KEY).cloned()
+}
+
+/// Makes an upstream's 101 the answer that opens a stream; `false` if it does not answer the key.
+pub(super) fn opens(head: &mut response::Parts, key: &HeaderValue) -> bool {
+    let said = head.headers.remove(ACCEPT);
+    head.status = http::StatusCode::OK;
+    said.is_some_and(|said| said.as_bytes() == accept(key).as_bytes())
+}
+
+/// Carries a stream's bytes to the end, in a task of its own.
+pub(super) fn carry(opening: Opening, mut lease: Lease<RequestBody>, mut finish: Finish) {
+    tokio::task::spawn_local(async move {
+        match opening.0.await {
+            Ok(upgraded) => {
+                let mut side = Stream::new(upgraded);
+                tunnel::carry(&mut side, &mut lease, &mut finish).await;
+            }
+            Err(error) => tracing::debug!(%error, "the client gave up a WebSocket that was about to open"),
+        }
+    });
+}
+
+/// A client's side of a tunnel. Holds one piece on its way to the client at most.
+struct Stream {
+    io: TokioIo<Upgraded>,
+    ahead: BytesMut,
+    piece: Bytes,
+}
+
+impl Stream {
+    fn new(upgraded: Upgraded) -> Self {
+        Self {
+            io: TokioIo::new(upgraded),
+            ahead: BytesMut::new(),
+            piece: Bytes::new(),
+        }
+    }
+}
+
+impl Side for Stream {
+    fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        self.ahead.reserve(ROOM);
+        match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.ahead) {
+            Poll::Ready(read) => Poll::Ready(Ok((read? > 0).then(|| self.ahead.split().freeze()))),
+            Poll::Pending => {
+                self.ahead = BytesMut::new();
+                Poll::Pending
+            }
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.piece.is_empty()
+    }
+
+    fn pass(&mut self, piece: Bytes) {
+        self.piece = piece;
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.piece.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, &self.piece))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                written => self.piece.advance(written),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_one_answer() {
+        // RFC 6455, 1.3.
+        let key = HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept(&key), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut headers = HeaderMap::new();
+        ask(&mut headers).unwrap();
+        assert_eq!(STANDARD.decode(headers[KEY].as_bytes()).unwrap().len(), 16);
+    }
+}
