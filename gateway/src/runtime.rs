@@ -14,9 +14,9 @@ use crate::http::answer::Answer;
 use crate::http::cors::Cors;
 use crate::http::door::Door;
 use crate::http::filter::Chain;
+use crate::http::rewrite::Rewriter;
 use crate::http::router::Router;
 use crate::http::site::{Action, Mirror, Route, Site, SiteHandle, Split};
-use crate::http::template::Filling;
 use crate::http::tls;
 use crate::telemetry::Metrics;
 use crate::upstream::{self, Keeper, States, Upstream};
@@ -102,7 +102,11 @@ impl Runtime {
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route),
                 cors: route.cors.as_ref().map(Cors::compile),
-                rewrite: route.rewrite.as_ref().map(|to| Filling::new(to, &route.path)),
+                rewrite: route
+                    .rewrite
+                    .path
+                    .as_ref()
+                    .map(|rule| Rewriter::compile(rule, &route.path)),
                 action,
                 split: route
                     .split

@@ -34,6 +34,8 @@ mod peers;
 mod retries;
 #[path = "l7/routing.rs"]
 mod routing;
+#[path = "l7/shape.rs"]
+mod shape;
 #[path = "l7/stalled.rs"]
 mod stalled;
 #[path = "l7/tls.rs"]

@@ -14,10 +14,12 @@ use gateway_common::tables::observe;
 use ipnet::IpNet;
 
 mod routing;
+mod shape;
 mod upstreams;
 
 pub(in crate::config) use routing::anchored;
 pub use routing::*;
+pub use shape::*;
 pub use upstreams::*;
 
 /// A whole, valid configuration.
@@ -381,8 +383,10 @@ pub struct Route {
     pub auth: Option<Auth>,
     pub request: HeaderEdit,
     pub response: HeaderEdit,
-    /// The path that the upstream is asked for, if it is another.
-    pub rewrite: Option<Template>,
+    /// What the upstream is asked for, if it is something else.
+    pub rewrite: Rewrite,
+    pub query: QueryEdit,
+    pub status: StatusMap,
     pub action: Action,
     /// Shares of other upstreams in the route's requests; the one of the action is the first of them.
     pub split: Option<Split>,
@@ -441,19 +445,11 @@ pub struct ApiKeyAuth {
     pub keys: Arc<BTreeMap<[u8; 32], String>>,
 }
 
-/// Header lines to change. Removal first, then set, then add.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeaderEdit {
-    pub remove: Vec<http::HeaderName>,
-    pub set: Vec<(http::HeaderName, http::HeaderValue)>,
-    pub add: Vec<(http::HeaderName, http::HeaderValue)>,
-}
-
-impl HeaderEdit {
-    /// Whether there is nothing to do.
+impl Route {
+    /// Whether facts of the request are needed after its header was edited.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.remove.is_empty() && self.set.is_empty() && self.add.is_empty()
+    pub fn keeps_facts(&self) -> bool {
+        !self.response.made.is_empty() || !self.query.is_empty()
     }
 }
 

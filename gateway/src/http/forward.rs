@@ -6,18 +6,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HOST;
 use http::{HeaderValue, Request, response};
 use http_body::Body;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::{Progress, RequestBody};
 use super::client::Client;
-use super::filter::Admitted;
+use super::filter::{Admitted, Exchange};
 use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
 use super::{headers, mirror};
-use crate::config::model::{Balance, Limits, Protocol};
+use crate::config::model::{Balance, HostRewrite, Limits, Protocol};
 use crate::http1::alarm::Alarm;
 use crate::upstream::{self, Deadlines, Failed, Failure, Hints, Sent, Upstream, Wish};
 
@@ -25,6 +26,8 @@ use crate::upstream::{self, Deadlines, Failed, Failure, Hints, Sent, Upstream, W
 pub(super) struct Way<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) route: &'a Route,
+    /// What the route's policy has learnt.
+    pub(super) exchange: &'a Exchange,
     /// The first, if the route has several.
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) limits: &'a Limits,
@@ -84,6 +87,11 @@ pub(super) async fn forward(
     let deadlines = way.deadlines();
     let upstream = way.pick(&request);
     let model = &upstream.model;
+    if route.model.rewrite.host == HostRewrite::Upstream
+        && let Some(host) = &upstream.host
+    {
+        request.headers_mut().insert(HOST, host.clone());
+    }
     let cookie = model
         .sticky
         .as_ref()
@@ -103,7 +111,7 @@ pub(super) async fn forward(
     let hint = |mut head: response::Parts| {
         if let Some(hints) = way.hints {
             headers::prepare_interim(&mut head);
-            route.chain.respond(&mut head.headers);
+            route.chain.respond(way.exchange, &mut head.headers);
             hints.borrow_mut().push(head);
         }
     };

@@ -12,6 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
+use super::facts::Facts;
 use super::forwarded::{self, Told};
 use super::tls::Identity;
 use crate::config::model::{ForwardingHeader, HeaderEdit};
@@ -182,8 +183,18 @@ pub fn switch(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Carries out an operator's edits: removal, then set, then add.
-pub fn edit(headers: &mut HeaderMap, edit: &HeaderEdit) {
+/// Values of the lines that are made of facts, in the order of the edit; for [`edit`], before anything is changed.
+#[must_use]
+pub fn made(edit: &HeaderEdit, facts: &Facts<'_>) -> Vec<Option<HeaderValue>> {
+    edit.made.iter().map(|made| facts.line(&made.value)).collect()
+}
+
+/// Carries out an operator's edits: rename, then remove, then set, then add. Last comes what is `made` of facts: where a
+/// value is missing the line is not there, not even one that the message had.
+pub fn edit(headers: &mut HeaderMap, edit: &HeaderEdit, made: Vec<Option<HeaderValue>>) {
+    for (from, to) in &edit.rename {
+        rename(headers, from, to);
+    }
     for name in &edit.remove {
         headers.remove(name);
     }
@@ -192,6 +203,27 @@ pub fn edit(headers: &mut HeaderMap, edit: &HeaderEdit) {
     }
     for (name, value) in &edit.add {
         headers.append(name, value.clone());
+    }
+    for (line, value) in edit.made.iter().zip(made) {
+        if !line.add {
+            headers.remove(&line.name);
+        }
+        if let Some(value) = value {
+            headers.append(&line.name, value);
+        }
+    }
+}
+
+/// All lines of a name get another, in the place of those that have it.
+fn rename(headers: &mut HeaderMap, from: &HeaderName, to: &HeaderName) {
+    let lines: Vec<HeaderValue> = headers.get_all(from).iter().cloned().collect();
+    if lines.is_empty() || from == to {
+        return;
+    }
+    headers.remove(from);
+    headers.remove(to);
+    for line in lines {
+        headers.append(to, line);
     }
 }
 

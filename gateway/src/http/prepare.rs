@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HOST};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri, Version};
@@ -19,8 +18,8 @@ use super::service::Conn;
 use super::site::{Route, Site};
 use super::template::Source;
 use super::websocket::{self, Opening};
-use super::{coding, headers, host, path};
-use crate::config::model::{Coding, Paths};
+use super::{coding, headers, host, path, rewrite};
+use crate::config::model::{Coding, HostRewrite, Paths};
 use crate::http1::Upgrade;
 
 /// What is known of a request while it is served.
@@ -188,13 +187,15 @@ pub(super) fn finish(
         }
     }
     if let Some(rewrite) = &route.rewrite {
-        let path = rewrite.fill(&Source::of(head));
-        // Whatever the pieces were, what goes on is one canonical path.
-        match path::canonical(&path, paths) {
-            Ok(std::borrow::Cow::Borrowed(path)) => head.uri = with_path(&head.uri, path)?,
-            Ok(std::borrow::Cow::Owned(form)) if form == path => head.uri = with_path(&head.uri, &path)?,
-            _ => return Err(Reject::BadPath),
-        }
+        let path = rewrite.apply(&Source::of(head), paths)?;
+        head.uri = rewrite::with_path(&head.uri, &path)?;
+    }
+    if !route.model.query.is_empty() {
+        let kept = facts.exchange.kept.as_ref().ok_or(Reject::Internal)?;
+        head.uri = rewrite::with_query(&head.uri, &route.model.query, &kept.facts(&route.model.path))?;
+    }
+    if let HostRewrite::Name(host) = &route.model.rewrite.host {
+        head.headers.insert(HOST, host.clone());
     }
     head.version = Version::HTTP_11;
     let opens = head.extensions.remove::<Opening>().is_some();
@@ -262,17 +263,8 @@ fn origin_form(uri: Uri, canonical: Option<&str>) -> Result<Uri, Reject> {
             .into_parts()
             .path_and_query
             .unwrap_or_else(|| PathAndQuery::from_static("/")),
-        Some(path) => return with_path(&uri, path),
+        Some(path) => return rewrite::with_path(&uri, path),
     };
-    Ok(Uri::from(target))
-}
-
-fn with_path(uri: &Uri, path: &str) -> Result<Uri, Reject> {
-    let target = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    let target = PathAndQuery::from_maybe_shared(Bytes::from(target)).map_err(|_| Reject::BadPath)?;
     Ok(Uri::from(target))
 }
 

@@ -1,4 +1,4 @@
-//! The query of a request: its parameters, decoded. Reads it and changes nothing: the upstream gets the query as it was sent.
+//! The query of a request: its parameters, decoded. Reads it and changes nothing; `rewrite` does.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ pub fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q,
 }
 
 /// A broken triplet stands for itself.
-fn decode(text: &str) -> Cow<'_, [u8]> {
+pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
     if !text.bytes().any(|b| matches!(b, b'%' | b'+')) {
         return Cow::Borrowed(text.as_bytes());
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH, SET_COOKIE};
+use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, SET_COOKIE};
 use http::request::Parts;
 use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -28,7 +28,7 @@ use super::site::{Action, Route};
 use super::websocket::{self, Opening};
 use super::worker::Worker;
 use super::{headers, redirect};
-use crate::config::model::Paths;
+use crate::config::model::{Paths, StatusMap};
 use crate::http1::alarm::Alarm;
 use crate::telemetry::access_log;
 use crate::upstream::{Sent, Upstream};
@@ -153,6 +153,7 @@ pub(super) async fn serve(
     let way = Way {
         worker: &conn.worker,
         route: &route,
+        exchange: &facts.exchange,
         upstream: &upstream,
         limits: &limits,
         patience,
@@ -185,9 +186,10 @@ pub(super) async fn serve(
             } = sent;
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
             finish.tries = tries;
-            finish.status = head.status;
             let upgrade = headers::prepare_response(&mut head, &facts.id);
-            route.chain.respond(&mut head.headers);
+            let bodiless = !route.model.status.0.is_empty() && map_status(&route.model.status, &mut head);
+            finish.status = head.status;
+            route.chain.respond(&facts.exchange, &mut head.headers);
             if let Some(cookie) = cookie {
                 head.headers.append(SET_COOKIE, cookie);
             }
@@ -205,6 +207,12 @@ pub(super) async fn serve(
             } else if let Some(protocol) = upgrade {
                 headers::switch(&mut head.headers, protocol);
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
+            }
+            if bodiless {
+                if lease.is_read() {
+                    lease.keep();
+                }
+                return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
             }
             let Ok(encoder) = encoder(&route, accepted, &mut head) else {
                 return refuse(finish, &facts, Reject::Internal, unread);
@@ -278,7 +286,7 @@ fn turn(admitted: Admitted, route: Arc<Route>, facts: &Facts, head: &Parts) -> T
     let Some(mut response) = answer else {
         return Turn::Refusal(Reject::Internal, false);
     };
-    route.chain.respond(response.headers_mut());
+    route.chain.respond(&facts.exchange, response.headers_mut());
     dress(&route, facts, response.headers_mut());
     Turn::Answer(response)
 }
@@ -291,6 +299,22 @@ fn preflight(route: &Route, facts: &Facts) -> Turn {
     *response.status_mut() = StatusCode::NO_CONTENT;
     cors.preflight(granted, response.headers_mut());
     Turn::Answer(response)
+}
+
+/// Gives an answer the status that the route says. Whether there is no body with that one, whatever the upstream sends.
+fn map_status(map: &StatusMap, head: &mut response::Parts) -> bool {
+    let status = map.of(head.status);
+    if status == head.status {
+        return false;
+    }
+    head.status = status;
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
+    if bodiless {
+        for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ETAG] {
+            head.headers.remove(name);
+        }
+    }
+    bodiless
 }
 
 /// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.

@@ -11,8 +11,8 @@ use super::answer::Answer;
 use super::cors::Cors;
 use super::door::{Door, Key};
 use super::filter::Chain;
+use super::rewrite::Rewriter;
 use super::router::Router;
-use super::template::Filling;
 use crate::config::model::{self, Compress, ForwardingHeader, HashBy, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
@@ -45,7 +45,7 @@ pub struct Route {
     pub chain: Chain,
     pub cors: Option<Cors>,
     /// The path that the upstream is asked for, if it is another.
-    pub rewrite: Option<Filling>,
+    pub rewrite: Option<Rewriter>,
     pub action: Action,
     /// Present if requests are split between several upstreams; that of the action is the first.
     pub split: Option<Split>,

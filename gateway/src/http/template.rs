@@ -88,7 +88,7 @@ fn push_parameter(out: &mut String, value: &str) {
 }
 
 /// What `/**` at the end takes of a path that matches, without its slash.
-fn rest<'p>(pattern: &PathMatch, path: &'p str) -> &'p str {
+pub(super) fn rest<'p>(pattern: &PathMatch, path: &'p str) -> &'p str {
     let Shape::Segments { segments, .. } = &pattern.shape else {
         return "";
     };
@@ -98,7 +98,7 @@ fn rest<'p>(pattern: &PathMatch, path: &'p str) -> &'p str {
 }
 
 /// What `{name}` takes of a path that matches.
-fn capture<'p>(pattern: &PathMatch, path: &'p str, name: &str) -> &'p str {
+pub(super) fn capture<'p>(pattern: &PathMatch, path: &'p str, name: &str) -> &'p str {
     let segments = match &pattern.shape {
         Shape::Regex(regex) => {
             let found = regex.capture(path.as_bytes(), name);

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use http::HeaderValue;
 use tokio::sync::{Notify, watch};
 
 pub use client::{Client, Deadlines, Failed, Failure, Hints, Sent, Wish};
@@ -49,6 +50,8 @@ pub struct Upstream {
     /// Distinguishes this one from every other of this process; the key of the workers' pools.
     id: u64,
     pub model: Arc<model::Upstream>,
+    /// The host by which all its endpoints are addressed, if there is one.
+    pub host: Option<HeaderValue>,
     endpoints: ArcSwap<Vec<Arc<Endpoint>>>,
     /// Raised when the endpoints change, so that a worker sees it by one load.
     version: AtomicU64,
@@ -123,6 +126,9 @@ impl Upstream {
         Ok(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             model: Arc::clone(model),
+            host: model
+                .authority()
+                .and_then(|host| HeaderValue::try_from(host).ok()),
             endpoints: ArcSwap::from_pointee(endpoints),
             version: AtomicU64::new(0),
             sifted: AtomicBool::new(false),

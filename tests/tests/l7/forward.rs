@@ -117,6 +117,7 @@ fn header_lines_are_edited_both_ways() {
         remove: vec![HeaderName::from_static(remove)],
         set: vec![(HeaderName::from_static(set), HeaderValue::from_static("edge"))],
         add: vec![(HeaderName::from_static("x-more"), HeaderValue::from_static("1"))],
+        ..HeaderEdit::default()
     };
     let gateway = Gateway::start(&Site::to(&upstream).with(|route| {
         route.request = edit("user-agent", "x-gateway");

@@ -1,4 +1,4 @@
-//! What a route does itself: `redirect`, `respond`, `rewrite`, and the templates in them.
+//! What a route does itself: `redirect`, `respond`, and the templates in them.
 //!
 //! Owns the rule that no request decides where a redirect leads: the authority is written out or is the request's own
 //! host, and what is filled in can neither begin one nor end a line.
@@ -102,43 +102,6 @@ fn respond(walk: &mut Walk, field: &Field<'_>) -> Option<Action> {
     })?
 }
 
-/// `rewrite: {path: ...}`.
-pub(super) fn rewrite(walk: &mut Walk, table: &mut Table<'_>, path: Option<&PathMatch>) -> Option<Template> {
-    let field = table.get(walk, "rewrite")?;
-    if !table.has("upstream") && !table.has("upstreams") {
-        walk.fault(
-            &field,
-            Wrong::new("there is no upstream for which the path could be another"),
-        );
-    }
-    walk.table(&field, |walk, table| {
-        let to = table.require(
-            walk,
-            "path",
-            "such as path: \"/{rest}\", which takes the front of /front/** away",
-        )?;
-        walk.value(&to, |text| new_path(text, path))
-    })?
-}
-
-fn new_path(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
-    let refuse = || Wrong::new(format!("{} is not a path", quote(text)));
-    let template = template(text, path)?;
-    for piece in &template.0 {
-        match piece {
-            Piece::Host | Piece::Query => {
-                return Err(refuse().hint("host and query are not part of it; the query stays as it is"));
-            }
-            Piece::Text(text) if text.contains(['?', '#', '%', '\\']) => {
-                return Err(refuse().hint("only characters that a path carries unescaped (RFC 3986, 3.3)"));
-            }
-            _ => {}
-        }
-    }
-    begins_a_path(&template, &refuse)?;
-    Ok(template)
-}
-
 fn target(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
     let refuse = || Wrong::new(format!("{} is not where a redirect can lead", quote(text)));
     let template = template(text, path)?;
@@ -177,7 +140,7 @@ fn target(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
 }
 
 /// One slash, or the request's own path.
-fn begins_a_path(template: &Template, refuse: &impl Fn() -> Wrong) -> Result<(), Wrong> {
+pub(super) fn begins_a_path(template: &Template, refuse: &impl Fn() -> Wrong) -> Result<(), Wrong> {
     match template.0.first() {
         Some(Piece::Path) => Ok(()),
         Some(Piece::Text(text)) if text.starts_with('/') && !text.starts_with("//") => Ok(()),
@@ -186,7 +149,7 @@ fn begins_a_path(template: &Template, refuse: &impl Fn() -> Wrong) -> Result<(),
 }
 
 /// `{name}` in a text, each resolved against what the path matches.
-fn template(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
+pub(super) fn template(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
     let refuse = || Wrong::new(format!("{} is not a template", quote(text)));
     if text.len() > MOST_TEMPLATE {
         return Err(refuse().hint(format!("at most {MOST_TEMPLATE} bytes")));
@@ -239,7 +202,7 @@ fn template(text: &str, path: Option<&PathMatch>) -> Result<Template, Wrong> {
 }
 
 /// What a path captures.
-fn names(path: &PathMatch) -> BTreeSet<String> {
+pub(super) fn names(path: &PathMatch) -> BTreeSet<String> {
     match &path.shape {
         Shape::Regex(pattern) => pattern.names().map(str::to_owned).collect(),
         Shape::Segments { segments, .. } => segments
@@ -298,26 +261,6 @@ mod tests {
             "/ä",
         ] {
             assert!(target(bad, Some(&path)).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_rewritten_path_is_a_path() {
-        let path = patterns::path("/api/{v}/**").expect("a pattern");
-        for good in ["/{rest}", "/{v}/x/{rest}", "{path}", "/"] {
-            assert!(new_path(good, Some(&path)).is_ok(), "{good}");
-        }
-        for bad in [
-            "{rest}",
-            "x",
-            "/{host}",
-            "/x{query}",
-            "/x?a",
-            "/%2f",
-            "//x",
-            "http://a/",
-        ] {
-            assert!(new_path(bad, Some(&path)).is_err(), "{bad}");
         }
     }
 }

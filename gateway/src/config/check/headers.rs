@@ -1,13 +1,14 @@
-//! `headers: {set, add, remove}`: which lines a route may change.
+//! `headers: {rename, remove, set, add}`: which lines a route may change.
 //!
 //! Framing and connection headers are not a route's to edit: they describe the connection that carries the message,
 //! and a message whose framing was edited is read differently by the next hop (request smuggling).
 
 use http::{HeaderName, HeaderValue, header};
 
+use super::values;
 use crate::config::decode::{Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::HeaderEdit;
+use crate::config::model::{HeaderEdit, Made, PathMatch, ValueTemplate};
 use crate::config::raw::Value;
 
 /// Which way the message goes.
@@ -25,42 +26,111 @@ enum Edit {
     Remove,
 }
 
-/// `request: {headers: ...}` or `response: {headers: ...}` of a route.
+/// `headers` of a route's `request` or `response`.
 pub(super) fn edits(
     walk: &mut Walk,
-    route: &mut Table<'_>,
-    key: &'static str,
+    table: &mut Table<'_>,
     message: Message,
+    path: Option<&PathMatch>,
 ) -> HeaderEdit {
-    let read = route.get(walk, key).and_then(|field| {
+    let read = table.get(walk, "headers").and_then(|field| {
         walk.table(&field, |walk, table| {
-            let headers = table.get(walk, "headers")?;
-            walk.table(&headers, |walk, table| HeaderEdit {
-                set: lines(walk, table, "set", message, Edit::Set),
-                add: lines(walk, table, "add", message, Edit::Add),
+            let rename = renames(walk, table, message);
+            let (set, mut made) = templates(walk, table, "set", message, path);
+            let (add, also_made) = templates(walk, table, "add", message, path);
+            made.extend(also_made);
+            HeaderEdit {
+                rename,
                 remove: removals(walk, table, message),
-            })
+                set,
+                add,
+                made,
+            }
         })
     });
-    read.flatten().unwrap_or_default()
+    read.unwrap_or_default()
+}
+
+/// Lines to set or to add: those that are written out, and those that are made for each request.
+fn templates(
+    walk: &mut Walk,
+    table: &mut Table<'_>,
+    key: &'static str,
+    message: Message,
+    path: Option<&PathMatch>,
+) -> (Vec<Line>, Vec<Made>) {
+    let add = key == "add";
+    let edit = if add { Edit::Add } else { Edit::Set };
+    let read = lines(walk, table, key, message, edit, |text| {
+        let template = values::template(text, path)?;
+        match values::plain(&template) {
+            Some(plain) => value(plain).map(Content::Plain),
+            None => Ok(Content::Made(template)),
+        }
+    });
+    let (mut plain, mut made) = (Vec::new(), Vec::new());
+    for (name, content) in read {
+        match content {
+            Content::Plain(value) => plain.push((name, value)),
+            Content::Made(value) => made.push(Made { name, value, add }),
+        }
+    }
+    if let Some(host) = made.iter().find(|made| made.name == header::HOST) {
+        let wrong = Wrong::new(format!("header {} is written out", quote(host.name.as_str())));
+        walk.fault(
+            &table.field,
+            wrong.hint(
+                "no request decides which host its upstream is asked for; see also rewrite: {host: ...}",
+            ),
+        );
+    }
+    (plain, made)
+}
+
+type Line = (HeaderName, HeaderValue);
+
+enum Content {
+    Plain(HeaderValue),
+    Made(ValueTemplate),
+}
+
+fn renames(walk: &mut Walk, table: &mut Table<'_>, message: Message) -> Vec<(HeaderName, HeaderName)> {
+    let Some(field) = table.get(walk, "rename") else {
+        return Vec::new();
+    };
+    let own = |text: &str| name(text).and_then(|name| editable(name, message, Edit::Remove));
+    let mut renames: Vec<(HeaderName, HeaderName)> = Vec::new();
+    for (key, field) in walk.entries(&field) {
+        let to = walk.value(&field, own);
+        match own(key.text) {
+            Ok(from) if renames.iter().any(|(other, _)| *other == from) => {
+                let wrong = Wrong::new(format!("header {} is given twice", quote(key.text)));
+                walk.fault_key(&field, &key, wrong);
+            }
+            Ok(from) => renames.extend(to.map(|to| (from, to))),
+            Err(wrong) => walk.fault_key(&field, &key, wrong),
+        }
+    }
+    renames
 }
 
 /// `headers` of an answer that the gateway makes itself.
 pub(super) fn of_answer(walk: &mut Walk, table: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    lines(walk, table, "headers", Message::Response, Edit::Set)
+    lines(walk, table, "headers", Message::Response, Edit::Set, value)
 }
 
-fn lines(
+fn lines<T>(
     walk: &mut Walk,
     table: &mut Table<'_>,
     key: &'static str,
     message: Message,
     edit: Edit,
-) -> Vec<(HeaderName, HeaderValue)> {
+    value: impl Fn(&str) -> Result<T, Wrong>,
+) -> Vec<(HeaderName, T)> {
     let Some(field) = table.get(walk, key) else {
         return Vec::new();
     };
-    let mut lines: Vec<(HeaderName, HeaderValue)> = Vec::new();
+    let mut lines: Vec<(HeaderName, T)> = Vec::new();
     for (key, field) in walk.entries(&field) {
         let name = match name(key.text).and_then(|name| editable(name, message, edit)) {
             Ok(name) => name,
@@ -80,7 +150,7 @@ fn lines(
             Value::List(_) if edit == Edit::Add => walk.list(&field),
             _ => vec![field],
         };
-        let read = values.iter().filter_map(|field| walk.value(field, value));
+        let read = values.iter().filter_map(|field| walk.value(field, &value));
         lines.extend(read.map(|value| (name.clone(), value)));
     }
     lines

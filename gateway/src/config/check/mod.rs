@@ -14,11 +14,14 @@ mod limits;
 mod listen;
 pub(super) mod lists;
 mod matches;
+mod messages;
 mod packets;
 mod patterns;
+mod rewrite;
 mod routes;
 pub(super) mod strikes;
 mod upstreams;
+mod values;
 mod xdp;
 
 use std::num::NonZeroU32;

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::headers::{self, Message};
 use super::upstreams::Upstreams;
-use super::{actions, auth, coding, conflicts, cors, label, limits, matches};
+use super::{actions, auth, coding, conflicts, cors, label, limits, matches, messages, rewrite};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Action, Conditions, HostMatch, PathMatch, Route, UpstreamId, ValueMatch};
+use crate::config::model::{
+    Action, Conditions, HostMatch, HostRewrite, PathMatch, Route, UpstreamId, ValueMatch,
+};
 use crate::config::scalar::or_off;
 
 pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Arc<Route>> {
@@ -40,8 +41,9 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
     let cors = cors::cors(walk, table);
     let auth = auth::auth(walk, table);
     let rate_limit = auth::rate_limit(walk, table);
-    let request = headers::edits(walk, table, "request", Message::Request);
-    let response = headers::edits(walk, table, "response", Message::Response);
+    let path = matched.as_ref().map(|(_, path, _)| path);
+    let request = messages::request(walk, table, path);
+    let response = messages::response(walk, table, path);
     let own = own_limits(walk, table);
     let compress = coding::compress(walk, table);
     let decompress = coding::decompress(walk, table);
@@ -53,9 +55,18 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
     };
     let split = upstreams.split(walk, table);
     let mirror = upstreams.mirror(walk, table);
-    let path = matched.as_ref().map(|(_, path, _)| path);
-    let rewrite = actions::rewrite(walk, table, path);
+    let rewrite = rewrite::rewrite(walk, table, path);
     let action = actions::action(walk, table, upstreams, &name, path, split.as_ref());
+    let asked = split
+        .iter()
+        .flat_map(|split| split.parts.iter().map(|(id, _)| *id));
+    let asked = asked.chain(action.as_ref().and_then(Action::upstream));
+    if rewrite.host == HostRewrite::Upstream && asked.into_iter().any(|id| !upstreams.has_one_host(id)) {
+        let wrong = Wrong::new(
+            "the endpoints of the upstream have different hosts, so rewrite.host can not be upstream",
+        );
+        walk.fault(&table.field, wrong.hint("write the host out"));
+    }
     let (host, path, when) = matched?;
     Some(Route {
         name,
@@ -64,8 +75,10 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
         when,
         cors,
         auth,
-        request,
-        response,
+        request: request.headers,
+        response: response.headers,
+        query: request.query,
+        status: response.status,
         rewrite,
         split,
         mirror,

@@ -83,6 +83,13 @@ impl<'t> Upstreams<'t> {
         }
     }
 
+    /// Whether all endpoints of an upstream are addressed by one host.
+    pub fn has_one_host(&self, id: UpstreamId) -> bool {
+        self.list
+            .get(id.0)
+            .is_none_or(|upstream| upstream.endpoints.is_empty() || upstream.authority().is_some())
+    }
+
     /// The list, after a warning about what nobody uses.
     pub fn finish(self, walk: &mut Walk) -> Vec<Arc<Upstream>> {
         for (key, field) in self.unused.values() {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::UpstreamId;
+use super::{Part, UpstreamId};
 
 /// Host names are lower case and without a port or a final dot; IPv6 addresses stand in brackets, in canonical form.
 /// Most specific first.
@@ -88,6 +88,22 @@ impl Pattern {
         }
     }
 
+    /// As [`Pattern::new`], but not anchored: it is looked for anywhere in a text.
+    ///
+    /// # Errors
+    /// As [`Pattern::new`].
+    pub fn anywhere(source: &str) -> Result<Self, String> {
+        let Self { source, .. } = Self::new(source)?;
+        let regex = regex::bytes::RegexBuilder::new(&source)
+            .unicode(false)
+            .size_limit(MOST_REGEX)
+            .dfa_size_limit(MOST_REGEX)
+            .nest_limit(50)
+            .build();
+        let regex = regex.map_err(|error| error.to_string())?;
+        Ok(Self { source, regex })
+    }
+
     /// As written, without anchors.
     #[must_use]
     pub fn source(&self) -> &str {
@@ -104,6 +120,36 @@ impl Pattern {
     pub fn capture<'t>(&self, text: &'t [u8], name: &str) -> Option<&'t [u8]> {
         let found = self.regex.captures(text)?.name(name)?;
         Some(found.as_bytes())
+    }
+
+    /// Every match in `text` replaced by `parts`; `None` if that is longer than `most` bytes.
+    #[must_use]
+    pub fn replace(&self, text: &[u8], parts: &[Part], most: usize) -> Option<Vec<u8>> {
+        let mut out = Vec::with_capacity(text.len());
+        let mut at = 0;
+        for found in self.regex.captures_iter(text) {
+            let whole = found.get_match();
+            out.extend_from_slice(text.get(at..whole.start())?);
+            for part in parts {
+                out.extend_from_slice(match part {
+                    Part::Text(text) => text.as_bytes(),
+                    Part::Group(group) => found.get(*group).map_or(b"", |group| group.as_bytes()),
+                });
+            }
+            if out.len() > most {
+                return None;
+            }
+            at = whole.end();
+        }
+        out.extend_from_slice(text.get(at..)?);
+        (out.len() <= most).then_some(out)
+    }
+
+    /// The number of the group `name`: its number, or its name.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<usize> {
+        let number = name.parse().ok().filter(|n| *n < self.regex.captures_len());
+        number.or_else(|| self.regex.capture_names().position(|own| own == Some(name)))
     }
 
     /// Names of groups.

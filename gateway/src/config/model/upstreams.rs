@@ -56,6 +56,30 @@ impl Upstream {
             dns: defaults::dns(),
         }
     }
+
+    /// The host by which its endpoints are addressed, with the port if it is not the scheme's; `None` if they have several.
+    #[must_use]
+    pub fn authority(&self) -> Option<String> {
+        let authority = |endpoint: &Endpoint| {
+            let own = if endpoint.tls { 443 } else { 80 };
+            let with_port = |host: String, port: u16| match port {
+                port if port == own => host,
+                port => format!("{host}:{port}"),
+            };
+            match &endpoint.address {
+                Address::Ip(address) if address.is_ipv6() => {
+                    with_port(format!("[{}]", address.ip()), address.port())
+                }
+                Address::Ip(address) => with_port(address.ip().to_string(), address.port()),
+                Address::Name { host, port } => with_port(host.clone(), *port),
+                Address::Unix(_) => "localhost".to_owned(),
+                Address::Service(name) => name.splitn(3, '.').last().unwrap_or_default().to_owned(),
+            }
+        };
+        let mut all = self.endpoints.iter().map(authority);
+        let first = all.next()?;
+        all.all(|other| other == first).then_some(first)
+    }
 }
 
 /// What is spoken to the endpoints.

@@ -17,6 +17,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::client::Client;
+use super::facts::{Facts, Kept};
 use super::headers;
 use super::reject::{Problem, Reject};
 use crate::config::model::{Auth, Route};
@@ -33,6 +34,8 @@ pub struct Exchange {
     pub lines: Vec<(HeaderName, HeaderValue)>,
     /// What a refusal tells besides its code.
     pub problem: Option<Box<Problem>>,
+    /// Facts of the request for edits that come later, on routes with such.
+    pub kept: Option<Box<Kept>>,
 }
 
 impl Exchange {
@@ -43,6 +46,7 @@ impl Exchange {
             identity: None,
             lines: Vec::new(),
             problem: None,
+            kept: None,
         }
     }
 }
@@ -72,7 +76,9 @@ enum FilterKind {
     ApiKey(api_key::ApiKey),
     /// Authentication that this version can not do: nobody is let in.
     Closed,
-    /// The route's `request` and `response`.
+    /// Facts are kept for what is changed later.
+    Keep,
+    /// Header edits of the route's `request` and `response`.
     Headers(Arc<Route>),
 }
 
@@ -90,6 +96,9 @@ impl Chain {
             Some(Auth::Unavailable { .. }) => steps.push(FilterKind::Closed),
             None => {}
         }
+        if route.keeps_facts() {
+            steps.push(FilterKind::Keep);
+        }
         if !(route.request.is_empty() && route.response.is_empty()) {
             steps.push(FilterKind::Headers(Arc::clone(route)));
         }
@@ -105,7 +114,20 @@ impl Chain {
             match step {
                 FilterKind::ApiKey(filter) => filter.check(exchange, &mut head.headers)?,
                 FilterKind::Closed => return Err(Reject::AuthUnavailable),
-                FilterKind::Headers(route) => headers::edit(&mut head.headers, &route.request),
+                FilterKind::Keep => {
+                    let kept = Kept::of(head, exchange.client, exchange.identity.as_ref());
+                    exchange.kept = Some(Box::new(kept));
+                }
+                FilterKind::Headers(route) => {
+                    let edit = &route.request;
+                    let made = if edit.made.is_empty() {
+                        Vec::new()
+                    } else {
+                        let identity = exchange.identity.as_deref();
+                        headers::made(edit, &Facts::of(head, exchange.client, identity, &route.path))
+                    };
+                    headers::edit(&mut head.headers, edit, made);
+                }
             }
         }
         Ok(Step::Admitted(Admitted(())))
@@ -117,19 +139,25 @@ impl Chain {
             let _ = (exchange, head);
             match self.0.get(at.0) {
                 // None of those that there are asks anybody.
-                None | Some(FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Headers(_)) => {
-                    Err(Reject::Internal)
-                }
+                None
+                | Some(
+                    FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Keep | FilterKind::Headers(_),
+                ) => Err(Reject::Internal),
             }
         })
     }
 
     /// Runs the upstream's response back.
-    pub fn respond(&self, response: &mut HeaderMap) {
+    pub fn respond(&self, exchange: &Exchange, response: &mut HeaderMap) {
         for step in self.0.iter().rev() {
             match step {
-                FilterKind::ApiKey(_) | FilterKind::Closed => {}
-                FilterKind::Headers(route) => headers::edit(response, &route.response),
+                FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Keep => {}
+                FilterKind::Headers(route) => {
+                    let edit = &route.response;
+                    let kept = exchange.kept.as_ref().filter(|_| !edit.made.is_empty());
+                    let made = kept.map(|kept| headers::made(edit, &kept.facts(&route.path)));
+                    headers::edit(response, edit, made.unwrap_or_default());
+                }
             }
         }
     }
