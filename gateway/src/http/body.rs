@@ -108,8 +108,9 @@ impl Incoming {
 }
 
 /// A request's body, towards the upstream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum RequestBody {
+    #[default]
     Empty,
     /// One that is all there.
     Whole(Option<Bytes>),

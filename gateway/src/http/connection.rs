@@ -84,7 +84,8 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
     };
     let flood = Rc::new(Cell::new(false));
     let wire = Wire::new(transport, ahead, partial, Rc::clone(&flood), limits.body_progress);
-    let ended = speak_http2(&conn, budget, wire, &limits).await;
+    // Apart: a connection of HTTP/1 need not have room for it.
+    let ended = Box::pin(speak_http2(&conn, budget, wire, &limits)).await;
     if flood.get() {
         worker.refused(caller, None, Reject::Http2Abuse);
     } else if let Err(error) = ended {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
-use http::{HeaderValue, Request, response};
+use http::{HeaderMap, HeaderValue, response};
 use http_body::Body;
 use tokio::time::{Instant, sleep_until};
 
@@ -18,9 +18,9 @@ use super::reject::Reject;
 use super::site::Route;
 use super::worker::Worker;
 use super::{headers, mirror};
-use crate::config::model::{Balance, HostRewrite, Limits, Protocol};
+use crate::config::model::{Balance, HostRewrite, Limits};
 use crate::http1::alarm::Alarm;
-use crate::upstream::{self, Deadlines, Failed, Failure, Hints, Sent, Upstream, Wish};
+use crate::upstream::{self, Deadlines, Failed, Failure, Hints, Outbound, Sent, Upstream, Wish};
 
 /// What is known of a request on its way, beside itself.
 pub(super) struct Way<'a> {
@@ -63,14 +63,14 @@ impl Way<'_> {
     }
 
     /// The route's upstream, or the one of several whose turn it is.
-    fn pick(&self, request: &Request<RequestBody>) -> &Arc<Upstream> {
+    fn pick(&self, headers: &HeaderMap) -> &Arc<Upstream> {
         let Some(split) = &self.route.split else {
             return self.upstream;
         };
         let key = split
             .by
             .as_ref()
-            .and_then(|by| upstream::key(by, request.headers(), self.client.effective()));
+            .and_then(|by| upstream::key(by, headers, self.client.effective()));
         let draw = key.unwrap_or_else(|| self.worker.upstreams.draw());
         split.at(draw).unwrap_or(self.upstream)
     }
@@ -80,34 +80,32 @@ impl Way<'_> {
 pub(super) async fn forward(
     _admitted: Admitted,
     way: &Way<'_>,
-    mut request: Request<RequestBody>,
+    request: &mut Outbound<RequestBody>,
     progress: Option<&Progress>,
 ) -> Result<Forwarded, Failed> {
     let (route, client) = (way.route, way.client);
     let deadlines = way.deadlines();
-    let upstream = way.pick(&request);
+    let upstream = way.pick(&request.parts.headers);
     let model = &upstream.model;
     if route.model.rewrite.host == HostRewrite::Upstream
         && let Some(host) = &upstream.host
     {
-        request.headers_mut().insert(HOST, host.clone());
+        request.parts.headers.insert(HOST, host.clone());
     }
     let cookie = model
         .sticky
         .as_ref()
-        .and_then(|sticky| upstream::cookie(request.headers(), &sticky.cookie).map(str::to_owned));
+        .and_then(|sticky| upstream::cookie(&request.parts.headers, &sticky.cookie).map(str::to_owned));
     let by = model
         .hash_by
         .as_ref()
         .filter(|_| model.balance == Balance::ConsistentHash);
     if let Some(mirror) = &route.mirror {
-        mirror::begin(mirror, way, &mut request);
+        mirror::begin(mirror, way, request);
     }
     // Only what changes nothing, or changes the same twice, and has no body that is gone already.
-    let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
-    // Over HTTP/1 the request itself stays whole, unless a try is given up in its middle.
-    let consumed = model.protocol == Protocol::Http2 || model.retries.as_ref().is_some_and(|r| r.timeout);
-    let spare = (repeatable && consumed).then(|| copy(&request));
+    let repeatable =
+        request.parts.method.is_idempotent() && request.body.as_ref().is_none_or(RequestBody::is_end_stream);
     let hint = |mut head: response::Parts| {
         if let Some(hints) = way.hints {
             headers::prepare_interim(&mut head);
@@ -116,7 +114,7 @@ pub(super) async fn forward(
         }
     };
     let wish = Wish {
-        key: by.and_then(|by| upstream::key(by, request.headers(), client.effective())),
+        key: by.and_then(|by| upstream::key(by, &request.parts.headers, client.effective())),
         cookie: cookie.as_deref(),
         source: model.proxy_protocol.map(|_| client.effective()),
         repeatable,
@@ -138,24 +136,13 @@ pub(super) async fn forward(
             }
         }
     };
-    let again = || spare.as_ref().map(copy);
     let sending = way
         .worker
         .upstreams
-        .send(upstream, request, &deadlines, &wish, respond_by, again);
+        .send(upstream, request, &deadlines, &wish, respond_by);
     let sent = sending.await?;
     let cookie = sent.lease.set_cookie(cookie.as_deref(), way.tls).cloned();
     Ok((sent, cookie))
-}
-
-/// The same header, without a body.
-pub(super) fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    copy.headers_mut().clone_from(request.headers());
-    copy.extensions_mut().clone_from(request.extensions());
-    copy
 }
 
 pub(super) fn reject_of(failed: &Failed, route: &Route) -> Reject {

@@ -7,17 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::Request;
 use http::header::UPGRADE;
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::body::RequestBody;
-use super::forward::{Way, copy};
+use super::forward::Way;
 use super::site::Mirror;
 use super::worker::Worker;
-use crate::upstream::{Deadlines, Upstream, Wish};
+use crate::upstream::{Deadlines, Outbound, Upstream, Wish};
 
 /// Copies of one worker that are under way at once; more are not made.
 const MOST: u32 = 128;
@@ -68,34 +67,34 @@ impl Drop for Counted {
 }
 
 /// Copies this request if the lot falls on it.
-pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Request<RequestBody>) {
+pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Outbound<RequestBody>) {
     // Another protocol is not copied: nobody would speak its other half.
-    let upgrades = request.headers().contains_key(UPGRADE);
+    let upgrades = request.parts.headers.contains_key(UPGRADE);
     if upgrades || way.worker.upstreams.draw() % 10_000 >= u64::from(mirror.share) {
         return;
     }
-    let too_long = !request.body().is_end_stream()
-        && request
-            .body()
-            .size_hint()
-            .exact()
-            .is_some_and(|length| length > mirror.body_bytes as u64);
+    let body = request.body.as_mut().filter(|body| !body.is_end_stream());
+    let too_long = body.as_ref().is_some_and(|body| {
+        let length = body.size_hint().exact();
+        length.is_some_and(|length| length > mirror.body_bytes as u64)
+    });
     let Some(counted) = Counted::new(way.worker).filter(|_| !too_long) else {
         mirror.upstream.mirror_skipped();
         return;
     };
-    let mut twin = copy(request);
-    let whole = if request.body().is_end_stream() {
-        None
-    } else {
+    let mut twin = Outbound {
+        parts: request.parts.clone(),
+        body: Some(RequestBody::Empty),
+    };
+    let whole = body.and_then(|body| {
         let (whole, is_whole) = oneshot::channel();
         let tee = Tee {
             seen: BytesMut::new(),
             most: mirror.body_bytes,
             whole,
         };
-        request.body_mut().tee(tee).then_some(is_whole)
-    };
+        body.tee(tee).then_some(is_whole)
+    });
     let (upstream, deadlines, limit) = (
         Arc::clone(&mirror.upstream),
         way.deadlines(),
@@ -108,20 +107,20 @@ pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Request<Reques
                 upstream.mirror_skipped();
                 return;
             };
-            *twin.body_mut() = RequestBody::Whole(Some(bytes));
+            twin.body = Some(RequestBody::Whole(Some(bytes)));
         }
         let wish = Wish {
             source: upstream.model.proxy_protocol.map(|_| client),
             ..Wish::default()
         };
-        send(&counted.0, &upstream, twin, &deadlines, &wish, limit).await;
+        send(&counted.0, &upstream, &mut twin, &deadlines, &wish, limit).await;
     });
 }
 
 async fn send(
     worker: &Worker,
     upstream: &Arc<Upstream>,
-    twin: Request<RequestBody>,
+    twin: &mut Outbound<RequestBody>,
     deadlines: &Deadlines,
     wish: &Wish<'_>,
     limit: Duration,
@@ -129,7 +128,7 @@ async fn send(
     upstream.mirrored();
     let sending = worker
         .upstreams
-        .send(upstream, twin, deadlines, wish, || sleep(limit), || None);
+        .send(upstream, twin, deadlines, wish, || sleep(limit));
     let Ok(sent) = sending.await else { return };
     let mut lease = sent.lease;
     let read = async {

@@ -31,7 +31,7 @@ use super::{headers, redirect};
 use crate::config::model::{Paths, StatusMap};
 use crate::http1::alarm::Alarm;
 use crate::telemetry::access_log;
-use crate::upstream::{Sent, Upstream};
+use crate::upstream::{Outbound, Sent, Upstream};
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -163,12 +163,11 @@ pub(super) async fn serve(
         hints: conn.budget.is_none().then_some(&conn.hints),
     };
     let key = opening.as_ref().and_then(|_| websocket::key(&head.headers));
-    let sent = forward(
-        admitted,
-        &way,
-        Request::from_parts(head, body),
-        progress.as_deref(),
-    );
+    let mut request = Outbound {
+        parts: head,
+        body: Some(body),
+    };
+    let sent = forward(admitted, &way, &mut request, progress.as_deref());
     let sent = match by {
         None => sent.await,
         Some(by) => match timeout_at(by, sent).await {

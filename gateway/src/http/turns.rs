@@ -86,11 +86,13 @@ impl Turns<'_> {
                     Request::from_parts(parts, Incoming::Http1(self.wire.body())),
                     Some(meaning),
                 ),
-                Next::Refuse(reject) => return self.refuse(reject).await,
+                Next::Refuse(reject) => return Box::pin(self.refuse(reject)).await,
                 Next::Close => return self.close().await,
             };
             let (method, version) = (request.method().clone(), request.version());
-            let mut serving = pin!(service::serve(Rc::clone(self.conn), request, None));
+            // A place of its own, which the next request of any connection can use: the connection's task is small while it
+            // waits, and the place warm in the cache.
+            let mut serving = Box::pin(service::serve(Rc::clone(self.conn), request, None));
             let mut departure = Departure::default();
             let mut hinted = false;
             let response = poll_fn(|cx| {
@@ -110,6 +112,7 @@ impl Turns<'_> {
                 // Gone; what was under way is dropped.
                 return Ok(());
             };
+            drop(serving);
             let last = poll_fn(|cx| Poll::Ready(look(cx))).await;
             let keep_alive = meaning.is_some_and(|meaning| meaning.keep_alive) && !last;
             if !self.answer(response, &method, version, keep_alive).await? {

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, response};
+use http::response;
 use http_body::Body;
 use tokio::time::timeout;
 
@@ -18,7 +18,7 @@ use super::Upstream;
 use super::balance::Choice;
 use super::breaker::Place;
 use super::endpoint::InFlight;
-use super::link::{Answered, Broken, Error, Link};
+use super::link::{Broken, Error, Link, Outbound};
 use super::pool::{Lease, Local, View};
 use super::retry::Cause;
 use crate::telemetry::metrics::Rare;
@@ -104,8 +104,6 @@ pub struct Sent<B> {
     pub lease: Lease<B>,
     /// Endpoints tried, this one included.
     pub tries: u32,
-    /// The request, if it may be made again and there are retries.
-    again: Option<Box<Request<B>>>,
 }
 
 /// The pools of one worker.
@@ -125,18 +123,18 @@ struct Course<'a, B> {
 }
 
 /// A try without a response.
-struct Lost<B> {
+struct Lost {
     failure: Failure,
     cause: Cause,
-    /// The request, if no byte of it was taken, or if it is whole still and may be made again.
-    request: Option<Request<B>>,
+    /// Whether no byte of the request was taken.
+    unsent: bool,
     /// Whether it speaks against the endpoint.
     counts: bool,
 }
 
 impl<B> Client<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Without connections. `seed` varies the draws between workers.
@@ -151,24 +149,21 @@ where
     /// Sends a request and waits for the response's header.
     ///
     /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt, and nothing is tried again when it
-    /// has resolved. A request without a body stays
-    /// whole over HTTP/1 and is made again if [`Wish::repeatable`] says so: where a kept connection turned out to be closed
-    /// before any byte of a response, and for what the upstream's retries cover. `again` makes it where it did not stay whole:
-    /// over HTTP/2, and after a try that was given up.
+    /// has resolved. What [`Wish::repeatable`] says of is made again where a kept connection turned out to be closed before any
+    /// byte of a response, and for what the upstream's retries cover.
     pub async fn send<T: Future<Output = ()>>(
         &self,
         upstream: &Arc<Upstream>,
-        request: Request<B>,
+        request: &mut Outbound<B>,
         deadlines: &Deadlines,
         wish: &Wish<'_>,
         respond_by: impl Fn() -> T,
-        mut again: impl FnMut() -> Option<Request<B>>,
     ) -> Result<Sent<B>, Failed> {
         let mut place = enter(upstream)?;
         let local = self.local(upstream);
         let view = local.view(upstream);
         let view = if view.endpoints.is_empty() {
-            resolved(upstream, &local, deadlines.connect).await?
+            Box::pin(resolved(upstream, &local, deadlines.connect)).await?
         } else {
             view
         };
@@ -181,34 +176,26 @@ where
         };
         let mut tried = Vec::new();
         let mut tries = 0;
-        let mut request = request;
         let mut index = self
             .pick(&course, &tried)
             .ok_or_else(|| Failed::untried(Failure::Unwell))?;
         loop {
             tries += 1;
             let endpoint = &view.endpoints[index];
-            let (cause, failure) = match attempt(
-                &course,
-                index,
-                tries,
-                request,
-                &mut place,
-                &respond_by,
-                &mut again,
-            )
-            .await
+            let (cause, failure) = match attempt(&course, index, tries, request, &mut place, &respond_by)
+                .await
             {
-                Ok(mut sent) => {
+                Ok(sent) => {
                     let status = sent.head.status;
                     upstream.fared(endpoint, !status.is_server_error());
                     let cause = Cause::Status(status);
                     if !course.covers(cause, tries) {
                         return Ok(sent);
                     }
-                    let repeat = sent.again.take().map(|whole| *whole).or_else(&mut again);
-                    let (Some(repeat), Some(next)) = (repeat, self.another(&course, &mut tried, index))
-                    else {
+                    if !course.may_repeat(request, false) {
+                        return Ok(sent);
+                    }
+                    let Some(next) = self.another(&course, &mut tried, index) else {
                         return Ok(sent);
                     };
                     if !course.pays() {
@@ -216,7 +203,7 @@ where
                     }
                     tracing::debug!(endpoint = %endpoint.name(), %status, "tried again elsewhere");
                     place = sent.give_up();
-                    (request, index) = (repeat, next);
+                    index = next;
                     continue;
                 }
                 Err(lost) => {
@@ -225,7 +212,7 @@ where
                         upstream.fared(endpoint, false);
                     }
                     if course.covers(lost.cause, tries)
-                        && let Some(repeat) = lost.request.or_else(&mut again)
+                        && course.may_repeat(request, lost.unsent)
                         && let Some(next) = self.another(&course, &mut tried, index)
                         && course.pays()
                     {
@@ -233,7 +220,7 @@ where
                         if lost.cause != Cause::Connect {
                             upstream.metrics.retries.inc();
                         }
-                        (request, index) = (repeat, next);
+                        index = next;
                         continue;
                     }
                     (lost.cause, lost.failure)
@@ -303,6 +290,17 @@ where
         x ^= x << 17;
         self.random.set(x);
         x >> 16
+    }
+}
+
+impl<B: Default> Course<'_, B> {
+    /// Whether the request can be sent once more. If it has been sent, that is so only if it may be repeated; then it has
+    /// no body, and one that was taken is made again.
+    fn may_repeat(&self, request: &mut Outbound<B>, unsent: bool) -> bool {
+        if self.wish.repeatable {
+            request.body.get_or_insert_default();
+        }
+        request.body.is_some() && (unsent || self.wish.repeatable)
     }
 }
 
@@ -414,13 +412,12 @@ async fn attempt<B, T>(
     course: &Course<'_, B>,
     index: usize,
     tries: u32,
-    mut request: Request<B>,
+    request: &mut Outbound<B>,
     place: &mut Option<Place>,
     respond_by: &impl Fn() -> T,
-    again: &mut impl FnMut() -> Option<Request<B>>,
-) -> Result<Sent<B>, Lost<B>>
+) -> Result<Sent<B>, Lost>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     T: Future<Output = ()>,
 {
@@ -431,9 +428,10 @@ where
     loop {
         let opened = match kept.take() {
             Some(conn) => Opened::Kept(conn),
-            None => match open::open(course, index).await {
+            // Apart: most requests find a connection, and need not have room for this.
+            None => match Box::pin(open::open(course, index)).await {
                 Ok(opened) => opened,
-                Err(failure) => return Err(Lost::before(failure, request)),
+                Err(failure) => return Err(Lost::before(failure)),
             },
         };
         let (mut conn, reused) = match opened {
@@ -446,35 +444,16 @@ where
         let in_flight = InFlight::new(endpoint);
         let hints = course.wish.hints;
         match exchange(&mut conn.link, request, hints, respond_by, course.per_try(tries)).await {
-            Ok(answered) => {
+            Ok(head) => {
                 let kept_most = deadlines.idle_connections;
                 let lease = Lease::new(conn, slot, course.local, in_flight, kept_most, place.take());
-                // What can not be asked for again is not kept.
-                let may = course.wish.repeatable && upstream.model.retries.is_some();
-                let again = answered.request.filter(|_| may).map(Box::new);
-                let head = answered.head;
-                return Ok(Sent {
-                    head,
-                    lease,
-                    tries,
-                    again,
-                });
+                return Ok(Sent { head, lease, tries });
             }
             Err(broken) => {
                 // It never left: always safe. Or the connection had been closed meanwhile, which is nobody's fault.
-                let unsent = broken.unsent.map(|unsent| *unsent);
-                let whole = broken
-                    .request
-                    .filter(|_| course.wish.repeatable)
-                    .map(|whole| *whole);
-                let lost = stale < STALE_MOST && reused;
-                match unsent {
-                    Some(unsent) if lost => request = unsent,
-                    None if lost && broken.silent => match whole.or_else(&mut *again) {
-                        Some(repeat) => request = repeat,
-                        None => return Err(Lost::after(broken.failure, broken.silent, None, None)),
-                    },
-                    unsent => return Err(Lost::after(broken.failure, broken.silent, unsent, whole)),
+                let lost = reused && stale < STALE_MOST && (broken.unsent || broken.silent);
+                if !(lost && course.may_repeat(request, broken.unsent)) {
+                    return Err(Lost::after(broken));
                 }
                 stale += 1;
                 upstream.metrics.retries.inc();
@@ -483,9 +462,9 @@ where
     }
 }
 
-impl<B> Lost<B> {
+impl Lost {
     /// No connection.
-    fn before(failure: Failure, request: Request<B>) -> Self {
+    fn before(failure: Failure) -> Self {
         // What is overloaded here is so for every endpoint.
         let cause = match failure {
             Failure::Overloaded => Cause::Malformed,
@@ -494,25 +473,25 @@ impl<B> Lost<B> {
         Self {
             failure,
             cause,
-            request: Some(request),
+            unsent: true,
             counts: cause == Cause::Connect,
         }
     }
 
     /// A connection, and no answer.
-    fn after(failure: Failure, silent: bool, unsent: Option<Request<B>>, whole: Option<Request<B>>) -> Self {
-        let cause = match failure {
+    fn after(broken: Broken) -> Self {
+        let cause = match broken.failure {
             Failure::TryTimeout => Cause::Timeout,
             Failure::ResponseTimeout => Cause::Overdue,
-            _ if silent || unsent.is_some() => Cause::Reset,
+            _ if broken.silent || broken.unsent => Cause::Reset,
             _ => Cause::Malformed,
         };
         // What is neither may be the client's doing, whose body broke off.
         let counts = cause != Cause::Malformed;
         Self {
-            failure,
+            failure: broken.failure,
             cause,
-            request: unsent.or(whole),
+            unsent: broken.unsent,
             counts,
         }
     }
@@ -520,11 +499,11 @@ impl<B> Lost<B> {
 
 async fn exchange<B, T: Future<Output = ()>>(
     link: &mut Link<B>,
-    request: Request<B>,
+    request: &mut Outbound<B>,
     hints: Option<Hints<'_>>,
     respond_by: &impl Fn() -> T,
     per_try: Option<Duration>,
-) -> Result<Answered<B>, Broken<B>>
+) -> Result<response::Parts, Broken>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -546,6 +525,6 @@ where
     tokio::select! {
         biased;
         answer = link.send(request, hints) => answer,
-        failure = overdue => Err(Broken { failure, unsent: None, request: None, silent: false }),
+        failure = overdue => Err(Broken { failure, unsent: false, silent: false }),
     }
 }

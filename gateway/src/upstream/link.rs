@@ -5,7 +5,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, response};
+use http::{StatusCode, request, response};
 use http_body::{Body, Frame, SizeHint};
 
 use super::multiplex::Stream;
@@ -32,20 +32,20 @@ pub enum Error {
     Http2(hyper::Error),
 }
 
-/// A response's header.
-pub(super) struct Answered<B> {
-    pub(super) head: response::Parts,
-    /// The request, if it is whole still.
-    pub(super) request: Option<Request<B>>,
+/// A request on its way. It stays where it is while it is tried, so that it can be tried again, and nothing moves it from
+/// hand to hand.
+#[derive(Debug)]
+pub struct Outbound<B> {
+    pub parts: request::Parts,
+    /// Gone once something was taken of it; a body without anything to take stays.
+    pub body: Option<B>,
 }
 
 /// An exchange without a response.
-pub(super) struct Broken<B> {
+pub(super) struct Broken {
     pub(super) failure: Failure,
-    /// The request, if no byte of it was taken.
-    pub(super) unsent: Option<Box<Request<B>>>,
-    /// The request, if it was sent and is whole still.
-    pub(super) request: Option<Box<Request<B>>>,
+    /// Whether no byte of the request was taken.
+    pub(super) unsent: bool,
     /// Whether the other side has certainly not begun with it, or closed without a byte of a response.
     pub(super) silent: bool,
 }
@@ -63,25 +63,20 @@ where
     /// Sends a request and waits for the response's header. Interim answers go to `hints`; over HTTP/2 they go unseen.
     pub(super) async fn send(
         &mut self,
-        request: Request<B>,
+        request: &mut Outbound<B>,
         hints: Option<Hints<'_>>,
-    ) -> Result<Answered<B>, Broken<B>> {
+    ) -> Result<response::Parts, Broken> {
         let connection = match self {
             Self::Http1(connection) => connection,
             Self::Http2(stream) => {
-                let head = stream.send(request).await?;
-                return Ok(Answered { head, request: None });
+                // Apart, as it is large, and most upstreams speak HTTP/1.
+                return Box::pin(stream.send(request)).await;
             }
         };
-        let (parts, body) = request.into_parts();
-        let mut body = Some(body);
-        let mut wanted = connection.begin(&parts, &mut body);
+        let mut wanted = connection.begin(&request.parts, &mut request.body);
         loop {
             match poll_fn(|cx| connection.poll_head(cx, &mut wanted)).await {
-                Ok(Head::Answer(head)) => {
-                    let request = body.map(|body| Request::from_parts(parts, body));
-                    return Ok(Answered { head, request });
-                }
+                Ok(Head::Answer(head)) => return Ok(head),
                 Ok(Head::Interim(head)) => {
                     if let Some(Hints(take)) = hints
                         && head.status != StatusCode::CONTINUE
@@ -94,8 +89,7 @@ where
                     return Err(Broken {
                         silent: gone && !connection.has_answered(),
                         failure: Failure::Exchange(error.into()),
-                        unsent: None,
-                        request: body.map(|body| Box::new(Request::from_parts(parts, body))),
+                        unsent: false,
                     });
                 }
             }

@@ -33,6 +33,7 @@ pub use client::{Client, Deadlines, Failed, Failure, Hints, Sent, Wish};
 pub use endpoint::{Endpoint, Standing};
 pub use hash::key;
 pub use keeper::Keeper;
+pub use link::Outbound;
 pub use pool::Lease;
 pub use states::States;
 pub use sticky::cookie;

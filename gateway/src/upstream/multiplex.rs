@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Request, Uri, Version, request, response};
+use http::{Request, Uri, Version, request, response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use super::Failure;
 use super::breaker::Permit;
 use super::endpoint::Open;
-use super::link::{Broken, Error};
+use super::link::{Broken, Error, Outbound};
+use crate::http1;
 use crate::net::Transport;
 use crate::net::executor::Local;
 
@@ -133,8 +134,15 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     /// Sends a request and waits for the response's header.
-    pub(super) async fn send(&mut self, request: Request<B>) -> Result<response::Parts, Broken<B>> {
-        let (mut parts, body) = request.into_parts();
+    pub(super) async fn send(&mut self, request: &mut Outbound<B>) -> Result<response::Parts, Broken> {
+        let Some(body) = request.body.take() else {
+            return Err(Broken {
+                failure: Failure::Exchange(Error::Http1(http1::Error::Closed)),
+                unsent: false,
+                silent: false,
+            });
+        };
+        let mut parts = request.parts.clone();
         to_http2(&mut parts, self.secure);
         match self
             .sender
@@ -147,17 +155,12 @@ where
                 Ok(head)
             }
             Err(mut error) => {
-                let unsent = error.take_message().map(|request| {
-                    let (mut parts, body) = request.into_parts();
-                    to_http1(&mut parts);
-                    Box::new(Request::from_parts(parts, body))
-                });
+                request.body = error.take_message().map(Request::into_body);
                 let error = error.into_error();
                 Err(Broken {
                     silent: was_not_begun(&error),
                     failure: Failure::Exchange(Error::Http2(error)),
-                    unsent,
-                    request: None,
+                    unsent: request.body.is_some(),
                 })
             }
         }
@@ -203,16 +206,6 @@ fn to_http2(parts: &mut request::Parts, secure: bool) {
         parts.uri = uri;
     }
     parts.version = Version::HTTP_2;
-}
-
-/// The way back, for another try elsewhere.
-fn to_http1(parts: &mut request::Parts) {
-    let uri = std::mem::take(&mut parts.uri).into_parts();
-    if let Some(host) = uri.authority.and_then(|a| HeaderValue::from_str(a.as_str()).ok()) {
-        parts.headers.insert(HOST, host);
-    }
-    parts.uri = uri.path_and_query.map(Uri::from).unwrap_or_default();
-    parts.version = Version::HTTP_11;
 }
 
 /// Whether the other side says that it has not looked at the request (RFC 9113, 8.7), or could not be told of it.
