@@ -16,6 +16,7 @@ use crate::http::door::Door;
 use crate::http::filter::Chain;
 use crate::http::rewrite::Rewriter;
 use crate::http::router::Router;
+use crate::http::shape::Whole;
 use crate::http::site::{Action, Mirror, Route, Site, SiteHandle, Split};
 use crate::http::tls;
 use crate::telemetry::Metrics;
@@ -97,6 +98,7 @@ impl Runtime {
                 model::Action::Respond(respond) => Action::Answer(Answer::respond(respond)),
                 model::Action::Forward(id) => Action::Forward(Arc::clone(numbered(*id)?)),
             };
+            let whole = Whole::compile(route);
             let compiled = Route {
                 model: Arc::clone(route),
                 name: route.name.as_str().into(),
@@ -122,7 +124,10 @@ impl Runtime {
                     }),
                 },
                 compress: route.compress.clone(),
-                decompress: route.decompress,
+                decompress: route
+                    .decompress
+                    .or(whole.as_ref().and_then(|whole| whole.decodes())),
+                whole,
                 metrics: before.map_or_else(|| metrics.route(&route.name), |before| before.metrics.clone()),
                 body_bytes: route.body_bytes.or(config.limits.body_bytes),
                 response_header: route.response_header.unwrap_or(config.limits.response_header),

@@ -6,6 +6,8 @@ mod abuse;
 mod arrival;
 #[path = "l7/balance.rs"]
 mod balance;
+#[path = "l7/bodies.rs"]
+mod bodies;
 #[path = "l7/client_certificates.rs"]
 mod client_certificates;
 #[path = "l7/coding.rs"]

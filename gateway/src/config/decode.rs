@@ -320,6 +320,16 @@ impl<'t> Table<'t> {
         Some(found)
     }
 
+    /// As [`Table::get`], for a key whose value may well be null.
+    pub fn any(&mut self, walk: &mut Walk, key: &'static str) -> Option<Field<'t>> {
+        let null = |entry: &&&Entry| entry.key == key && entry.value.value == Value::Null;
+        let Some(entry) = self.entries.iter().find(null).copied() else {
+            return self.get(walk, key);
+        };
+        self.asked.push(key);
+        Some(self.field.child(key, key, &entry.value))
+    }
+
     /// Whether `key` is there, with or without a good value.
     pub fn has(&self, key: &str) -> bool {
         self.entries.iter().any(|entry| entry.key == key)

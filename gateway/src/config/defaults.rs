@@ -241,3 +241,9 @@ pub fn workers() -> NonZeroU32 {
         .and_then(NonZeroU32::new)
         .unwrap_or(NonZeroU32::MIN)
 }
+
+/// Longest body that is held in memory to be changed or looked at, in bytes.
+pub const BODY_EDIT_BYTES: u64 = 1 << 20;
+
+/// Deepest nesting of JSON in such a body.
+pub const JSON_DEPTH: u32 = 64;

@@ -13,10 +13,12 @@ use std::time::Duration;
 use gateway_common::tables::observe;
 use ipnet::IpNet;
 
+mod bodies;
 mod routing;
 mod shape;
 mod upstreams;
 
+pub use bodies::*;
 pub(in crate::config) use routing::anchored;
 pub use routing::*;
 pub use shape::*;
@@ -387,6 +389,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     pub query: QueryEdit,
     pub status: StatusMap,
+    pub request_body: Option<BodyEdit>,
+    pub response_body: Option<BodyEdit>,
     pub action: Action,
     /// Shares of other upstreams in the route's requests; the one of the action is the first of them.
     pub split: Option<Split>,
@@ -449,7 +453,8 @@ impl Route {
     /// Whether facts of the request are needed after its header was edited.
     #[must_use]
     pub fn keeps_facts(&self) -> bool {
-        !self.response.made.is_empty() || !self.query.is_empty()
+        let bodies = self.request_body.is_some() || self.response_body.is_some();
+        bodies || !self.response.made.is_empty() || !self.query.is_empty()
     }
 }
 

@@ -41,6 +41,8 @@ impl From<Marker> for Pos {
 pub struct Node {
     pub pos: Pos,
     pub value: Value,
+    /// Whether it is a scalar without quotes, so that it may be a number or a truth.
+    pub plain: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -103,6 +105,7 @@ pub fn parse(text: &str) -> Result<Node, Vec<FormFault>> {
     Ok(builder.root.unwrap_or(Node {
         pos: Pos { line: 1, column: 1 },
         value: Value::Null,
+        plain: false,
     }))
 }
 
@@ -127,6 +130,7 @@ pub fn salvage(text: &str) -> Node {
     Node {
         pos: Pos { line: 1, column: 1 },
         value: Value::Map(entries),
+        plain: false,
     }
 }
 
@@ -229,7 +233,7 @@ impl Builder {
                     "" | "~" | "null" | "Null" | "NULL" if plain => Value::Null,
                     _ => Value::Text(text.into_owned()),
                 };
-                self.put(Node { pos, value })
+                self.put(Node { pos, value, plain })
             }
             Event::SequenceStart(anchor, tag) => {
                 self.refuse_extras(pos, anchor, tag.is_some())?;
@@ -255,6 +259,7 @@ impl Builder {
                 self.put(Node {
                     pos,
                     value: Value::Null,
+                    plain: false,
                 })
             }
             Event::DocumentStart(_) if self.root.is_some() => {
@@ -313,7 +318,11 @@ impl Builder {
             Collection::List(items) => Value::List(items),
             Collection::Map { entries, .. } => Value::Map(entries),
         };
-        self.put(Node { pos, value })
+        self.put(Node {
+            pos,
+            value,
+            plain: false,
+        })
     }
 
     fn put(&mut self, node: Node) -> Result<(), Stop> {
@@ -372,6 +381,43 @@ impl Value {
             Self::Map(_) => "a mapping",
         }
     }
+}
+
+/// What a scalar means by itself (YAML 1.2.2, 10.3): null, a truth, a number, or text. `None` for lists and mappings.
+pub fn scalar(node: &Node) -> Option<serde_json::Value> {
+    use serde_json::Value as Json;
+    let text = match &node.value {
+        Value::Null => return Some(Json::Null),
+        Value::Text(text) => text,
+        Value::List(_) | Value::Map(_) => return None,
+    };
+    if !node.plain {
+        return Some(Json::from(text.as_str()));
+    }
+    let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let radix = |prefix, radix| {
+        text.strip_prefix(prefix)
+            .and_then(|digits| u64::from_str_radix(digits, radix).ok())
+    };
+    let number = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        && digits.contains(|c: char| c.is_ascii_digit())
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-'));
+    Some(match text.as_str() {
+        "true" | "True" | "TRUE" => Json::Bool(true),
+        "false" | "False" | "FALSE" => Json::Bool(false),
+        _ => radix("0x", 16)
+            .or_else(|| radix("0o", 8))
+            .map(Json::from)
+            .or_else(|| text.parse::<i64>().ok().map(Json::from))
+            .or_else(|| text.parse::<u64>().ok().map(Json::from))
+            .or_else(|| {
+                let real = number.then(|| text.parse::<f64>().ok()).flatten()?;
+                serde_json::Number::from_f64(real).map(Json::Number)
+            })
+            .unwrap_or_else(|| Json::from(text.as_str())),
+    })
 }
 
 /// A key as a step of a path: bare if it is an ordinary name.

@@ -40,6 +40,7 @@ pub enum Fault {
 pub struct Progress {
     fault: Cell<Option<Fault>>,
     moved: Cell<Instant>,
+    over: Cell<bool>,
 }
 
 impl Progress {
@@ -47,12 +48,19 @@ impl Progress {
         Rc::new(Self {
             fault: Cell::new(None),
             moved: Cell::new(Instant::now()),
+            over: Cell::new(false),
         })
     }
 
     #[must_use]
     pub fn fault(&self) -> Option<Fault> {
         self.fault.get()
+    }
+
+    /// Whether all of it has been read.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.get()
     }
 
     /// When the last piece passed, or the body ended.
@@ -235,6 +243,7 @@ impl Body for RequestBody {
                     Some(None) => Fault::Reject(Reject::BodyTooLarge),
                     after => {
                         *left = after.flatten();
+                        progress.over.set(incoming.is_end_stream());
                         if let Some(copier) = tee.take() {
                             *tee = match frame.data_ref() {
                                 Some(piece) => copier.take(piece),
@@ -251,6 +260,7 @@ impl Body for RequestBody {
             Poll::Ready(Some(Err(fault))) => fault,
             Poll::Ready(None) => {
                 progress.moved.set(Instant::now());
+                progress.over.set(true);
                 end(tee);
                 return Poll::Ready(None);
             }

@@ -55,6 +55,12 @@ impl Kept {
         }
     }
 
+    /// What was asked for.
+    #[must_use]
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
     #[must_use]
     pub fn facts<'r>(&'r self, pattern: &'r PathMatch) -> Facts<'r> {
         Facts {

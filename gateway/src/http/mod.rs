@@ -33,6 +33,7 @@ pub mod rewrite;
 pub mod router;
 pub mod server;
 mod service;
+pub mod shape;
 pub mod site;
 pub mod template;
 pub mod tls;

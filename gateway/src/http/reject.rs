@@ -38,10 +38,14 @@ pub enum Reject {
     BodyTooLarge,
     /// The body stopped arriving.
     BodyTimeout,
-    /// The body is not what its `Content-Encoding` says.
+    /// The body is not what its `Content-Encoding` or its `Content-Type` says.
     BadBody,
     /// The body has a content coding that the route would have to decode and can not.
     UnsupportedCoding,
+    /// The body has another media type than the route takes.
+    UnsupportedMediaType,
+    /// The request is not what the description of the API says.
+    RequestInvalid,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
     /// The certificate of the name that the client asked for in TLS does not cover the host it asks for in HTTP.
@@ -78,6 +82,8 @@ pub enum Reject {
     DeadlineExceeded,
     /// The endpoint's answer is not HTTP, or broke off before its header ended.
     UpstreamMalformed,
+    /// The answer is not what the route must make of it, or not what the description of the API says.
+    ResponseInvalid,
     /// The upstream's caps are reached.
     UpstreamOverloaded,
     /// No endpoint is well.
@@ -99,6 +105,8 @@ impl Reject {
         Self::BodyTimeout,
         Self::BadBody,
         Self::UnsupportedCoding,
+        Self::UnsupportedMediaType,
+        Self::RequestInvalid,
         Self::TlsHandshake,
         Self::Misdirected,
         Self::ProxyProtocol,
@@ -117,6 +125,7 @@ impl Reject {
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
         Self::UpstreamMalformed,
+        Self::ResponseInvalid,
         Self::UpstreamOverloaded,
         Self::UpstreamUnhealthy,
         Self::UpstreamUnresolved,
@@ -136,6 +145,8 @@ impl Reject {
             Self::BodyTimeout => "body_timeout",
             Self::BadBody => "bad_body",
             Self::UnsupportedCoding => "unsupported_coding",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::RequestInvalid => "request_invalid",
             Self::TlsHandshake => "tls_handshake",
             Self::Misdirected => "misdirected",
             Self::ProxyProtocol => "proxy_protocol",
@@ -154,6 +165,7 @@ impl Reject {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamMalformed => "upstream_malformed",
+            Self::ResponseInvalid => "response_invalid",
             Self::UpstreamOverloaded => "upstream_overloaded",
             Self::UpstreamUnhealthy => "upstream_unhealthy",
             Self::UpstreamUnresolved => "upstream_unresolved",
@@ -193,10 +205,11 @@ impl Reject {
             | Self::BadPath
             | Self::BadHost
             | Self::BadBody
+            | Self::RequestInvalid
             | Self::TlsHandshake
             | Self::ProxyProtocol
             | Self::Http2Abuse => StatusCode::BAD_REQUEST,
-            Self::UnsupportedCoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UnsupportedCoding | Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::HeaderTimeout | Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::HeaderTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -212,9 +225,10 @@ impl Reject {
             }
             Self::UpstreamOverloaded | Self::UpstreamUnhealthy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::UpstreamUnreachable | Self::UpstreamMalformed | Self::UpstreamUnresolved => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::UpstreamUnreachable
+            | Self::UpstreamMalformed
+            | Self::ResponseInvalid
+            | Self::UpstreamUnresolved => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -228,6 +242,7 @@ impl Reject {
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded
             | Self::UpstreamMalformed
+            | Self::ResponseInvalid
             | Self::UpstreamOverloaded
             | Self::UpstreamUnhealthy
             | Self::UpstreamUnresolved => Blame::Upstream,
@@ -263,8 +278,10 @@ impl Reject {
             Self::UriTooLong => "The request's target is too long.",
             Self::BodyTooLarge => "The request's body is too large.",
             Self::BodyTimeout => "The request's body stopped arriving.",
-            Self::BadBody => "The request's body is not what its Content-Encoding says.",
+            Self::BadBody => "The request's body is not what its header says.",
             Self::UnsupportedCoding => "The request's Content-Encoding is not supported.",
+            Self::UnsupportedMediaType => "The request's Content-Type is not supported.",
+            Self::RequestInvalid => "The request is not what the API describes.",
             Self::TlsHandshake => "The TLS handshake failed.",
             Self::Misdirected => "This host is not served on this connection; open another.",
             Self::ProxyProtocol => "The connection does not begin as it must.",
@@ -283,6 +300,7 @@ impl Reject {
             Self::UpstreamTimeout => "The service did not answer in time.",
             Self::DeadlineExceeded => "The request took too long.",
             Self::UpstreamMalformed => "The service gave no valid answer.",
+            Self::ResponseInvalid => "The service gave another answer than it should.",
             Self::UpstreamOverloaded => "The service has too much to do.",
             Self::UpstreamUnhealthy => "The service is not well.",
             Self::UpstreamUnresolved => "The service can not be found.",

@@ -24,6 +24,7 @@ use super::forward::{Way, forward, reject_of};
 use super::prepare::{Facts, Found, finish, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::Reject;
+use super::shape::{self, Ended};
 use super::site::{Action, Route};
 use super::websocket::{self, Opening};
 use super::worker::Worker;
@@ -150,6 +151,35 @@ pub(super) async fn serve(
     };
     let accepted = route.compress.as_ref().map(|_| Accepted::of(&head.headers));
     let by = route.total.map(|total| started + total);
+    // In boxes: routes without it have futures as small as before.
+    let body = match &route.whole {
+        None => body,
+        Some(whole) => {
+            let shaping = whole.request(
+                &mut head,
+                body,
+                progress.as_deref(),
+                &mut facts.exchange,
+                &route.model.path,
+            );
+            let shaped = match by {
+                None => Box::pin(shaping).await,
+                Some(by) => match Box::pin(timeout_at(by, shaping)).await {
+                    Ok(shaped) => shaped,
+                    Err(_) => return refuse(finish, &facts, Reject::DeadlineExceeded, unread),
+                },
+            };
+            match shaped {
+                Ok(body) => body,
+                Err(Ended::Gone) => return gone(finish, &facts, unread),
+                Err(Ended::Reject(reject)) => {
+                    // A body that was read to its end leaves the connection as it should be.
+                    let unread = unread && !progress.as_ref().is_some_and(|progress| progress.is_over());
+                    return refuse(finish, &facts, reject, unread);
+                }
+            }
+        }
+    };
     let way = Way {
         worker: &conn.worker,
         route: &route,
@@ -213,6 +243,41 @@ pub(super) async fn serve(
                 }
                 return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
             }
+            let wanted = route
+                .whole
+                .as_ref()
+                .filter(|whole| whole.wants(&facts.exchange, &head));
+            let (mut lease, mut front) = (lease, None);
+            if let Some(whole) = wanted {
+                let pause = limits.body_progress;
+                let shaping = whole.response(
+                    &mut head,
+                    &mut lease,
+                    pause,
+                    by,
+                    &facts.exchange,
+                    &route.model.path,
+                );
+                match Box::pin(shaping).await {
+                    shape::Answer::Whole(body) => {
+                        if lease.is_read() {
+                            lease.keep();
+                        }
+                        let coded = encoder(&route, accepted, &mut head).and_then(|encoder| {
+                            encoder.map_or_else(|| Ok(body.clone()), |encoder| encoder.whole(&body))
+                        });
+                        return match coded {
+                            Ok(body) => {
+                                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+                                Response::from_parts(head, ResponseBody::own(body, finish))
+                            }
+                            Err(_) => refuse(finish, &facts, Reject::Internal, unread),
+                        };
+                    }
+                    shape::Answer::Begun(read) => front = Some(read),
+                    shape::Answer::Refused(reject) => return refuse(finish, &facts, reject, unread),
+                }
+            }
             let Ok(encoder) = encoder(&route, accepted, &mut head) else {
                 return refuse(finish, &facts, Reject::Internal, unread);
             };
@@ -223,18 +288,20 @@ pub(super) async fn serve(
                 limits.body_progress
             };
             let body = ResponseBody::upstream(lease, pause, by, encoder, share, finish);
-            Response::from_parts(head, body)
+            Response::from_parts(
+                head,
+                match front {
+                    None => body,
+                    Some(read) => body.behind(read),
+                },
+            )
         }
         Err(failed) => {
             finish.endpoint.clone_from(&failed.endpoint);
             finish.tries = failed.tries;
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
-                // A client that only stopped sending can still read this. It is no refusal, and no strike.
-                let (head, body) = Reject::Malformed
-                    .answer(Some(&facts.id), None, unread)
-                    .into_parts();
-                return Response::from_parts(head, ResponseBody::to_nobody(body, finish));
+                return gone(finish, &facts, unread);
             }
             let reject = match fault {
                 Some(Fault::Reject(reject)) => reject,
@@ -362,6 +429,14 @@ fn tell(
     }
     finish.status = answer.status;
     Response::from_parts(answer, ResponseBody::own(body, finish))
+}
+
+/// What a client reads that only stopped sending in the middle of a request. It is no refusal, and no strike.
+fn gone(finish: Finish, facts: &Facts, close: bool) -> Response<ResponseBody> {
+    let (head, body) = Reject::Malformed
+        .answer(Some(&facts.id), None, close)
+        .into_parts();
+    Response::from_parts(head, ResponseBody::to_nobody(body, finish))
 }
 
 /// The gateway's own refusal.

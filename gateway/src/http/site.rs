@@ -13,6 +13,7 @@ use super::door::{Door, Key};
 use super::filter::Chain;
 use super::rewrite::Rewriter;
 use super::router::Router;
+use super::shape::Whole;
 use crate::config::model::{self, Compress, ForwardingHeader, HashBy, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
@@ -53,6 +54,8 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// Cap on a request's body once it is made plain, in bytes; `None` leaves bodies as they are.
     pub decompress: Option<u64>,
+    /// What is done with bodies as a whole, if anything.
+    pub whole: Option<Box<Whole>>,
     pub metrics: RouteMetrics,
     /// Cap on the request's body in bytes.
     pub body_bytes: Option<u64>,

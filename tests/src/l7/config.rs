@@ -163,6 +163,8 @@ impl Site {
             rewrite: Rewrite::default(),
             query: QueryEdit::default(),
             status: StatusMap::default(),
+            request_body: None,
+            response_body: None,
             action: Action::Forward(UpstreamId(self.config.upstreams.len() - 1)),
             compress: None,
             decompress: None,

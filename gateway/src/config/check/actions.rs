@@ -11,7 +11,7 @@ use super::upstreams::Upstreams;
 use super::{headers, patterns};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Action, PathMatch, Piece, Redirect, Respond, Segment, Shape, Split, Template};
+use crate::config::model::{Action, PathMatch, Piece, Redirect, Respond, Shape, Split, Template};
 use crate::config::scalar::{choice, number};
 
 /// Longest template and longest body of a fixed answer, in bytes.
@@ -203,16 +203,7 @@ pub(super) fn template(text: &str, path: Option<&PathMatch>) -> Result<Template,
 
 /// What a path captures.
 pub(super) fn names(path: &PathMatch) -> BTreeSet<String> {
-    match &path.shape {
-        Shape::Regex(pattern) => pattern.names().map(str::to_owned).collect(),
-        Shape::Segments { segments, .. } => segments
-            .iter()
-            .filter_map(|segment| match segment {
-                Segment::Capture(name) => Some(name.clone()),
-                _ => None,
-            })
-            .collect(),
-    }
+    path.captures().map(str::to_owned).collect()
 }
 
 #[cfg(test)]

@@ -3,16 +3,19 @@
 use http::StatusCode;
 
 use super::headers::{self, Message};
-use super::values;
+use super::{bodies, values};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{HeaderEdit, PathMatch, QueryEdit, StatusChange, StatusMap, ValueTemplate};
+use crate::config::model::{
+    BodyEdit, HeaderEdit, PathMatch, QueryEdit, StatusChange, StatusMap, ValueTemplate,
+};
 
 /// What is changed in a request.
 #[derive(Default)]
 pub(super) struct Request {
     pub(super) headers: HeaderEdit,
     pub(super) query: QueryEdit,
+    pub(super) body: Option<BodyEdit>,
 }
 
 /// What is changed in an answer.
@@ -20,6 +23,7 @@ pub(super) struct Request {
 pub(super) struct Response {
     pub(super) headers: HeaderEdit,
     pub(super) status: StatusMap,
+    pub(super) body: Option<BodyEdit>,
 }
 
 pub(super) fn request(walk: &mut Walk, route: &mut Table<'_>, path: Option<&PathMatch>) -> Request {
@@ -27,6 +31,7 @@ pub(super) fn request(walk: &mut Walk, route: &mut Table<'_>, path: Option<&Path
         walk.table(&field, |walk, table| Request {
             headers: headers::edits(walk, table, Message::Request, path),
             query: query(walk, table, path),
+            body: bodies::body(walk, table, Message::Request, path),
         })
     });
     read.unwrap_or_default()
@@ -37,6 +42,7 @@ pub(super) fn response(walk: &mut Walk, route: &mut Table<'_>, path: Option<&Pat
         walk.table(&field, |walk, table| Response {
             headers: headers::edits(walk, table, Message::Response, path),
             status: status(walk, table),
+            body: bodies::body(walk, table, Message::Response, path),
         })
     });
     read.unwrap_or_default()

@@ -5,6 +5,7 @@
 
 mod actions;
 mod auth;
+mod bodies;
 mod coding;
 mod conflicts;
 mod cors;

@@ -79,6 +79,8 @@ fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) 
         response: response.headers,
         query: request.query,
         status: response.status,
+        request_body: request.body,
+        response_body: response.body,
         rewrite,
         split,
         mirror,

@@ -24,6 +24,8 @@ pub const STRIKE_CODES: &[&str] = &[
     "body_timeout",
     "bad_body",
     "unsupported_coding",
+    "unsupported_media_type",
+    "request_invalid",
     "tls_handshake",
     "http2_abuse",
     "not_supported",

@@ -26,6 +26,21 @@ pub struct PathMatch {
     pub shape: Shape,
 }
 
+impl PathMatch {
+    /// Names of what it captures.
+    pub fn captures(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.shape {
+            Shape::Regex(pattern) => Box::new(pattern.names()),
+            Shape::Segments { segments, .. } => {
+                Box::new(segments.iter().filter_map(|segment| match segment {
+                    Segment::Capture(name) => Some(name.as_str()),
+                    Segment::Literal(_) | Segment::Glob => None,
+                }))
+            }
+        }
+    }
+}
+
 /// What a path must look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {

@@ -36,6 +36,8 @@ enum Source {
     /// Behind a 101 there is no body: bytes go both ways until one side ends.
     Tunnel(Lease<RequestBody>),
     Upstream {
+        /// What has been read of it already.
+        front: Option<Bytes>,
         /// Present until the response has been read to its end.
         lease: Option<Lease<RequestBody>>,
         stall: Stall,
@@ -74,6 +76,7 @@ impl ResponseBody {
     ) -> Self {
         let mut body = Self {
             source: Source::Upstream {
+                front: None,
                 lease: Some(lease),
                 stall: Stall::new(pause),
                 deadline: by.map(|by| Box::pin(sleep_until(by))),
@@ -88,6 +91,14 @@ impl ResponseBody {
             body.recoder = encoder.map(|encoder| Box::new(Recoder::encode(encoder)));
         }
         body
+    }
+
+    /// The same, behind what has been read of it already.
+    pub(in crate::http) fn behind(mut self, read: Bytes) -> Self {
+        if let Source::Upstream { front, .. } = &mut self.source {
+            *front = Some(read).filter(|read| !read.is_empty());
+        }
+        self
     }
 
     /// What follows a 101.
@@ -132,10 +143,16 @@ impl ResponseBody {
 
     /// The next piece from the upstream, as it is.
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
+        if let Source::Upstream { front, .. } = &mut self.source
+            && let Some(front) = front.take()
+        {
+            return Poll::Ready(Some(Ok(Frame::data(front))));
+        }
         let Source::Upstream {
             lease: Some(lease),
             stall,
             deadline,
+            ..
         } = &mut self.source
         else {
             return Poll::Ready(None);
@@ -234,8 +251,10 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(bytes) => bytes.is_none(),
             Source::Tunnel(_) => true,
-            Source::Upstream { lease, .. } => {
-                lease.is_none() && self.recoder.as_ref().is_none_or(|recoder| recoder.is_done())
+            Source::Upstream { front, lease, .. } => {
+                front.is_none()
+                    && lease.is_none()
+                    && self.recoder.as_ref().is_none_or(|recoder| recoder.is_done())
             }
         }
     }
@@ -244,7 +263,9 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Source::Tunnel(_) => SizeHint::with_exact(0),
-            Source::Upstream { .. } if self.recoder.is_some() => SizeHint::default(),
+            Source::Upstream { front, .. } if front.is_some() || self.recoder.is_some() => {
+                SizeHint::default()
+            }
             Source::Upstream { lease, .. } => lease
                 .as_ref()
                 .map_or_else(|| SizeHint::with_exact(0), Lease::size_hint),

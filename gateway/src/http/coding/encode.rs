@@ -89,6 +89,16 @@ impl Encoder {
         Ok(self.taken())
     }
 
+    /// A body that is all there.
+    ///
+    /// # Errors
+    /// As [`Encoder::push`].
+    pub fn whole(mut self, body: &[u8]) -> io::Result<Bytes> {
+        let front = self.push(body)?;
+        let back = self.finish()?;
+        Ok([front, back].concat().into())
+    }
+
     /// The end of the body.
     ///
     /// # Errors
