@@ -1,5 +1,6 @@
 """gRPC peers of the tests, on bytes instead of generated messages: `serve` prints its port; `talk ADDRESS [CA]` calls every kind of
-method through whatever lies between and checks messages, trailers, status, deadlines and cancellation."""
+method through whatever lies between and checks messages, trailers, status, deadlines and cancellation; `hold ADDRESS AUTHORITY`
+goes on talking in one call until its input ends."""
 
 import sys
 import threading
@@ -104,4 +105,29 @@ def talk(address, authority):
     print("ok")
 
 
-serve() if sys.argv[1] == "serve" else talk(sys.argv[2], sys.argv[3])
+def hold(address, authority):
+    channel = grpc.insecure_channel(address, options=[("grpc.default_authority", authority)])
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    turn = threading.Semaphore(1)
+
+    def questions():
+        index = 0
+        while not ended.is_set():
+            turn.acquire()
+            yield b"%d" % index
+            index += 1
+            time.sleep(0.005)
+
+    count = 0
+    for reply in channel.stream_stream(f"/{SERVICE}/Both")(questions()):
+        assert reply == b"%d" % count, reply
+        if count == 0:
+            print("open", flush=True)
+        count += 1
+        turn.release()
+    print(f"ok {count}")
+
+
+MODES = {"serve": serve, "talk": talk, "hold": hold}
+MODES[sys.argv[1]](*sys.argv[2:])

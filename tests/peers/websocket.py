@@ -1,4 +1,5 @@
-"""WebSocket peers of the tests: `serve` echoes and prints its port; `talk URL` checks an echo through whatever lies between."""
+"""WebSocket peers of the tests: `serve` echoes and prints its port; `talk URL` checks an echo through whatever lies between;
+`hold URL` goes on talking on one connection until its input ends."""
 
 import asyncio
 import os
@@ -38,9 +39,25 @@ async def talk(url):
     print("ok")
 
 
+async def hold(url):
+    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    async with websockets.connect(url, max_size=None) as connection:
+        print("open", flush=True)
+        count = 0
+        while not ended.done():
+            await connection.send(str(count))
+            assert await connection.recv() == str(count)
+            count += 1
+            await asyncio.sleep(0.005)
+        await connection.close(code=4000, reason="enough")
+        assert connection.close_code == 4000
+    print(f"ok {count}")
+
+
 async def send_all(connection, count):
     for index in range(count):
         await connection.send(str(index))
 
 
-asyncio.run(serve() if sys.argv[1] == "serve" else talk(sys.argv[2]))
+MODES = {"serve": serve, "talk": talk, "hold": hold}
+asyncio.run(MODES[sys.argv[1]](*sys.argv[2:]))

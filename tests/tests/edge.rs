@@ -16,6 +16,8 @@ mod crowd;
 mod drain;
 #[path = "edge/reload.rs"]
 mod reload;
+#[path = "edge/streams.rs"]
+mod streams;
 
 /// A port that was free a moment ago.
 fn free_port() -> Result<u16> {

@@ -53,6 +53,61 @@ impl Drop for Peer {
     }
 }
 
+/// A client in the middle of a conversation that goes on until [`Held::end`].
+#[derive(Debug)]
+pub struct Held {
+    name: String,
+    child: Child,
+    output: BufReader<std::process::ChildStdout>,
+}
+
+impl Held {
+    /// Starts `tests/peers/SCRIPT hold ARGUMENTS`, and waits until it is talking.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn talk(script: &str, arguments: &[&str]) -> Self {
+        let mut child = command(script)
+            .arg("hold")
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        let name = format!("{script} {arguments:?}");
+        assert_eq!(line, "open\n", "{name}");
+        Self { name, child, output }
+    }
+
+    /// Ends the conversation. Returns how many turns it had.
+    ///
+    /// # Panics
+    /// If it broke off before, or went wrong.
+    pub fn end(mut self) -> u64 {
+        drop(self.child.stdin.take());
+        let mut line = String::new();
+        let _ = self.output.read_line(&mut line);
+        let status = self.child.wait().expect("its end");
+        let turns = line
+            .trim()
+            .strip_prefix("ok ")
+            .and_then(|count| count.parse().ok());
+        assert!(status.success(), "{}: {line}", self.name);
+        turns.unwrap_or_else(|| panic!("{}: {line:?}", self.name))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Runs `tests/peers/SCRIPT talk ARGUMENTS`.
 ///
 /// # Panics

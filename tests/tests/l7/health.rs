@@ -168,7 +168,7 @@ fn when_too_few_are_well_all_are_used_unless_that_is_refused() {
         mood.store(500, Ordering::Relaxed);
     }
     assert!(eventually(|| down(&gateway) && down(&strict)));
-    assert!(gateway.handle.load().upstreams()[0].panics());
+    assert!(eventually(|| gateway.handle.load().upstreams()[0].panics()));
     let seen = texts(&gateway, 4);
     assert!(seen.contains(&"one".to_owned()) && seen.contains(&"two".to_owned()));
     let refused = Client::connect(strict.address()).get("/");
