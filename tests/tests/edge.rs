@@ -16,6 +16,8 @@ mod crowd;
 mod drain;
 #[path = "edge/reload.rs"]
 mod reload;
+#[path = "edge/soak.rs"]
+mod soak;
 #[path = "edge/streams.rs"]
 mod streams;
 

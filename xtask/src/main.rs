@@ -11,6 +11,7 @@ mod privilege;
 mod run;
 mod setup;
 mod shell;
+mod soak;
 mod summary;
 mod test;
 
@@ -72,6 +73,11 @@ Ctrl-C stops it and leaves no program attached and no pin behind.")]
   cargo xtask fuzz                       each target for a minute
   cargo xtask fuzz head --seconds 3600   one of: packet, head, config, import")]
     Fuzz(fuzz::Args),
+    /// Serve every kind of client at once, with reloads, for minutes: nothing fails, memory is flat, nothing is left.
+    #[command(after_help = "Examples:
+  cargo xtask soak                       five minutes
+  cargo xtask soak --seconds 3600 --release")]
+    Soak(soak::Args),
     /// Measure the gateway side by side with nginx, HAProxy and Caddy, xdp-filter and nftables.
     #[command(after_help = "Examples:
   cargo xtask bench http                 beside nginx, HAProxy and Caddy; writes docs/benchmarks.md
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::main(&args),
         Verb::Lint(args) => lint::main(&args),
         Verb::Fuzz(args) => fuzz::main(&args),
+        Verb::Soak(args) => soak::main(&args),
         Verb::Bench(args) => bench::main(&args),
     };
     match result {

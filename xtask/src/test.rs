@@ -95,7 +95,7 @@ fn obtain() -> Result<Privilege> {
 }
 
 /// One test program of the package `gateway-tests`, told where the gateway and the tools are.
-fn program(target: &str, gateway: &Path) -> Result<Command> {
+pub fn program(target: &str, gateway: &Path) -> Result<Command> {
     let mut cargo = shell::cargo();
     cargo.args(["test", "--package", "gateway-tests", "--test", target]);
     cargo

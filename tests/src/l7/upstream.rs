@@ -222,6 +222,11 @@ impl Upstream {
         self.requests.lock().unwrap().clone()
     }
 
+    /// Forgets what was asked, for who asks for long.
+    pub fn forget(&self) {
+        self.requests.lock().unwrap().clear();
+    }
+
     /// The last request.
     #[must_use]
     pub fn last(&self) -> Request {
