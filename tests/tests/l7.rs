@@ -14,6 +14,8 @@ mod client_certificates;
 mod coding;
 #[path = "l7/dns.rs"]
 mod dns;
+#[path = "l7/downgrade.rs"]
+mod downgrade;
 #[path = "l7/forward.rs"]
 mod forward;
 #[path = "l7/health.rs"]

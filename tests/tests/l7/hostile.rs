@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use gateway::http::reject::Reject;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
 
-/// What the gateway must answer with 400 and a closed connection, without a byte reaching the upstream.
-const SMUGGLING: &[(&str, &str)] = &[
+/// What the gateway must answer with 400 and a closed connection, without a byte reaching the upstream: lengths.
+const LENGTHS: &[(&str, &str)] = &[
     (
         "both lengths",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -43,6 +43,10 @@ const SMUGGLING: &[(&str, &str)] = &[
         "empty length",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\nabcd",
     ),
+];
+
+/// What the gateway must answer with 400 and a closed connection, without a byte reaching the upstream: transfer codings.
+const CODINGS: &[(&str, &str)] = &[
     (
         "comma before",
         "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ,chunked\r\n\r\n0\r\n\r\n",
@@ -67,6 +71,10 @@ const SMUGGLING: &[(&str, &str)] = &[
         "chunked in 1.0",
         "POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ),
+];
+
+/// What the gateway must answer with 400 and a closed connection, without a byte reaching the upstream: first lines and header lines.
+const LINES: &[(&str, &str)] = &[
     (
         "space before colon",
         "GET / HTTP/1.1\r\nHost: a\r\nX-A : 1\r\n\r\n",
@@ -93,11 +101,25 @@ const SMUGGLING: &[(&str, &str)] = &[
 ];
 
 #[test]
-fn ambiguous_framing_is_refused_and_the_connection_closed() {
+fn t01_a_length_that_is_not_one_plain_number_is_refused_and_the_connection_closed() {
+    are_refused(LENGTHS);
+}
+
+#[test]
+fn t02_a_transfer_coding_but_one_chunked_is_refused_and_the_connection_closed() {
+    are_refused(CODINGS);
+}
+
+#[test]
+fn t07_lines_that_are_none_are_refused_and_the_connection_closed() {
+    are_refused(LINES);
+}
+
+fn are_refused(requests: &[(&str, &str)]) {
     let upstream = Upstream::text("smuggled");
     let gateway = Gateway::start(&Site::to(&upstream));
     let mut wrong = vec![];
-    for (name, request) in SMUGGLING {
+    for (name, request) in requests {
         let before = gateway.rejects().len();
         let mut client = Client::connect(gateway.address());
         // The second request must never be served: whatever follows an ambiguous one is ambiguous.
@@ -131,7 +153,7 @@ fn ambiguous_framing_is_refused_and_the_connection_closed() {
 fn a_header_split_anywhere_is_judged_the_same() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream));
-    for request in [SMUGGLING[0].1, SMUGGLING[22].1, SMUGGLING[23].1] {
+    for request in [LENGTHS[0].1, LINES[7].1, LINES[8].1] {
         for at in 1..request.find("\r\n\r\n").unwrap_or(request.len()) {
             let mut client = Client::connect(gateway.address());
             let status = client
@@ -155,7 +177,7 @@ fn a_header_split_anywhere_is_judged_the_same() {
 }
 
 #[test]
-fn chunks_that_lie_never_complete_a_request() {
+fn t03_chunks_that_lie_never_complete_a_request() {
     let upstream = Upstream::text("");
     let gateway = Gateway::start(&Site::to(&upstream));
     for body in [
@@ -219,7 +241,7 @@ fn a_body_that_looks_like_a_header_is_just_a_body() {
 }
 
 #[test]
-fn an_unread_body_never_becomes_a_request() {
+fn t04_an_unread_body_never_becomes_a_request() {
     let upstream = Upstream::text("in");
     let gateway = Gateway::start(&Site::to(&upstream).api_key(&[("right", "alice")]));
     let inner = "GET /inner HTTP/1.1\r\nHost: a\r\nX-API-Key: right\r\n\r\n";
@@ -245,7 +267,7 @@ fn an_unread_body_never_becomes_a_request() {
 }
 
 #[test]
-fn hosts_must_be_one_and_valid() {
+fn t08_hosts_must_be_one_and_valid() {
     let upstream = Upstream::text("");
     let gateway = Gateway::start(&Site::to(&upstream));
     for head in [
@@ -276,7 +298,7 @@ fn hosts_must_be_one_and_valid() {
 }
 
 #[test]
-fn connect_trace_and_upgrades_are_not_forwarded() {
+fn t09_connect_trace_and_upgrades_are_not_forwarded() {
     let upstream = Upstream::text("plain");
     let gateway = Gateway::start(&Site::to(&upstream));
     for request in [

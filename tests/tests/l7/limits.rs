@@ -8,7 +8,7 @@ use gateway_tests::l7::{Client, Gateway, Site, Upstream};
 const SHORT: Duration = Duration::from_millis(150);
 
 #[test]
-fn sizes_are_capped() {
+fn t31_sizes_are_capped() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.uri_bytes = 1000));
     let long = "x".repeat(2000);
@@ -44,7 +44,7 @@ fn sizes_are_capped() {
 }
 
 #[test]
-fn a_body_over_the_cap_is_refused_early_or_cut_off() {
+fn t29_a_body_over_the_cap_is_refused_early_or_cut_off() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.body_bytes = Some(10)));
     let at_cap = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789";
@@ -73,7 +73,7 @@ fn a_body_over_the_cap_is_refused_early_or_cut_off() {
 }
 
 #[test]
-fn a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() {
+fn t28_a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.request_header = SHORT));
     assert!(Client::connect(gateway.address()).is_closed(), "said nothing");
@@ -95,7 +95,7 @@ fn a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() 
 }
 
 #[test]
-fn a_body_that_stops_is_waited_for_so_long() {
+fn t28_a_body_that_stops_is_waited_for_so_long() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.body_progress = SHORT));
     let mut client = Client::connect(gateway.address());
@@ -148,7 +148,7 @@ fn a_response_that_stops_is_cut_off() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_given_up() {
+fn t28_a_client_that_does_not_read_is_given_up() {
     let upstream = Upstream::start(|_, wire| {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
         for _ in 0..1000 {
@@ -269,7 +269,7 @@ fn resident() -> usize {
 }
 
 #[test]
-fn an_http2_client_that_does_not_read_is_not_bought_memory() {
+fn t26_an_http2_client_that_does_not_read_is_not_bought_memory() {
     use std::io::Write as _;
     let upstream = Upstream::start(|_, wire| {
         wire.send("HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n");

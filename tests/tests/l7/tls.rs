@@ -131,3 +131,63 @@ fn http2_requests_keep_the_rules_of_http1() {
     assert_eq!(seen[0].header("host"), ["a.example"]);
     assert_eq!(upstream.last().header("x-forwarded-for"), ["127.0.0.1"]);
 }
+
+#[test]
+fn t30_a_client_hello_in_pieces_or_none_at_all_harms_nobody() {
+    use std::io::{Read as _, Write as _};
+    let dir = tempfile::tempdir().unwrap();
+    let a = certificate(dir.path(), "a.test");
+    let upstream = Upstream::text("hello");
+    let mut site = Site::to(&upstream);
+    site.config.listen[0].tls = Some(Tls::with(vec![a.clone()]));
+    let gateway = Gateway::start(&site);
+    // A whole hello of a real client, and then as many records as it has bytes, some of them empty.
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(config.into(), "a.test".try_into().unwrap()).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    let body = &hello[5..];
+    let record = |piece: &[u8]| {
+        let mut record = vec![0x16, 3, 1];
+        record.extend(u16::try_from(piece.len()).unwrap().to_be_bytes());
+        record.extend(piece);
+        record
+    };
+    let in_pieces = |size: usize| -> Vec<u8> { body.chunks(size).flat_map(record).collect() };
+    let lying = |at: usize, value: u8| {
+        let mut bytes = hello.clone();
+        bytes[at] = value;
+        bytes
+    };
+    for (case, bytes, answered) in [
+        ("whole", hello.clone(), Some(0x16)),
+        ("in two", in_pieces(body.len() / 2 + 1), Some(0x16)),
+        ("byte by byte", in_pieces(1), None),
+        (
+            "with an empty record",
+            [record(b""), hello.clone()].concat(),
+            None,
+        ),
+        ("cut short", hello[..40].to_vec(), None),
+        ("a length that lies", lying(6, 0xff), None),
+        ("another kind of record", lying(0, 0x17), None),
+        ("another kind of message", lying(5, 2), None),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), None),
+    ] {
+        let mut stream = std::net::TcpStream::connect(gateway.address()).unwrap();
+        stream
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .unwrap();
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+        let mut first = [0; 1];
+        let got = stream.read(&mut first).unwrap_or(0);
+        if let Some(kind) = answered {
+            assert_eq!((got, first[0]), (1, kind), "{case}");
+        }
+        let (out, error) = curl(&gateway, "a.test", &a.cert, &[]);
+        assert_eq!(out, "hello", "behind {case}: {error}");
+    }
+}

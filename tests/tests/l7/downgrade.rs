@@ -1,0 +1,142 @@
+//! What HTTP/2 can carry and HTTP/1 can not say: none of it reaches an HTTP/1 upstream.
+
+use std::time::Duration;
+
+use gateway_tests::l7::http2::*;
+use gateway_tests::l7::{Client, Gateway, Site, Upstream};
+
+/// A line as a literal that is not remembered.
+fn line(name: &str, value: &str) -> Vec<u8> {
+    let mut line = vec![0];
+    for text in [name, value] {
+        line.push(u8::try_from(text.len()).unwrap());
+        line.extend(text.bytes());
+    }
+    line
+}
+
+/// `GET http://a/` but for its path.
+fn to_path(path: &str) -> Vec<u8> {
+    let mut head = b"\x82\x86\x41\x01a\x04".to_vec();
+    head.push(u8::try_from(path.len()).unwrap());
+    head.extend(path.bytes());
+    head
+}
+
+fn with(name: &str, value: &str) -> Vec<u8> {
+    [GET, &line(name, value)].concat()
+}
+
+/// Whether a request is refused: its stream or its connection ended, or status 400.
+fn is_refused(frames: &[(u8, u32, Vec<u8>)]) -> bool {
+    frames.iter().any(|(kind, stream, payload)| match *kind {
+        RST_STREAM => *stream == 1,
+        // With an error.
+        GOAWAY => payload.get(4..8) != Some(&[0; 4]),
+        // `:status: 400`, as in the static table.
+        HEADERS => payload.first() == Some(&0x8c),
+        _ => false,
+    })
+}
+
+#[test]
+fn t06_what_http1_can_not_say_is_refused_in_http2() {
+    let upstream = Upstream::text("downgraded");
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let sent = |head: &[u8]| {
+        let mut client = Flood::open(gateway.address());
+        client.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, head));
+        std::thread::sleep(Duration::from_millis(50));
+        client.end();
+        client.frames()
+    };
+    assert!(!is_refused(&sent(&with("x-fine", "1"))));
+    assert_eq!(upstream.requests().len(), 1);
+    let mut wrong = vec![];
+    for (case, head) in [
+        ("CR LF in a value", with("x", "1\r\nx-b: 2")),
+        ("LF in a value", with("x", "1\nx-b: 2")),
+        ("CR in a value", with("x", "1\rx-b: 2")),
+        ("NUL in a value", with("x", "a\0b")),
+        ("CR LF in a name", with("x\r\ny", "1")),
+        ("colon in a name", with("x: 1\r\ny", "1")),
+        ("colon alone", with("x:", "1")),
+        ("space in a name", with("x y", "1")),
+        ("upper case", with("X-A", "1")),
+        ("an empty name", with("", "1")),
+        ("connection", with("connection", "close")),
+        ("keep-alive", with("keep-alive", "1")),
+        ("proxy-connection", with("proxy-connection", "close")),
+        ("upgrade", with("upgrade", "websocket")),
+        ("transfer-encoding", with("transfer-encoding", "chunked")),
+        ("te", with("te", "gzip")),
+        ("another host", with("host", "b")),
+        ("a space in the path", to_path("/ HTTP/1.1\r\nx: 1")),
+        ("a space alone", to_path("/a b")),
+        ("an empty path", to_path("")),
+        ("no slash", to_path("a")),
+        ("an absolute path", to_path("http://b/")),
+        ("two methods", [GET, b"\x83"].concat()),
+        ("two paths", [GET, b"\x84"].concat()),
+        ("two authorities", [GET, b"\x41\x01b"].concat()),
+        ("an unknown pseudo line", with(":x", "1")),
+        (
+            "a pseudo line behind a line",
+            [GET, &line("x", "1"), b"\x86"].concat(),
+        ),
+        ("no path", b"\x82\x86\x41\x01a".to_vec()),
+        ("no method", b"\x86\x84\x41\x01a".to_vec()),
+        ("a bad authority", b"\x82\x86\x84\x41\x03a b".to_vec()),
+        ("somebody at an authority", b"\x82\x86\x84\x41\x03u@a".to_vec()),
+        ("a length that is none", with("content-length", "+3")),
+        (
+            "two lengths",
+            [GET, &line("content-length", "0"), &line("content-length", "0")].concat(),
+        ),
+        ("a length without a body", with("content-length", "3")),
+    ] {
+        let frames = sent(&head);
+        if !is_refused(&frames) {
+            wrong.push(format!("{case}: {frames:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let reached = upstream.requests();
+    assert_eq!(reached.len(), 1, "{reached:?}");
+}
+
+#[test]
+fn t06_a_body_is_as_long_as_it_says_or_the_request_never_completes() {
+    for (length, data) in [("5", "abc"), ("2", "abc"), ("0", "abc")] {
+        let upstream = Upstream::start(|request, wire| {
+            let length: usize = request
+                .header("content-length")
+                .first()
+                .and_then(|l| l.parse().ok())
+                .unwrap_or(0);
+            if wire.body(request).len() == length {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole");
+            }
+            true
+        });
+        let gateway = Gateway::start(&Site::to(&upstream));
+        let mut client = Flood::open(gateway.address());
+        let head = [POST, &line("content-length", length)].concat();
+        client.send(&frame(HEADERS, END_HEADERS, 1, &head));
+        client.send(&frame(DATA, END_STREAM, 1, data.as_bytes()));
+        std::thread::sleep(Duration::from_millis(200));
+        client.end();
+        let frames = client.frames();
+        assert!(is_refused(&frames), "{length} and {data:?}: {frames:?}");
+        let whole = frames.iter().any(|(.., payload)| payload.as_slice() == b"whole");
+        assert!(!whole, "{length} and {data:?}");
+        // The upstream's connection is not what a next request comes on.
+        assert_eq!(Client::connect(gateway.address()).get("/after").status, 200);
+        let reached = upstream.requests();
+        let before = reached.iter().filter(|request| request.target == "/");
+        let after = reached.last().expect("a request");
+        for request in before {
+            assert_ne!(request.connection, after.connection, "{length} and {data:?}");
+        }
+    }
+}
