@@ -43,6 +43,9 @@ pub const PANIC_PERCENT: u8 = 50;
 /// Longest body that a mirror copies, in bytes.
 pub const MIRROR_BODY: u32 = 64 << 10;
 
+/// Longest file of revoked certificates, in bytes.
+pub const CRL_BYTES: u32 = 16 << 20;
+
 const MIB: u64 = 1 << 20;
 
 /// The deadlines and sizes. Generous to a slow honest client, finite for everyone.

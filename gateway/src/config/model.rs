@@ -99,7 +99,8 @@ impl Tls {
     pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
         let pairs = self.certificates.iter();
         let pairs = pairs.flat_map(|certificate| [&certificate.cert, &certificate.key]);
-        pairs.chain(self.client_auth.iter().map(|auth| &auth.ca))
+        let auth = self.client_auth.iter();
+        pairs.chain(auth.flat_map(|auth| std::iter::once(&auth.ca).chain(&auth.crl)))
     }
 }
 
@@ -114,6 +115,8 @@ pub enum TlsVersion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientAuth {
     pub ca: PathBuf,
+    /// Lists of what has been revoked, one of each issuer, in one PEM file.
+    pub crl: Option<PathBuf>,
     /// Whether a handshake without a certificate fails. One with a bad certificate always does.
     pub required: bool,
 }

@@ -16,12 +16,13 @@ use rustls::server::{NoServerSessionStorage, ProducesTickets, WebPkiClientVerifi
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 
 pub use identity::Identity;
 pub use names::{Certified, Names};
 
+use crate::config::defaults::CRL_BYTES;
 use crate::config::model::{Certificate, ClientAuth, Tls, TlsVersion};
 
 /// Longest file taken, in bytes.
@@ -32,8 +33,8 @@ const MOST_BYTES: u64 = 1 << 20;
 pub enum Error {
     #[error("{path}: {cause}")]
     Read { path: PathBuf, cause: std::io::Error },
-    #[error("{path}: is larger than 1 MiB")]
-    TooLarge { path: PathBuf },
+    #[error("{path}: is larger than {most} MiB")]
+    TooLarge { path: PathBuf, most: u64 },
     // The library's own messages quote the file, which may be a key.
     #[error("{path}: holds no PEM of the kind that is needed")]
     Pem { path: PathBuf },
@@ -105,7 +106,10 @@ impl ServerTls {
             .with_protocol_versions(versions)
             .map_err(Error::Config)?;
         let builder = match (&model.client_auth, files.issuers) {
-            (Some(auth), Some(pem)) => builder.with_client_cert_verifier(verifier(auth, &pem, provider)?),
+            (Some(auth), Some(pem)) => {
+                let verifier = verifier(auth, &pem, files.revoked.as_deref(), provider)?;
+                builder.with_client_cert_verifier(verifier)
+            }
             _ => builder.with_no_client_auth(),
         };
         let resolver: Arc<dyn rustls::server::ResolvesServerCert> = Arc::clone(&names) as _;
@@ -158,48 +162,51 @@ fn tickets() -> Result<Arc<dyn ProducesTickets>, Error> {
 struct Files {
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
     issuers: Option<Vec<u8>>,
+    revoked: Option<Vec<u8>>,
     contents: [u8; 32],
 }
 
 impl Files {
     fn read(model: &Tls) -> Result<Self, Error> {
         let mut digest = Sha256::new();
-        let mut read = |path: &Path| {
-            let bytes = read(path)?;
+        let mut read = |path: &Path, most| {
+            let bytes = read(path, most)?;
             digest.update((bytes.len() as u64).to_be_bytes());
             digest.update(&bytes);
             Ok(bytes)
         };
         let pairs = model.certificates.iter();
         let pairs = pairs
-            .map(|pair| Ok((read(&pair.cert)?, read(&pair.key)?)))
+            .map(|pair| Ok((read(&pair.cert, MOST_BYTES)?, read(&pair.key, MOST_BYTES)?)))
             .collect::<Result<_, _>>()?;
         let issuers = model
             .client_auth
             .as_ref()
-            .map(|auth| read(&auth.ca))
+            .map(|auth| read(&auth.ca, MOST_BYTES))
             .transpose()?;
+        let crl = model.client_auth.as_ref().and_then(|auth| auth.crl.as_ref());
+        let revoked = crl.map(|path| read(path, CRL_BYTES.into())).transpose()?;
         Ok(Self {
             pairs,
             issuers,
+            revoked,
             contents: digest.finalize().into(),
         })
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     let failed = |cause| Error::Read {
         path: path.to_owned(),
         cause,
     };
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(MOST_BYTES + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if bytes.len() as u64 > MOST_BYTES {
+    file.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
         return Err(Error::TooLarge {
             path: path.to_owned(),
+            most: most >> 20,
         });
     }
     Ok(bytes)
@@ -233,6 +240,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
 fn verifier(
     auth: &ClientAuth,
     pem: &[u8],
+    revoked: Option<&[u8]>,
     provider: Arc<rustls::crypto::CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, Error> {
     let failed = |cause: String| Error::Issuers {
@@ -244,6 +252,17 @@ fn verifier(
         roots.add(issuer).map_err(|error| failed(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match (&auth.crl, revoked) {
+        // A certificate that no list speaks of is as bad as one that is revoked, and so is one whose list is out of date.
+        (Some(path), Some(pem)) => {
+            let lists = CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+            // Without any, nothing would be looked at.
+            let lists = lists.ok().filter(|lists| !lists.is_empty());
+            let lists = lists.ok_or_else(|| Error::Pem { path: path.clone() })?;
+            builder.with_crls(lists).enforce_revocation_expiration()
+        }
+        _ => builder,
+    };
     let builder = if auth.required {
         builder
     } else {
@@ -277,6 +296,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first.config.ticketer, &renewed.config.ticketer));
         let auth = ClientAuth {
             ca: model.certificates[0].cert.clone(),
+            crl: None,
             required: true,
         };
         let asking = Tls {

@@ -139,6 +139,7 @@ fn t14_a_client_s_certificate_is_verified_and_only_the_gateway_speaks_of_it() {
         let gateway = Gateway::start(&site(&upstream, vec![server.clone()], |tls| {
             tls.client_auth = Some(ClientAuth {
                 ca: issuers.clone(),
+                crl: None,
                 required,
             });
         }));
@@ -309,6 +310,7 @@ fn t34_a_session_of_one_listener_is_worth_nothing_at_another() {
     if let Some(tls) = &mut closed.config.listen[0].tls {
         tls.client_auth = Some(ClientAuth {
             ca: issuers,
+            crl: None,
             required: true,
         });
     }
@@ -328,4 +330,63 @@ fn t34_a_session_of_one_listener_is_worth_nothing_at_another() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert_eq!(stream.conn.handshake_kind(), Some(HandshakeKind::Full));
+}
+
+#[test]
+fn a_revoked_certificate_is_refused_from_the_moment_the_list_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Ca::new();
+    let (issuers, crl) = (dir.path().join("clients.crt"), dir.path().join("clients.crl"));
+    std::fs::write(&issuers, &ca.pem).unwrap();
+    let server = ca.server(dir.path(), &["a.test"]);
+    let numbered = |name: &str, number: u64| {
+        ca.issue(dir.path(), name, |params| {
+            params.serial_number = Some(number.into());
+            params.distinguished_name.push(DnType::CommonName, name);
+        })
+    };
+    let (alice, bob) = (numbered("alice", 1001), numbered("bob", 1002));
+    let revoke = |numbers: &[u64], next_update| {
+        let revoked = |number: &u64| rcgen::RevokedCertParams {
+            serial_number: (*number).into(),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update,
+            crl_number: 1.into(),
+            issuing_distribution_point: None,
+            revoked_certs: numbers.iter().map(revoked).collect(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        std::fs::write(&crl, list.signed_by(&ca.issuer).unwrap().pem().unwrap()).unwrap();
+    };
+    let (far, past) = (rcgen::date_time_ymd(2100, 1, 1), rcgen::date_time_ymd(2025, 1, 1));
+    revoke(&[1002], far);
+    let upstream = Upstream::text("ok");
+    let site = site(&upstream, vec![server], |tls| {
+        tls.client_auth = Some(ClientAuth {
+            ca: issuers.clone(),
+            crl: Some(crl.clone()),
+            required: false,
+        });
+    });
+    let gateway = Gateway::start(&site);
+    let passes = |own: &Certificate| {
+        let answer = ask(&gateway, &ca.config(BOTH, Some(own)), "a.test", "a.test", "");
+        answer.is_ok_and(|(answer, _)| status(&answer) == "200")
+    };
+    assert!(passes(&alice) && !passes(&bob));
+    revoke(&[1001], far);
+    gateway.reload(&site);
+    assert!(!passes(&alice) && passes(&bob), "the file is read again");
+    // What can not be used changes nothing.
+    std::fs::write(&crl, "nonsense").unwrap();
+    assert!(gateway.try_reload(&site).is_err());
+    assert!(!passes(&alice) && passes(&bob));
+    revoke(&[1001], past);
+    gateway.reload(&site);
+    assert!(!passes(&bob), "a list that is out of date speaks for nobody");
 }

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
 use super::files;
 use crate::config::decode::{Field, Table, Walk};
@@ -174,22 +176,57 @@ fn client_auth(walk: &mut Walk, field: &Field<'_>) -> Option<ClientAuth> {
         let ca = table.require(walk, "ca", "the issuers of clients' certificates as a PEM file");
         let modes = [("required", true), ("optional", false)];
         let required = table.value_or(walk, "mode", true, choice(&modes));
-        let ca = ca?;
-        let ca = if walk.opens_secrets {
-            let (path, issuers) = pem_file(walk, &ca, chain)?;
-            let mut roots = RootCertStore::empty();
-            if let Some(error) = issuers.into_iter().find_map(|issuer| roots.add(issuer).err()) {
-                walk.fault(
-                    &ca,
-                    Wrong::new(format!("an issuer in it can not be used: {error}")),
-                );
-            }
-            path
-        } else {
-            files::named(walk, &ca)?
+        let (crl, ca) = (table.get(walk, "crl"), ca?);
+        if !walk.opens_secrets {
+            let crl = crl.map(|field| files::named(walk, &field));
+            let ca = files::named(walk, &ca)?;
+            let crl = crl.flatten();
+            return Some(ClientAuth { ca, crl, required });
+        }
+        let (path, issuers) = pem_file(walk, &ca, MOST_PEM, chain)?;
+        let mut roots = RootCertStore::empty();
+        if let Some(error) = issuers.into_iter().find_map(|issuer| roots.add(issuer).err()) {
+            walk.fault(
+                &ca,
+                Wrong::new(format!("an issuer in it can not be used: {error}")),
+            );
+        }
+        let crl = match crl {
+            None => None,
+            Some(field) => Some(revoked(walk, &field, roots)?),
         };
-        Some(ClientAuth { ca, required })
+        Some(ClientAuth {
+            ca: path,
+            crl,
+            required,
+        })
     })?
+}
+
+fn revoked(walk: &mut Walk, field: &Field<'_>, roots: RootCertStore) -> Option<PathBuf> {
+    let (path, lists) = pem_file(walk, field, defaults::CRL_BYTES as usize, |pem, path| {
+        let shown = quote(&path.to_string_lossy());
+        match CertificateRevocationListDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+            Ok(lists) if !lists.is_empty() => Ok(lists),
+            Ok(_) => Err(
+                Wrong::new(format!("{shown} holds no list of revoked certificates"))
+                    .hint("it begins -----BEGIN X509 CRL-----"),
+            ),
+            Err(_) => Err(Wrong::new(format!("{shown} is not PEM"))),
+        }
+    })?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .with_crls(lists)
+        .build();
+    // Without a usable issuer, that has been said.
+    if let Err(VerifierBuilderError::InvalidCrl(error)) = built {
+        walk.fault(
+            field,
+            Wrong::new(format!("a list in it can not be used: {}", Error::from(error))),
+        );
+    }
+    Some(path)
 }
 
 pub(super) fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certificate> {
@@ -203,8 +240,8 @@ pub(super) fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certifica
                 key: files::named(walk, &key)?,
             });
         }
-        let chain = pem_file(walk, &cert, chain);
-        let secret = pem_file(walk, &key, private_key);
+        let chain = pem_file(walk, &cert, MOST_PEM, chain);
+        let secret = pem_file(walk, &key, MOST_PEM, private_key);
         let ((cert_path, chain), (key_path, secret)) = (chain?, secret?);
         if let Err(error) = CertifiedKey::from_der(chain, secret, &aws_lc_rs::default_provider()) {
             match error {
@@ -234,10 +271,11 @@ pub(super) fn certificate(walk: &mut Walk, item: &Field<'_>) -> Option<Certifica
 fn pem_file<T>(
     walk: &mut Walk,
     field: &Field<'_>,
+    most: usize,
     read: impl FnOnce(&[u8], &Path) -> Result<T, Wrong>,
 ) -> Option<(PathBuf, T)> {
     let path = files::named(walk, field)?;
-    match files::read(&path, MOST_PEM).and_then(|pem| read(&pem, &path)) {
+    match files::read(&path, most).and_then(|pem| read(&pem, &path)) {
         Ok(content) => Some((path, content)),
         Err(wrong) => {
             walk.fault(field, wrong);

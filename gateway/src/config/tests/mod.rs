@@ -34,6 +34,7 @@ fn etc() -> TempDir {
     write("tls/api.crt", &api.cert.pem());
     write("tls/api.key", &api.signing_key.serialize_pem());
     write("tls/clients.crt", &pair("clients").cert.pem());
+    write("tls/clients.crl", &revoked());
     write(
         "tls/other.key",
         &pair("other.example.com").signing_key.serialize_pem(),
@@ -47,6 +48,22 @@ fn etc() -> TempDir {
     write("allow.txt", "192.0.2.1\n");
     write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
     dir
+}
+
+/// A list that revokes nothing.
+fn revoked() -> String {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let issuer = rcgen::Issuer::new(rcgen::CertificateParams::default(), key);
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: 1.into(),
+        issuing_distribution_point: None,
+        revoked_certs: vec![],
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&issuer).and_then(|list| list.pem());
+    list.expect("a list")
 }
 
 /// Loads `text` with `dir` in place of /etc/gateway.
