@@ -73,6 +73,7 @@ fuzz_target!(|data: &[u8]| {
         tls: false,
         forwarding,
         told: said.as_ref(),
+        identity: None,
     };
     prepare_request(&mut headers, version, &outward);
     for once in [

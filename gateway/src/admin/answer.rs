@@ -2,8 +2,8 @@
 
 use ipnet::IpNet;
 
-use super::api::{Answer, Explained, Failure, FailureKind, FullStatus, Outcome, Request};
-use crate::dataplane::engine::Refusal;
+use super::api::{Answer, Explained, Failure, FailureKind, FullStatus, Outcome, ProtectedRow, Request};
+use crate::dataplane::engine::{Protection, Refusal};
 use crate::dataplane::{Engine, List};
 
 /// Entries of a list in one answer: little memory on both sides, and blocks do not wait long for the engine.
@@ -11,8 +11,20 @@ const PAGE: usize = 1 << 13;
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
+        if let Refusal::Protected(first, of) = &refusal {
+            let rows = first.iter().map(|Protection { net, shield, why }| ProtectedRow {
+                net: *net,
+                shield: *shield,
+                why: why.to_string(),
+            });
+            return Self {
+                protected: rows.collect(),
+                protected_in_all: *of,
+                ..Self::new(FailureKind::Refused, refusal.to_string())
+            };
+        }
         let kind = match refusal {
-            Refusal::Protected { .. } | Refusal::CutsOff { .. } | Refusal::Allowed { .. } => {
+            Refusal::Protected(..) | Refusal::CutsOff { .. } | Refusal::Allowed { .. } => {
                 FailureKind::Refused
             }
             Refusal::Invalid(_) | Refusal::Unreadable { .. } => FailureKind::BadInput,
@@ -22,19 +34,13 @@ impl From<Refusal> for Failure {
             | Refusal::NothingFilters
             | Refusal::NotTaken(_) => FailureKind::Failed,
         };
-        Self {
-            kind,
-            message: refusal.to_string(),
-        }
+        Self::new(kind, refusal.to_string())
     }
 }
 
 impl From<crate::dataplane::Error> for Failure {
     fn from(error: crate::dataplane::Error) -> Self {
-        Self {
-            kind: FailureKind::Failed,
-            message: error.to_string(),
-        }
+        Self::new(FailureKind::Failed, error.to_string())
     }
 }
 
@@ -73,10 +79,10 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
             proxy: None,
         }),
         Request::Watch(_) => {
-            return Err(Failure {
-                kind: FailureKind::Failed,
-                message: "drops are told of by a running gateway, one after the other".to_owned(),
-            });
+            return Err(Failure::new(
+                FailureKind::Failed,
+                "drops are told of by a running gateway, one after the other".to_owned(),
+            ));
         }
         Request::AddUnconfirmed { order, within } => Answer::Added(engine.add_unconfirmed(order, within)?),
         Request::Confirm { nets } => Answer::Confirmed(engine.confirm(&nets)?),
@@ -85,10 +91,10 @@ pub fn answer(engine: &mut Engine, request: Request) -> Outcome {
         Request::BypassStatus => Answer::Bypassed(engine.bypass_status()?),
         Request::Verify => Answer::Verified(engine.verify()?),
         Request::Reload { .. } => {
-            return Err(Failure {
-                kind: FailureKind::Failed,
-                message: "no gateway is running: there is nothing to reload".to_owned(),
-            });
+            return Err(Failure::new(
+                FailureKind::Failed,
+                "no gateway is running: there is nothing to reload".to_owned(),
+            ));
         }
     })
 }
@@ -97,10 +103,8 @@ fn page(engine: &mut Engine, list: List, after: Option<IpNet>) -> Result<Answer,
     let page = engine.page(list, after, PAGE)?;
     let mut text = Vec::with_capacity(page.rows.len() * 100);
     for row in &page.rows {
-        serde_json::to_writer(&mut text, row).map_err(|error| Failure {
-            kind: FailureKind::Failed,
-            message: error.to_string(),
-        })?;
+        serde_json::to_writer(&mut text, row)
+            .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
         text.push(b'\n');
     }
     let last = page.rows.last().map(|row| row.net);

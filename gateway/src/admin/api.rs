@@ -177,6 +177,12 @@ pub enum Answer {
         /// What is worth a second look: in the configuration, and denies that are skipped.
         #[serde(default)]
         warnings: Vec<String>,
+        /// Whether an interface is filtered, so that any of it has an effect.
+        #[serde(default = "yes")]
+        enforced: bool,
+        /// `eth0: reason` for each configured interface that is not filtered.
+        #[serde(default)]
+        unfiltered: Vec<String>,
     },
     Watching(Watching),
     Seen(Sighting),
@@ -184,6 +190,11 @@ pub enum Answer {
     Lost {
         events: u64,
     },
+}
+
+/// What is taken of an older gateway, which does not say.
+const fn yes() -> bool {
+    true
 }
 
 /// A client known through a trusted proxy's header, refused at layer 7.
@@ -279,6 +290,39 @@ pub struct Certificate {
 pub struct Failure {
     pub kind: FailureKind,
     pub message: String,
+    /// Whom the order would have cut off, as far as told.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub protected: Vec<ProtectedRow>,
+    /// How many there are in all.
+    #[serde(skip_serializing_if = "is_zero", default)]
+    pub protected_in_all: usize,
+}
+
+/// A network that was not denied, since someone protected is in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedRow {
+    pub net: IpNet,
+    /// Who is protected.
+    pub shield: IpNet,
+    pub why: String,
+}
+
+impl Failure {
+    /// One that is told by its message alone.
+    #[must_use]
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            protected: Vec::new(),
+            protected_in_all: 0,
+        }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl std::fmt::Display for Failure {

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
@@ -13,6 +14,10 @@ use tokio::io::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::{Failure, FailureKind, LONGEST, Outcome, Request};
+
+const SIGN_EVERY: Duration = Duration::from_secs(2);
+/// Ten minutes of them.
+const MOST_SIGNS: usize = 300;
 
 /// What comes of a request.
 #[derive(Debug)]
@@ -98,7 +103,7 @@ impl AdminSocket {
                 }
                 Err(error) => {
                     tracing::warn!(target: "gateway::admin", %error, "the admin socket can not accept");
-                    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                    tokio::time::sleep(Duration::from_millis(200)).await;
                 }
             }
         }
@@ -135,12 +140,12 @@ async fn converse<A: Future<Output = Reply<M>>, M: Feed>(
                         return Err(std::io::ErrorKind::UnexpectedEof.into());
                     }
                 }
-                answer(request).await
+                with_signs_of_life(answer(request), &mut write).await?
             }
-            Err(error) => Reply::One(Err(Failure {
-                kind: FailureKind::BadInput,
-                message: format!("the request can not be read: {error}"),
-            })),
+            Err(error) => Reply::One(Err(Failure::new(
+                FailureKind::BadInput,
+                format!("the request can not be read: {error}"),
+            ))),
         };
         match reply {
             Reply::One(mut outcome) => {
@@ -154,6 +159,22 @@ async fn converse<A: Future<Output = Reply<M>>, M: Feed>(
             Reply::Many(feed) => return stream_out(feed, read, write).await,
         }
     }
+}
+
+/// A blank in front of the answer's document each two seconds until it is there, so that who waits for a long job can
+/// tell it from a gateway that hangs; not for longer than any job takes.
+async fn with_signs_of_life<R>(
+    answer: impl Future<Output = R>,
+    write: &mut (impl AsyncWrite + Unpin),
+) -> std::io::Result<R> {
+    tokio::pin!(answer);
+    for _ in 0..MOST_SIGNS {
+        match tokio::time::timeout(SIGN_EVERY, &mut answer).await {
+            Ok(reply) => return Ok(reply),
+            Err(_) => write.write_all(b" ").await?,
+        }
+    }
+    Ok(answer.await)
 }
 
 /// Writes what the feed has until it ends or the client goes away.

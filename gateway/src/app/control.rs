@@ -60,10 +60,7 @@ pub struct Control {
 }
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure {
-        kind: FailureKind::Failed,
-        message: message.into(),
-    }
+    Failure::new(FailureKind::Failed, message.into())
 }
 
 impl From<Stopped> for Failure {
@@ -91,6 +88,8 @@ impl Control {
             return Ok(Answer::Reloaded {
                 changed: reloaded.changed,
                 warnings: reloaded.warnings,
+                enforced: reloaded.enforced,
+                unfiltered: reloaded.unfiltered,
             });
         }
         let answered = self
@@ -183,19 +182,15 @@ impl Control {
     /// What was attached or opened at the start can not change here; such a change is refused by name.
     pub async fn reload(&self, by: By) -> Result<Reloaded, Failure> {
         let _turn = self.changing.lock().await;
-        let (config, warnings) = Config::load(&self.path).map_err(|faults| Failure {
-            kind: FailureKind::BadInput,
-            message: faults.to_string(),
-        })?;
+        let (config, warnings) = Config::load(&self.path)
+            .map_err(|faults| Failure::new(FailureKind::BadInput, faults.to_string()))?;
         super::tell(&warnings);
         let old = self.site.load();
         if let Some(fixed) = fixed_change(&old.config, &config) {
-            return Err(Failure {
-                kind: FailureKind::BadInput,
-                message: format!(
-                    "{fixed} can not change while the gateway runs: restart it; nothing was changed"
-                ),
-            });
+            return Err(Failure::new(
+                FailureKind::BadInput,
+                format!("{fixed} can not change while the gateway runs: restart it; nothing was changed"),
+            ));
         }
         // Compiled even if the text is the same: certificate files may have changed.
         let runtime = Runtime::compile(&config, Some(&old), &self.metrics).map_err(|error| {
@@ -213,10 +208,11 @@ impl Control {
             let config = config.clone();
             move |engine: &mut Engine| {
                 let applied = engine.reconfigure(&config, &by)?;
-                Ok::<_, Refusal>((applied, engine.skipped(), engine.observing()))
+                let filtered = engine.filtered()?;
+                Ok::<_, Refusal>((applied, engine.skipped(), engine.observing(), filtered))
             }
         });
-        let (applied, skipped, observing) = applied.await??;
+        let (applied, skipped, observing, (enforced, unfiltered)) = applied.await??;
         super::tell_observing(&observing);
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
@@ -224,6 +220,9 @@ impl Control {
         self.listeners.apply(listeners, &self.site.site().load());
         self.show_certificates();
         self.freed.notify_one();
+        for why in &unfiltered {
+            tracing::warn!(%why, "NOT FILTERED, which a reload does not mend");
+        }
         tracing::info!(changed, table_changes = applied.changes, "configuration reloaded");
         if !applied.failures.is_empty() {
             return Err(failed(format!(
@@ -236,6 +235,8 @@ impl Control {
         Ok(Reloaded {
             changed,
             warnings: warnings.collect(),
+            enforced,
+            unfiltered,
         })
     }
 }
@@ -307,6 +308,10 @@ pub struct Reloaded {
     /// `false` if it is the same.
     pub changed: bool,
     pub warnings: Vec<String>,
+    /// Whether an interface is filtered.
+    pub enforced: bool,
+    /// Those that are not, each with the reason.
+    pub unfiltered: Vec<String>,
 }
 
 /// The first part that differs and is fixed for the life of the process.

@@ -29,6 +29,7 @@ use crate::config::model::XdpMode;
 use crate::config::{Config, Warning};
 use crate::dataplane::engine::World;
 use crate::dataplane::kernel::{Kernel, KernelLog, Options};
+use crate::dataplane::lock::Holder;
 use crate::dataplane::shared::Shared;
 use crate::dataplane::store::{Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error, Handle, clock::Now};
@@ -116,6 +117,7 @@ fn tables(config: &Config) -> Result<Tables, Error> {
         capacity: config.xdp.capacity,
     };
     let mut kernel = Kernel::load(&options)?;
+    kernel.remember_sysctls(&config.state_dir);
     for warning in kernel.warnings() {
         tracing::warn!("{warning}");
     }
@@ -127,6 +129,11 @@ fn tables(config: &Config) -> Result<Tables, Error> {
     })
 }
 
+/// A holder that will let go.
+fn command(holder: Option<&Holder>) -> Option<&Holder> {
+    holder.filter(|holder| !holder.is_gateway())
+}
+
 /// From bound sockets to the last closed connection.
 async fn live(
     path: PathBuf,
@@ -135,11 +142,16 @@ async fn live(
     metrics: Arc<Metrics>,
 ) -> Result<(), StartError> {
     descriptors::raise();
-    let store = Store::lock(&config.state_dir)?;
+    // A command may be at work there; another gateway stays.
+    let lock = || Store::lock(&config.state_dir);
+    let store = offline::patiently(lock, |error: &StoreError| command(error.holder()))?;
     let saved = store.load()?;
     let _pins = match config.xdp.mode {
         XdpMode::None => None,
-        _ => Some(Kernel::lock(&config.xdp.pin_dir)?),
+        _ => {
+            let lock = || Kernel::lock(&config.xdp.pin_dir);
+            Some(offline::patiently(lock, |error: &Error| command(error.holder()))?)
+        }
     };
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     let bound = Bound::bind(&config.listen, config.workers)?;

@@ -4,6 +4,7 @@ mod held;
 pub mod watch;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::host;
 use crate::config::Config;
@@ -11,7 +12,7 @@ use crate::config::model::XdpMode;
 use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{NoEvents, World};
 use crate::dataplane::kernel::Kernel;
-use crate::dataplane::lock::PinLock;
+use crate::dataplane::lock::{Holder, PinLock};
 use crate::dataplane::store::{self, Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error};
 
@@ -34,13 +35,48 @@ pub enum OfflineError {
 }
 
 impl OfflineError {
-    /// Whether a gateway that runs has the right to write.
+    /// Who has the right to write, if that is why.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Store(error) => error.holder(),
+            Self::Tables(error) => error.holder(),
+        }
+    }
+
+    /// Whether somebody else has the right to write.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        matches!(
-            self,
-            Self::Store(StoreError::Locked { .. }) | Self::Tables(Error::Locked { .. })
-        )
+        self.holder().is_some()
+    }
+}
+
+/// Longest wait for another command that is at work on the same state: a list of a million takes seconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// So long a gateway that starts or stops may hold its locks while nobody answers.
+const PATIENCE_WITH_GATEWAY: Duration = Duration::from_secs(3);
+const TRY_EVERY: Duration = Duration::from_millis(20);
+
+/// Tries until it works, fails for another reason than somebody's being at work there, or has been tried for long enough.
+pub fn patiently<T, E>(
+    mut attempt: impl FnMut() -> Result<T, E>,
+    holder: impl Fn(&E) -> Option<&Holder>,
+) -> Result<T, E> {
+    let began = Instant::now();
+    loop {
+        let error = match attempt() {
+            Err(error) => error,
+            done => return done,
+        };
+        let longest = match holder(&error) {
+            Some(holder) if holder.is_gateway() => PATIENCE_WITH_GATEWAY,
+            Some(_) => PATIENCE,
+            None => return Err(error),
+        };
+        if began.elapsed() >= longest {
+            return Err(error);
+        }
+        std::thread::sleep(TRY_EVERY);
     }
 }
 
@@ -111,16 +147,28 @@ fn world() -> World {
     }
 }
 
-/// Removes the program, the tables and the pins. `false` if nothing was there.
+/// What came of taking everything away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detached {
+    /// Whether anything was there.
+    pub any: bool,
+    /// What became of the sysctls that were set for SYN cookies.
+    pub sysctls: Vec<String>,
+}
+
+/// Removes the program, the tables and the pins, and sets back what was set for them.
 ///
 /// The locks show that no gateway runs: one that does would go on believing in its tables.
-pub fn detach(config: &Config) -> Result<bool, OfflineError> {
+pub fn detach(config: &Config) -> Result<Detached, OfflineError> {
     let _state = hold_state(&config.state_dir)?;
     let pins = pin_lock(config)?;
     if pins.is_some() {
         Kernel::remove(&config.xdp.pin_dir)?;
     }
-    Ok(pins.is_some())
+    Ok(Detached {
+        any: pins.is_some(),
+        sysctls: Kernel::restore_sysctls(&config.state_dir),
+    })
 }
 
 /// The lock on the state.

@@ -27,10 +27,7 @@ const TRIES: u32 = 30;
 const TRY_EVERY: Duration = Duration::from_millis(100);
 
 fn failed(message: impl Into<String>) -> Failure {
-    Failure {
-        kind: FailureKind::Failed,
-        message: message.into(),
-    }
+    Failure::new(FailureKind::Failed, message.into())
 }
 
 /// What one watcher has not been told yet.

@@ -1,5 +1,6 @@
 //! What can be typed. Owns the words, their help and examples; gives them no meaning.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -13,14 +14,19 @@ use super::import::ImportArgs;
 use crate::config::defaults;
 use crate::dataplane::engine::LONGEST_BYPASS;
 
+/// The tables hold ends up to 3,336 days after boot; a later one would be brought forward in silence.
+pub const LONGEST_TTL: Duration = Duration::from_secs(3_000 * 24 * 3_600);
+const LONGEST_CONFIRM: Duration = Duration::from_secs(24 * 3_600);
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(24 * 3_600);
+
 const EXITS: &str = "\
 Exit codes:
   0  done
-  1  failed, or only partly done; `verify` found drift; `doctor` found what must be mended
+  1  failed, or only partly done; `verify` found drift; `doctor` found what must be mended; the state on disk is damaged
   2  wrong usage, configuration or input; nothing was changed
   3  refused, since it would lock someone out (--force overrides); nothing was changed
   4  another XDP program holds the interface; nothing was changed
-  5  remembered, but not enforced: no gateway is attached, or no interface filtered
+  5  remembered, but not enforced: no gateway is attached, or no interface filtered; so says `status`, too
 
 Every command works with and without a running gateway; with none, it works on what is pinned in the kernel.";
 
@@ -49,12 +55,20 @@ pub struct Args {
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 
+    /// Longest silence of a running gateway. While it is at work on a long list it gives a sign of life now and then.
+    #[arg(long, global = true, value_name = "TIME", default_value = "30s", value_parser = timeout)]
+    pub timeout: Duration,
+
     /// Print JSON instead of text.
     #[arg(long, global = true)]
     pub json: bool,
 
     #[command(subcommand)]
     pub command: Command,
+
+    /// The state on disk turned out to be damaged: what was answered is known from the tables alone.
+    #[arg(skip)]
+    pub damaged: Cell<bool>,
 }
 
 impl Args {
@@ -282,7 +296,7 @@ pub struct DenyArgs {
     #[command(flatten)]
     pub add: AddArgs,
     /// Undo it after this time, such as 60s, unless `gateway deny confirm` comes before. The kernel keeps the time.
-    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    #[arg(long, value_name = "TIME", value_parser = confirm)]
     pub confirm: Option<Duration>,
 }
 
@@ -345,7 +359,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "CIDR", value_parser = network)]
     pub source: Option<IpNet>,
     /// End after so many drops.
-    #[arg(long, value_name = "N", conflicts_with = "top")]
+    #[arg(long, value_name = "N", conflicts_with = "top", value_parser = count)]
     pub count: Option<NonZeroU64>,
     /// End after this time, such as 10s or 5m.
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -353,6 +367,15 @@ pub struct WatchArgs {
     /// Instead of single drops, show each second who was dropped most, and why.
     #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
     pub top: Option<NonZeroU16>,
+}
+
+/// How long to wait for a gateway.
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = time(text)?;
+    if timeout.is_zero() || timeout > LONGEST_TIMEOUT {
+        return Err("wait for more than nothing and at most 24h".to_owned());
+    }
+    Ok(timeout)
 }
 
 /// Any length of time.
@@ -378,7 +401,25 @@ fn ttl(text: &str) -> Result<Duration, String> {
             "an entry that ends at once is none; leave --ttl out for an entry without an end".to_owned(),
         );
     }
+    if ttl > LONGEST_TTL {
+        return Err("3000d at most, as the kernel's tables count no further; leave --ttl out for an entry without an end".to_owned());
+    }
     Ok(ttl)
+}
+
+/// A time in which a deny can be confirmed.
+fn confirm(text: &str) -> Result<Duration, String> {
+    let within = time(text)?;
+    if within.is_zero() || within > LONGEST_CONFIRM {
+        return Err("give yourself time to confirm it, such as 60s, and at most 24h; leave --confirm out for a deny that stays at once".to_owned());
+    }
+    Ok(within)
+}
+
+/// How many drops to show.
+fn count(text: &str) -> Result<NonZeroU64, String> {
+    text.parse()
+        .map_err(|_| "a whole number from 1 on; leave --count out to go on until Ctrl-C".to_owned())
 }
 
 /// How long a bypass may last.
@@ -407,6 +448,12 @@ mod tests {
             help.contains(&format!("[default: {}]", defaults::CONFIG_FILE)),
             "{help}"
         );
+    }
+
+    #[test]
+    fn the_default_timeout_is_the_client_s() {
+        let args = Args::try_parse_from(["gateway", "status"]).expect("good words");
+        assert_eq!(args.timeout, crate::admin::client::PATIENCE);
     }
 
     #[test]

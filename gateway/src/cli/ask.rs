@@ -2,16 +2,16 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::args::Args;
 use super::{Exit, Failed, Result, known};
 use crate::admin::answer::answer;
-use crate::admin::api::{Answer, Failure, FailureKind, Request};
+use crate::admin::api::{Answer, Failure, FailureKind, Outcome, Request};
 use crate::admin::client::{self, ClientError};
 use crate::app::offline::{self, Offline, OfflineError};
 use crate::config::Config;
 use crate::dataplane::Error;
-use crate::dataplane::lock::of_process;
 use crate::dataplane::store::StoreError;
 
 impl From<Failure> for Failed {
@@ -21,7 +21,11 @@ impl From<Failure> for Failed {
             FailureKind::Refused => Exit::Refused,
             FailureKind::BadInput => Exit::BadInput,
         };
-        Self::new(exit, failure.message)
+        Self {
+            protected: failure.protected,
+            protected_in_all: failure.protected_in_all,
+            ..Self::new(exit, failure.message)
+        }
     }
 }
 
@@ -42,7 +46,7 @@ pub fn load(args: &Args) -> Result<Config> {
 /// Who answers: found with the first request.
 #[derive(Debug)]
 pub enum Answerer {
-    Running(PathBuf),
+    Running(PathBuf, Duration),
     Offline(Box<Offline>),
 }
 
@@ -50,7 +54,7 @@ impl Answerer {
     /// Has one more request answered, which writes only if the first did.
     pub fn ask(&mut self, mut request: Request) -> Result<Answer> {
         match self {
-            Self::Running(socket) => Ok(client::ask(socket, &mut request)??),
+            Self::Running(socket, patience) => Ok(client::ask(socket, &mut request, *patience)??),
             Self::Offline(offline) => {
                 let mut answered = answer(&mut offline.engine, request)?;
                 if let Answer::Status(status) = &mut answered {
@@ -62,6 +66,13 @@ impl Answerer {
     }
 }
 
+/// Whom a request was brought to.
+enum Found {
+    Running(std::result::Result<Outcome, ClientError>),
+    Offline(Box<Offline>),
+    Nobody,
+}
+
 /// Has `request` answered.
 pub fn ask(args: &Args, request: Request) -> Result<Answer> {
     Ok(begin(args, request)?.0)
@@ -70,7 +81,7 @@ pub fn ask(args: &Args, request: Request) -> Result<Answer> {
 /// Has `request` answered, and keeps who did.
 pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
     if let Some(socket) = &args.socket {
-        return match client::ask(socket, &mut request) {
+        return match client::ask(socket, &mut request, args.timeout) {
             Err(ClientError::NotRunning) => Err(Failed::new(
                 Exit::Failed,
                 format!(
@@ -78,53 +89,76 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
                     socket.display()
                 ),
             )),
-            outcome => Ok((outcome??, Answerer::Running(socket.clone()))),
+            outcome => Ok((outcome??, Answerer::Running(socket.clone(), args.timeout))),
         };
     }
     let known = known::read(args)?;
     let socket = &known.config.admin.socket;
-    match client::ask(socket, &mut request) {
-        Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
-        outcome => {
-            known.warn(None);
-            return Ok((outcome??, Answerer::Running(socket.clone())));
+    let mut told = false;
+    // Another command may be at work there, or a gateway about to answer: it is asked again each time.
+    let found = offline::patiently(
+        || {
+            match client::ask(socket, &mut request, args.timeout) {
+                Err(ClientError::NotRunning) => {}
+                outcome => return Ok(Found::Running(outcome)),
+            }
+            if !std::mem::replace(&mut told, true) {
+                known.warn(Some(&nobody_on(socket)));
+            }
+            if matches!(request, Request::Reload { .. }) {
+                return Ok(Found::Nobody);
+            }
+            let offline = offline::engine(&known.config, known.trust(), request.writes())?;
+            Ok(Found::Offline(Box::new(offline)))
+        },
+        OfflineError::holder,
+    );
+    let offline = match found.map_err(|error| offline_failed(&error, socket))? {
+        Found::Running(outcome) => {
+            if !told {
+                known.warn(None);
+            }
+            return Ok((outcome??, Answerer::Running(socket.clone(), args.timeout)));
         }
-    }
-    if matches!(request, Request::Reload { .. }) {
-        return Err(Failed::new(
-            Exit::Failed,
-            format!("there is nothing to reload: {}", nobody_on(socket)),
-        ));
-    }
-    let offline = offline::engine(&known.config, known.trust(), request.writes())
-        .map_err(|error| offline_failed(&error, socket))?;
+        Found::Nobody => {
+            return Err(Failed::new(
+                Exit::Failed,
+                format!("there is nothing to reload: {}", nobody_on(socket)),
+            ));
+        }
+        Found::Offline(offline) => offline,
+    };
     if let Some(fault) = &offline.fault {
         let _ = writeln!(std::io::stderr(), "gateway: warning: {fault}");
+        args.damaged.set(true);
     }
-    let mut answerer = Answerer::Offline(Box::new(offline));
+    let mut answerer = Answerer::Offline(offline);
     Ok((answerer.ask(request)?, answerer))
 }
 
 /// Why the tables could not be worked on, when no gateway answered on `socket`.
 pub fn offline_failed(error: &OfflineError, socket: &Path) -> Failed {
-    let message = match error {
-        OfflineError::Store(StoreError::Locked { path, pid }) => {
-            held(*pid, &format!("holds {}", path.display()), socket)
+    let held = match error {
+        OfflineError::Store(StoreError::Locked { path, holder }) => {
+            Some((holder, path.display().to_string()))
         }
-        OfflineError::Tables(Error::Locked { dir, pid }) => {
-            held(*pid, &format!("holds the tables under {dir}"), socket)
+        OfflineError::Tables(Error::Locked { dir, holder }) => {
+            Some((holder, format!("the tables under {dir}")))
         }
-        other => other.to_string(),
+        _ => None,
+    };
+    let message = match held {
+        Some((holder, what)) if holder.is_gateway() => format!(
+            "a gateway{holder} is running and holds {what}, but {}",
+            nobody_on(socket)
+        ),
+        Some((holder, what)) => format!(
+            "another {}{holder} is at work and holds {what}; nothing was changed: try again when it has ended",
+            holder.what()
+        ),
+        None => error.to_string(),
     };
     Failed::new(Exit::Failed, message)
-}
-
-fn held(pid: Option<u32>, what: &str, socket: &Path) -> String {
-    format!(
-        "a gateway{} is running and {what}, but {}",
-        of_process(pid),
-        nobody_on(socket)
-    )
 }
 
 pub fn nobody_on(socket: &Path) -> String {

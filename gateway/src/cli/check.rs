@@ -7,9 +7,10 @@ use super::ask::offline_failed;
 use super::{Exit, Failed, Result, known, print, print_json, render};
 use crate::admin::client::{self, Running};
 use crate::app;
+use crate::app::offline::{OfflineError, patiently};
 use crate::config::model::XdpMode;
 use crate::config::{Config, Fault, Warning};
-use crate::dataplane::lock::of_process;
+use crate::dataplane::lock::{Holder, of_process};
 
 pub fn check(args: &Args) -> Result<Exit> {
     match Config::load(args.config()) {
@@ -32,9 +33,10 @@ pub fn check(args: &Args) -> Result<Exit> {
                     print(&format!("{warning}\n"))?;
                 }
                 print(&render::warnings(&skipped))?;
-                let (routes, upstreams) = (config.routes.len(), config.upstreams.len());
+                let routes = render::counted(config.routes.len(), "route");
+                let upstreams = render::counted(config.upstreams.len(), "upstream");
                 print(&format!(
-                    "{}: good: {routes} routes, {upstreams} upstreams\n",
+                    "{}: good: {routes}, {upstreams}\n",
                     args.config().display()
                 ))?;
             }
@@ -80,8 +82,8 @@ pub fn run(args: &Args, ephemeral: bool) -> Result<Exit> {
 const STOP_FIRST: &str = "stop the gateway first";
 
 /// A gateway that runs would go on believing in its tables.
-fn refuse_while_running(socket: &Path) -> Result<()> {
-    match client::running(socket)? {
+fn refuse_while_running(args: &Args, socket: &Path) -> Result<()> {
+    match client::running(socket, args.timeout)? {
         Some(Running { pid }) => Err(Failed::new(
             Exit::Failed,
             format!(
@@ -96,29 +98,31 @@ fn refuse_while_running(socket: &Path) -> Result<()> {
 
 pub fn detach(args: &Args) -> Result<Exit> {
     if let Some(socket) = &args.socket {
-        refuse_while_running(socket)?;
+        refuse_while_running(args, socket)?;
     }
     let known = known::read(args)?;
     known.warn(None);
     let socket = &known.config.admin.socket;
-    refuse_while_running(socket)?;
-    let detached = app::offline::detach(&known.config).map_err(|error| {
+    refuse_while_running(args, socket)?;
+    let detach = || app::offline::detach(&known.config);
+    let detached = patiently(detach, OfflineError::holder).map_err(|error| {
         let failed = offline_failed(&error, socket);
-        if error.is_held() {
+        if error.holder().is_some_and(Holder::is_gateway) {
             Failed::new(failed.exit, format!("{STOP_FIRST}: {}", failed.message))
         } else {
             failed
         }
     })?;
-    let text = if detached {
+    let text = if detached.any {
         "detached: no program and no pin is left\n"
     } else {
         "nothing was attached\n"
     };
     if args.json {
-        print_json(&serde_json::json!({"detached": detached}))?
+        print_json(&serde_json::json!({"detached": detached.any, "sysctls": detached.sysctls}))?
     } else {
-        print(text)?
+        print(text)?;
+        print(&render::notes(&detached.sysctls))?
     }
     Ok(Exit::Done)
 }

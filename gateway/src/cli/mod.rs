@@ -25,6 +25,8 @@ use clap::Parser as _;
 
 use args::{Args, Command};
 
+use crate::admin::api::ProtectedRow;
+
 /// How a command ended. The numbers are part of the interface and listed in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -53,6 +55,9 @@ impl From<Exit> for ExitCode {
 pub struct Failed {
     pub exit: Exit,
     pub message: String,
+    /// Whom the order would have cut off, as far as told, and how many there are.
+    pub protected: Vec<ProtectedRow>,
+    pub protected_in_all: usize,
 }
 
 impl Failed {
@@ -60,6 +65,8 @@ impl Failed {
         Self {
             exit,
             message: message.into(),
+            protected: Vec::new(),
+            protected_in_all: 0,
         }
     }
 }
@@ -82,6 +89,8 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(&args) {
+        // Half an answer, whichever question it was.
+        Ok(Exit::Done | Exit::NotEnforced) if args.damaged.get() => Exit::Failed.into(),
         Ok(exit) => exit.into(),
         Err(failed) => {
             if !failed.message.is_empty() {

@@ -19,11 +19,26 @@ const SHOWN: usize = 10;
 /// Before an interface and the reason why its packets pass unseen.
 const NOT_FILTERED: &str = "  not filtered: ";
 
-/// What came from outside or from an operator, made safe for a terminal.
+/// What came from outside or from an operator, made safe for a terminal: nothing in it moves the cursor, and nothing
+/// turns, hides or joins letters so that a line reads as another one.
 pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect()
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => out.push('?'),
+            '\u{ad}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}' => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// `3d 4h`, `9m 41s`, `12s`, `0s`: the two largest units.
@@ -58,8 +73,37 @@ fn lines(out: &mut String, prefix: &str, items: &[String]) {
     }
 }
 
+/// What a reload can not mend.
+pub fn unfiltered(enforced: bool, unfiltered: &[String]) -> String {
+    let mut out = String::new();
+    if !enforced {
+        out.push_str("NOT FILTERED: no interface is, so nothing is enforced\n");
+    }
+    lines(&mut out, NOT_FILTERED, unfiltered);
+    out
+}
+
+/// Changes that were tried in vain, each with the reason.
+pub fn failures(failures: &[String]) -> String {
+    let mut out = String::new();
+    lines(&mut out, "  failed: ", failures);
+    out
+}
+
+/// Lines beside the main matter.
+pub fn notes(notes: &[String]) -> String {
+    let mut out = String::new();
+    lines(&mut out, "  note: ", notes);
+    out
+}
+
+/// `1 route`, `2 routes`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn networks(count: usize) -> String {
-    format!("{count} network{}", if count == 1 { "" } else { "s" })
+    counted(count, "network")
 }
 
 /// Why nothing is enforced, given the interfaces that are not filtered.
@@ -416,17 +460,23 @@ fn cookies(row: &CookieRow) -> String {
     line
 }
 
+/// So many, and the verb to it.
+fn were(count: u64, what: &str) -> (String, &'static str) {
+    let counted = counted(usize::try_from(count).unwrap_or(usize::MAX), what);
+    (counted, if count == 1 { "was" } else { "were" })
+}
+
 pub fn status(status: &FullStatus) -> String {
     let mut out = format!("gateway {}\n", status.version);
     match &status.proxy {
         Some(proxy) => {
             let _ = writeln!(
                 out,
-                "proxy: running for {} as process {}, {} routes, {} connections{}",
+                "proxy: running for {} as process {}, {}, {}{}",
                 span(proxy.uptime_s.saturating_mul(1_000)),
                 proxy.pid,
-                proxy.routes,
-                proxy.connections,
+                counted(proxy.routes, "route"),
+                counted(proxy.connections, "connection"),
                 if proxy.draining { ", stopping" } else { "" }
             );
             let _ = writeln!(out, "  configuration {}", proxy.config);
@@ -459,12 +509,15 @@ pub fn status(status: &FullStatus) -> String {
         out.push_str(&bypass(on));
     }
     if !packets.enforced {
-        out.push_str("packets: nothing is enforced\n");
-        if packets.interfaces.is_empty() {
-            return out;
-        }
-    }
-    if packets.interfaces.is_empty() {
+        let why = if packets.interfaces.is_empty() {
+            "no gateway is running, and without interfaces nothing else filters"
+        } else if packets.counters.is_empty() {
+            "no gateway is attached"
+        } else {
+            "no interface is filtered"
+        };
+        let _ = writeln!(out, "packets: NOT FILTERED, nothing is enforced: {why}");
+    } else if packets.interfaces.is_empty() {
         out.push_str("packets: no interface is filtered by a program\n");
     }
     for row in &packets.interfaces {
@@ -503,18 +556,18 @@ pub fn status(status: &FullStatus) -> String {
     }
     lines(&mut out, "  failed: ", &packets.failures);
     if packets.drift_repaired > 0 {
+        let (differences, were) = were(packets.drift_repaired, "difference");
         let _ = writeln!(
             out,
-            "  {} differences between kernel and intent were found and repaired",
-            packets.drift_repaired
+            "  {differences} between kernel and intent {were} found and repaired"
         );
     }
     if packets.dropped_orders > 0 {
-        let _ = writeln!(
-            out,
-            "  {} block orders were lost as the queue was full",
-            packets.dropped_orders
-        );
+        let (orders, were) = were(packets.dropped_orders, "block order");
+        let _ = writeln!(out, "  {orders} {were} lost as the queue was full");
+    }
+    if packets.counters.is_empty() {
+        return out;
     }
     let seen = packets.counters.iter().filter(|row| row.packets > 0);
     let cells = seen.map(|row| {

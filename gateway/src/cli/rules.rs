@@ -198,15 +198,21 @@ pub fn status(args: &Args) -> Result<Exit> {
     } else {
         print(&render::status(&status))?
     }
-    Ok(if status.fault.is_some() {
-        Exit::Failed
-    } else {
+    Ok(if status.packets.enforced {
         Exit::Done
+    } else {
+        Exit::NotEnforced
     })
 }
 
 pub fn reload(args: &Args, force: bool) -> Result<Exit> {
-    let Answer::Reloaded { changed, warnings } = ask(args, Request::Reload { by: by(force) })? else {
+    let Answer::Reloaded {
+        changed,
+        warnings,
+        enforced,
+        unfiltered,
+    } = ask(args, Request::Reload { by: by(force) })?
+    else {
         return Err(unexpected());
     };
     let text = if changed {
@@ -215,10 +221,13 @@ pub fn reload(args: &Args, force: bool) -> Result<Exit> {
         "nothing has changed\n"
     };
     if args.json {
-        print_json(&serde_json::json!({"changed": changed, "warnings": warnings}))?
+        print_json(&serde_json::json!({
+            "changed": changed, "warnings": warnings, "enforced": enforced, "unfiltered": unfiltered
+        }))?
     } else {
         print(&render::warnings(&warnings))?;
-        print(text)?
+        print(text)?;
+        print(&render::unfiltered(enforced, &unfiltered))?
     }
-    Ok(Exit::Done)
+    Ok(if enforced { Exit::Done } else { Exit::NotEnforced })
 }

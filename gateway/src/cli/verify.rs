@@ -31,7 +31,7 @@ fn text(verified: &Verified) -> String {
         out.push_str(&render::bypass(bypass));
     }
     if !verified.compared {
-        out.push_str("no gateway is attached: there is nothing to compare with\n");
+        out.push_str("NOT FILTERED: no gateway is attached, and there is nothing to compare with\n");
         return out;
     }
     let Verified {
@@ -39,6 +39,7 @@ fn text(verified: &Verified) -> String {
         repaired,
         entries,
         differences,
+        failures,
         ..
     } = verified;
     if *drift == 0 {
@@ -55,6 +56,9 @@ fn text(verified: &Verified) -> String {
     }
     if *drift > differences.len() {
         let _ = writeln!(out, "  and {} more", drift - differences.len());
+    }
+    if repaired < drift {
+        out.push_str(&render::failures(failures));
     }
     out
 }

@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at};
 
 use super::args::{Args, WatchArgs};
 use super::ask::{nobody_on, offline_failed, unexpected};
 use super::{Exit, Failed, Result, known, render};
 use crate::admin::api::{Answer, Outcome, Request, WatchOrder};
 use crate::admin::client::{self, ClientError};
-use crate::app::offline::Trust;
 use crate::app::offline::watch::{Direct, Standing};
+use crate::app::offline::{OfflineError, Trust, patiently};
 use crate::config::Config;
 use top::Top;
 
@@ -80,8 +80,59 @@ async fn follow(source: &mut Source, screen: &mut Screen, order: &WatchArgs) -> 
 
 /// Where drops are told of.
 enum Source {
-    Gateway(Lines<BufReader<UnixStream>>),
+    Gateway(Box<Gateway>),
     Ring(Box<Ring>),
+}
+
+/// A running gateway.
+struct Gateway {
+    lines: Lines<BufReader<UnixStream>>,
+    socket: PathBuf,
+    patience: Duration,
+    /// When its first answer must have come; none is due after that, since there may be nothing to tell.
+    first_by: Option<Instant>,
+}
+
+impl Gateway {
+    fn ask(socket: &Path, order: &WatchOrder, patience: Duration) -> std::result::Result<Self, ClientError> {
+        let stream = client::send(socket, &Request::Watch(order.clone()), patience)?;
+        let stream = stream
+            .set_nonblocking(true)
+            .and_then(|()| UnixStream::from_std(stream))
+            .map_err(|cause| ClientError::Io {
+                path: socket.display().to_string(),
+                cause,
+            })?;
+        Ok(Self {
+            lines: BufReader::new(stream).lines(),
+            socket: socket.to_owned(),
+            patience,
+            first_by: Some(Instant::now() + patience),
+        })
+    }
+
+    async fn next(&mut self) -> Result<Vec<Answer>> {
+        let line = match self.first_by {
+            Some(first_by) => match timeout_at(first_by, self.lines.next_line()).await {
+                Ok(line) => line,
+                Err(_) => {
+                    let stream = self.lines.get_ref().get_ref();
+                    let pid = stream
+                        .peer_cred()
+                        .ok()
+                        .and_then(|peer| u32::try_from(peer.pid()?).ok());
+                    return Err(client::silent(&self.socket, pid, self.patience).into());
+                }
+            },
+            None => self.lines.next_line().await,
+        };
+        let Some(line) = line.map_err(|error| failed(&error))? else {
+            return Err(Failed::new(Exit::Failed, "the gateway has stopped"));
+        };
+        self.first_by = None;
+        let outcome: Outcome = serde_json::from_str(&line).map_err(ClientError::Garbled)?;
+        Ok(vec![outcome?])
+    }
 }
 
 /// The pinned ring, and how to find a gateway that starts meanwhile.
@@ -90,6 +141,7 @@ struct Ring {
     direct: Option<Direct>,
     order: WatchOrder,
     socket: PathBuf,
+    patience: Duration,
     told: bool,
 }
 
@@ -100,7 +152,7 @@ impl Source {
             source: order.source,
         };
         if let Some(socket) = &args.socket {
-            return match Self::gateway(socket, &order) {
+            return match Self::gateway(socket, &order, args.timeout) {
                 Err(ClientError::NotRunning) => Err(Failed::new(
                     Exit::Failed,
                     format!(
@@ -113,35 +165,35 @@ impl Source {
         }
         let known = known::read(args)?;
         let socket = &known.config.admin.socket;
-        match Self::gateway(socket, &order) {
+        match Self::gateway(socket, &order, args.timeout) {
             Err(ClientError::NotRunning) => known.warn(Some(&nobody_on(socket))),
             source => {
                 known.warn(None);
                 return Ok(source?);
             }
         }
-        Self::ring(&known.config, known.trust(), order)
+        Self::ring(&known.config, known.trust(), order, args.timeout)
     }
 
-    fn gateway(socket: &Path, order: &WatchOrder) -> std::result::Result<Self, ClientError> {
-        let stream = client::send(socket, &Request::Watch(order.clone()))?;
-        let stream = stream
-            .set_nonblocking(true)
-            .and_then(|()| UnixStream::from_std(stream))
-            .map_err(|cause| ClientError::Io {
-                path: socket.display().to_string(),
-                cause,
-            })?;
-        Ok(Self::Gateway(BufReader::new(stream).lines()))
+    fn gateway(
+        socket: &Path,
+        order: &WatchOrder,
+        patience: Duration,
+    ) -> std::result::Result<Self, ClientError> {
+        let gateway = Gateway::ask(socket, order, patience)?;
+        Ok(Self::Gateway(Box::new(gateway)))
     }
 
-    fn ring(config: &Config, trust: Trust, order: WatchOrder) -> Result<Self> {
+    fn ring(config: &Config, trust: Trust, order: WatchOrder, patience: Duration) -> Result<Self> {
         let socket = config.admin.socket.clone();
-        let direct = Direct::open(config, trust).map_err(|error| offline_failed(&error, &socket))?;
+        let open = || Direct::open(config, trust);
+        let direct =
+            patiently(open, OfflineError::holder).map_err(|error| offline_failed(&error, &socket))?;
         Ok(Self::Ring(Box::new(Ring {
             direct: Some(direct),
             order,
             socket,
+            patience,
             told: false,
         })))
     }
@@ -149,14 +201,7 @@ impl Source {
     /// What is told next. Nothing is lost if it is dropped.
     async fn next(&mut self) -> Result<Vec<Answer>> {
         match self {
-            Self::Gateway(lines) => {
-                let line = lines.next_line().await.map_err(|error| failed(&error))?;
-                let Some(line) = line else {
-                    return Err(Failed::new(Exit::Failed, "the gateway has stopped"));
-                };
-                let outcome: Outcome = serde_json::from_str(&line).map_err(ClientError::Garbled)?;
-                Ok(vec![outcome?])
-            }
+            Self::Gateway(gateway) => gateway.next().await,
             Self::Ring(ring) => ring.next().await,
         }
     }
@@ -216,7 +261,7 @@ impl Ring {
                     "the packet filter was taken out of the kernel: there is nothing to watch any more",
                 ))
             }
-            Standing::Held => match Source::gateway(&self.socket, &self.order) {
+            Standing::Held => match Source::gateway(&self.socket, &self.order, self.patience) {
                 Err(ClientError::NotRunning) => Ok(None),
                 source => Ok(Some(source?)),
             },

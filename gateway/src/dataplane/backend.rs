@@ -9,7 +9,7 @@ use gateway_common::tables::{Counter, Rule, Settings};
 use ipnet::IpNet;
 
 use super::cookies::Ability;
-use super::lock::of_process;
+use super::lock::{Holder, advice, of_process};
 use crate::config::model::{Xdp, XdpMode};
 
 /// One of the three lists.
@@ -122,7 +122,8 @@ impl Counters {
 
 /// How an administrator takes a program off an interface. Which of the ways it is depends on how it was attached, which
 /// only the second command tells for sure: the kernel refuses it with "busy" for a link.
-fn removal(interface: &str, program: &str) -> String {
+#[must_use]
+pub fn removal(interface: &str, program: &str) -> String {
     let own = if program == "gateway_xdp" {
         "it looks like another gateway's: `gateway detach --config …` with that one's configuration; or "
     } else {
@@ -137,7 +138,11 @@ fn removal(interface: &str, program: &str) -> String {
 /// Why the tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("the {list} table is full: {capacity} entries; raise xdp.capacity in the configuration")]
+    #[error(
+        "no room: xdp.capacity.{list} is full with {capacity} entries; raise it in the configuration, stop the \
+             gateway, run `gateway detach` and start it again, as pinned tables keep their size (nothing is filtered \
+             meanwhile, and blocks are lost), or remove entries"
+    )]
     Full { list: &'static str, capacity: u32 },
     #[error("nothing is pinned under {dir}: no gateway has been started there")]
     NotPinned { dir: String },
@@ -149,12 +154,8 @@ pub enum Error {
     },
     #[error("no interface is named {interface}")]
     NoInterface { interface: String },
-    #[error(
-        "another gateway{} holds the tables under {dir}; two can not share one xdp.pin_dir: stop it, or give this one \
-         an xdp.pin_dir of its own",
-        of_process(*.pid)
-    )]
-    Locked { dir: String, pid: Option<u32> },
+    #[error("another {}{holder} holds the tables under {dir}; {}", .holder.what(), advice(.holder, "xdp.pin_dir"))]
+    Locked { dir: String, holder: Holder },
     #[error(
         "another `gateway watch`{} reads the events; several can watch at once only while a gateway runs",
         of_process(*.pid)
@@ -170,6 +171,17 @@ pub enum Error {
     Load { operation: String, detail: String },
     #[error("{net} is a network: the block list holds single addresses only")]
     NotAnAddress { net: IpNet },
+}
+
+impl Error {
+    /// Who holds the tables, if that is why.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Locked { holder, .. } => Some(holder),
+            _ => None,
+        }
+    }
 }
 
 /// A keeper of the tables. One owner, one writer.

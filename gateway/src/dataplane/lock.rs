@@ -9,12 +9,68 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock, major, minor};
 
+/// Words of a holder's command line that are shown, in characters.
+const SHOWN: usize = 80;
+
+/// Who holds a lock, as far as that can be seen from here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holder {
+    pub pid: Option<u32>,
+    /// Its command line.
+    words: Vec<String>,
+}
+
+impl Holder {
+    /// As `/proc` shows it.
+    #[must_use]
+    pub fn of(pid: Option<u32>) -> Self {
+        let line = pid.and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
+        let line = line.unwrap_or_default();
+        let words = line.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        Self {
+            pid,
+            words: words
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
+        }
+    }
+
+    /// What it is: a gateway holds its locks for as long as it lives, a command while it is at work.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match self.words.split_first() {
+            Some((_, words)) if words.iter().any(|word| word == "run") => "gateway",
+            Some(_) => "command",
+            None => "gateway or command",
+        }
+    }
+
+    /// Whether it lets go by itself, as far as is known.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.what() == "gateway"
+    }
+}
+
+/// ` (process 7)`, ` (process 7: deny import list.txt)`, or nothing.
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some(pid) = self.pid else { return Ok(()) };
+        write!(f, " (process {pid}")?;
+        if let Some((_, words)) = self.words.split_first().filter(|_| !self.is_gateway()) {
+            let words = words.join(" ");
+            let shown: String = words.chars().take(SHOWN).flat_map(char::escape_debug).collect();
+            write!(f, ": {shown}")?;
+        }
+        f.write_str(")")
+    }
+}
+
 /// Why a lock was not had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    /// Another process has it, of this id if that is known.
-    #[error("another gateway holds it{}", of_process(*.0))]
-    Held(Option<u32>),
+    #[error("another {} holds it{_0}", _0.what())]
+    Held(Holder),
     #[error(transparent)]
     Io(#[from] std::io::Error),
 }
@@ -25,11 +81,21 @@ pub fn of_process(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
 }
 
+/// What to do about a holder; `alone` is what two gateways can not share.
+#[must_use]
+pub fn advice(holder: &Holder, alone: &str) -> String {
+    if holder.is_gateway() {
+        format!("two can not share one {alone}: stop it, or give this one {alone} of its own")
+    } else {
+        "try again when it has ended".to_owned()
+    }
+}
+
 /// Takes the lock on an open file or directory. It is held until the file is closed.
 pub fn exclusive(file: &File) -> Result<(), LockError> {
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(()),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(holder(file))),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(LockError::Held(Holder::of(holder(file)))),
         Err(errno) => Err(LockError::Io(errno.into())),
     }
 }
@@ -106,7 +172,7 @@ mod tests {
         let dir = home.path().join("pins");
         let first = PinLock::take(&dir).expect("the lock");
         match PinLock::take(&dir) {
-            Err(LockError::Held(pid)) => assert!(pid.is_none_or(|pid| pid == std::process::id())),
+            Err(LockError::Held(holder)) => assert!(holder.pid.is_none_or(|pid| pid == std::process::id())),
             other => panic!("{other:?}"),
         }
         fs::create_dir(dir.join("v1")).expect("made");
@@ -116,6 +182,25 @@ mod tests {
         fs::remove_dir(dir.join("v1")).expect("removed");
         drop(again);
         assert!(!dir.exists(), "an empty directory is not left");
+    }
+
+    #[test]
+    fn a_gateway_and_a_command_are_told_apart_by_their_words() {
+        let holder = |words: &[&str]| Holder {
+            pid: Some(7),
+            words: words.iter().map(ToString::to_string).collect(),
+        };
+        let gateway = holder(&["/usr/bin/gateway", "run", "--config", "x"]);
+        assert_eq!(
+            (gateway.what(), gateway.to_string().as_str()),
+            ("gateway", " (process 7)")
+        );
+        let command = holder(&["gateway", "deny", "import", "a\x1bb"]);
+        assert_eq!(command.what(), "command");
+        assert_eq!(command.to_string(), " (process 7: deny import a\\u{1b}b)");
+        assert_eq!(Holder::default().to_string(), "");
+        let own = Holder::of(Some(std::process::id()));
+        assert!(!own.words.is_empty() && !own.is_gateway(), "{own:?}");
     }
 
     #[test]

@@ -137,8 +137,17 @@ impl Protected {
     /// Whom denying or blocking `net` would cut off; nobody if `allowed` is true of all that it shares with them.
     #[must_use]
     pub fn cut_off(&self, net: &IpNet, allowed: impl Fn(&IpNet) -> bool) -> Option<&Why> {
+        self.all_cut_off(net, allowed).next().map(|(_, why)| why)
+    }
+
+    /// As [`Protected::cut_off`], each of them with the network that is theirs.
+    pub fn all_cut_off(
+        &self,
+        net: &IpNet,
+        allowed: impl Fn(&IpNet) -> bool,
+    ) -> impl Iterator<Item = (&IpNet, &Why)> {
         let loopback = net.network().is_loopback() && net.broadcast().is_loopback();
-        let cut = self.0.iter().find(|shield| {
+        let cut = self.0.iter().filter(move |shield| {
             let shared = if net.contains(&shield.net) {
                 &shield.net
             } else if shield.net.contains(net) {
@@ -148,7 +157,7 @@ impl Protected {
             };
             (loopback || !shield.aside) && !allowed(shared)
         });
-        cut.map(|shield| &shield.why)
+        cut.map(|shield| (&shield.net, &shield.why))
     }
 
     /// The networks that are protected.

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::backend::List;
-use super::lock::{LockError, exclusive, of_process};
+use super::lock::{Holder, LockError, advice, exclusive};
 use super::privilege;
 pub use log::Record;
 
@@ -58,11 +58,9 @@ impl From<RuleList> for List {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(
-        "another gateway{} holds {path}; two can not share one state_dir: stop it, or give this one a state_dir of \
-         its own",
-        of_process(*.pid)
+        "another {}{holder} holds {path}; {}", .holder.what(), advice(.holder, "state_dir")
     )]
-    Locked { path: PathBuf, pid: Option<u32> },
+    Locked { path: PathBuf, holder: Holder },
     #[error("can not {operation} {path}: {cause}{}", privilege::for_files(.cause))]
     Io {
         operation: &'static str,
@@ -74,6 +72,17 @@ pub enum StoreError {
          rules, or mend it"
     )]
     Damaged { path: PathBuf, detail: String },
+}
+
+impl StoreError {
+    /// Who holds the lock, if that is why.
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        match self {
+            Self::Locked { holder, .. } => Some(holder),
+            _ => None,
+        }
+    }
 }
 
 /// How the file was left.
@@ -116,7 +125,7 @@ impl Store {
         let lock = lock.map_err(io("open", &path))?;
         match exclusive(&lock) {
             Ok(()) => {}
-            Err(LockError::Held(pid)) => return Err(StoreError::Locked { path, pid }),
+            Err(LockError::Held(holder)) => return Err(StoreError::Locked { path, holder }),
             Err(LockError::Io(error)) => return Err(io("lock", &path)(error)),
         }
         Ok(Self {

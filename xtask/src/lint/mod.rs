@@ -20,12 +20,14 @@ enum Check {
     Advisories,
     Imports,
     Lengths,
+    Locks,
 }
 
 const ALL: &[Check] = &[
     Check::Format,
     Check::Imports,
     Check::Lengths,
+    Check::Locks,
     Check::Clippy,
     Check::Deny,
     Check::Advisories,
@@ -56,6 +58,7 @@ pub fn main(args: &Args) -> Result<()> {
                 summary.section("who may import whom", || report(imports::check(&shell::root())?))
             }
             Check::Lengths => summary.section("file lengths", || report(lengths::check(&shell::root())?)),
+            Check::Locks => summary.section("lock files", locks),
         }
     }
     summary.close("lint")
@@ -65,6 +68,23 @@ pub fn main(args: &Args) -> Result<()> {
 fn format() -> Result<()> {
     for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
         shell::run(shell::cargo().args(["fmt", "--all", "--check", "--manifest-path", manifest]))?;
+    }
+    Ok(())
+}
+
+/// Every lock file is of its manifests: the fuzz targets are built by nothing else here, and would be found broken late.
+fn locks() -> Result<()> {
+    for manifest in ["Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        let mut cargo = shell::cargo();
+        cargo.args([
+            "metadata",
+            "--locked",
+            "--format-version",
+            "1",
+            "--manifest-path",
+            manifest,
+        ]);
+        shell::run(cargo.stdout(std::process::Stdio::null()))?;
     }
     Ok(())
 }

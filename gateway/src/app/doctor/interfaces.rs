@@ -3,6 +3,7 @@
 use super::Check;
 use super::ethtool::Device;
 use crate::config::model::{Xdp, XdpMode};
+use crate::dataplane::backend::removal;
 use crate::dataplane::{Kernel, Unfiltered};
 
 /// The longest frame that fits into one page with headroom and the kernel's tail, less the Ethernet header and two
@@ -103,8 +104,8 @@ fn program(name: &str, xdp: &Xdp) -> Check {
                 title,
                 format!("another XDP program is on it: {program} (id {id})"),
                 format!(
-                    "remove it: `ip link set dev {name} xdp off`, or whoever put it there; two programs can not share an \
-                     interface"
+                    "two programs can not share an interface; remove it first: {}",
+                    removal(name, &program)
                 ),
             ),
             Some(_) => Check::ok(title, "no XDP program is on it"),

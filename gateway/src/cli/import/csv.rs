@@ -59,7 +59,7 @@ pub fn read(
             continue;
         }
         match columns.entry(&fields, now_ms, &mut imported.reasons) {
-            Ok(entry) => imported.entries.push(entry),
+            Ok(entry) => imported.take(number, entry),
             Err(why) => imported.bad(format_args!("line {number}"), why),
         }
     }

@@ -57,7 +57,7 @@ impl<'de> Visitor<'de> for Entries<'_> {
         while let Some(value) = array.next_element::<Value>()? {
             number += 1;
             match entry(&value, self.now_ms, &mut self.imported.reasons) {
-                Ok(entry) => self.imported.entries.push(entry),
+                Ok(entry) => self.imported.take(number, entry),
                 Err(why) => self.imported.bad(format_args!("entry {number}"), why),
             }
             self.progress.read(number);

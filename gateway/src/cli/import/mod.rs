@@ -12,6 +12,8 @@ mod times;
 
 use std::io::{BufRead, Read};
 
+use ipnet::IpNet;
+
 use crate::dataplane::lines::{Line, Reasons};
 
 pub use options::{Format, ImportArgs};
@@ -37,6 +39,10 @@ pub struct Imported {
     /// `line 7: why`, as far as shown.
     pub bad: Vec<String>,
     pub bad_count: usize,
+    /// Which networks stand where: number of the line, or of the JSON entry.
+    mentions: Vec<(IpNet, u32)>,
+    /// What is counted: `line` or `entry`.
+    unit: &'static str,
     reasons: Reasons,
 }
 
@@ -59,7 +65,10 @@ pub fn read(
         told => told,
     };
     let input = std::io::Cursor::new(start).chain(input);
-    let mut imported = Imported::default();
+    let mut imported = Imported {
+        unit: if format == Format::Json { "entry" } else { "line" },
+        ..Imported::default()
+    };
     match format {
         Format::Csv => csv::read(input, &mut imported, now_ms, progress)?,
         Format::Json => json::read(input, &mut imported, now_ms, progress)?,
@@ -70,6 +79,12 @@ pub fn read(
 }
 
 impl Imported {
+    fn take(&mut self, number: usize, entry: Line) {
+        self.mentions
+            .push((entry.net, u32::try_from(number).unwrap_or(u32::MAX)));
+        self.entries.push(entry);
+    }
+
     fn bad(&mut self, place: impl std::fmt::Display, why: impl std::fmt::Display) {
         self.bad_count += 1;
         if self.bad.len() < SHOWN {

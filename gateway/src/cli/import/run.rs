@@ -5,12 +5,18 @@ use std::io::{BufReader, Write as _};
 use std::path::Path;
 
 use super::{ImportArgs, Imported, Progress, aggregate, line, read};
-use crate::admin::api::{Answer, ImportRules, Request, RuleList};
+use ipnet::IpNet;
+
+use crate::admin::api::{Answer, ImportRules, ProtectedRow, Request, RuleList};
 use crate::cli::args::Args;
 use crate::cli::ask::{ask, unexpected};
 use crate::cli::{Exit, Failed, Result, operator, rules};
+use crate::config::units::plain;
 use crate::dataplane::clock::Now;
 use crate::dataplane::lines::{self, Reasons};
+
+/// Places named for one network that was refused.
+const PLACES: usize = 5;
 
 /// Reads a list, and has it enforced.
 pub fn import(args: &Args, list: RuleList, order: &ImportArgs) -> Result<Exit> {
@@ -73,10 +79,12 @@ pub fn import(args: &Args, list: RuleList, order: &ImportArgs) -> Result<Exit> {
         bytes: text.len() as u64,
         text,
     });
-    let Answer::Added(mut added) = ask(args, request)? else {
+    let answer = ask(args, request);
+    drop(progress);
+    let answer = answer.map_err(|failed| placed(failed, &imported, &order.file))?;
+    let Answer::Added(mut added) = answer else {
         return Err(unexpected());
     };
-    drop(progress);
     added.notes.extend(notes);
     let exit = rules::report_added(args, &added)?;
     Ok(if bad > 0 && exit == Exit::Done {
@@ -103,6 +111,38 @@ fn open(order: &ImportArgs, now: Now, progress: &mut Progress) -> Result<Importe
         File::open(file).and_then(open)
     };
     imported.map_err(|error| Failed::new(Exit::BadInput, format!("{name}: {error}; nothing was changed")))
+}
+
+/// A refusal for the sake of who is protected, with the places in the file that it is about.
+fn placed(failed: Failed, imported: &Imported, file: &Path) -> Failed {
+    if failed.protected.is_empty() {
+        return failed;
+    }
+    let (file, unit) = (file.display(), imported.unit);
+    let mut lines = vec!["refused, and nothing was changed:".to_owned()];
+    let mut told = 0;
+    for ProtectedRow { net, shield, why } in &failed.protected {
+        // The network may be several lines joined: those that someone protected is in are meant.
+        let meant = |(mention, _): &&(IpNet, u32)| {
+            (net.contains(mention) || mention.contains(net))
+                && (shield.contains(mention) || mention.contains(shield))
+        };
+        for (mention, number) in imported.mentions.iter().filter(meant).take(PLACES) {
+            lines.push(format!(
+                "{file}: {unit} {number}: {} would cut off {why}",
+                plain(*mention)
+            ));
+        }
+        told += 1;
+    }
+    if failed.protected_in_all > told {
+        lines.push(format!("and {} more", failed.protected_in_all - told));
+    }
+    lines.push("take them out, allow those addresses, or use --force if you mean it".to_owned());
+    Failed {
+        message: lines.join("\ngateway: "),
+        ..failed
+    }
 }
 
 /// Names the bad lines on standard error.

@@ -10,7 +10,7 @@ pub fn read(input: impl BufRead, imported: &mut Imported, progress: &mut Progres
     let mut lines = Numbered::new(input);
     while let Some((number, line)) = lines.next()? {
         match line.and_then(|line| parse(line, &mut imported.reasons)) {
-            Ok(Some(entry)) => imported.entries.push(entry),
+            Ok(Some(entry)) => imported.take(number, entry),
             Ok(None) => {}
             Err(why) => imported.bad(format_args!("line {number}"), why),
         }

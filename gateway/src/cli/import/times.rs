@@ -1,5 +1,6 @@
 //! Ends of entries as lists write them. Pure.
 
+use crate::cli::args::LONGEST_TTL;
 use crate::config::units;
 
 /// A number above this counts milliseconds, not seconds: as seconds it would be the year 5138.
@@ -27,6 +28,11 @@ pub fn after(text: &str, now_ms: u64) -> Result<u64, String> {
             u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)
         }
     };
+    if ms > u64::try_from(LONGEST_TTL.as_millis()).unwrap_or(u64::MAX) {
+        return Err(format!(
+            "{text:?} is more than 3000d, further than the kernel's tables count"
+        ));
+    }
     Ok(now_ms.saturating_add(ms))
 }
 

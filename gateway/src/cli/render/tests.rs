@@ -152,4 +152,5 @@ fn spans_show_the_two_largest_units() {
 #[test]
 fn a_reason_can_not_steer_the_terminal() {
     assert_eq!(clean("a\x1b[2Jb\r\n"), "a?[2Jb??");
+    assert_eq!(clean("a\u{202e}b\u{200b}ä"), r"a\u{202e}b\u{200b}ä");
 }

@@ -7,7 +7,7 @@ use gateway_common::tables::{Origin, Rule};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Change, Engine, List, Refusal, told};
+use super::{Applied, Change, Engine, List, Protection, Refusal, told};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::Entry;
 
@@ -51,9 +51,9 @@ impl Engine {
         let now = (self.world.clock)();
         let addr = order.addr.to_canonical();
         let net = IpNet::from(addr);
-        if let Some(why) = self.protected(&[]).cut_off(&net, |_| false) {
-            let why = why.clone();
-            return Err(Refusal::Protected { net, why });
+        if let Some((shield, why)) = self.protected(&[]).all_cut_off(&net, |_| false).next() {
+            let (shield, why) = (*shield, why.clone());
+            return Err(Refusal::Protected(vec![Protection { net, shield, why }], 1));
         }
         if let Some((rule, _)) = self.desired.covering(List::Allow, addr, now.boot_ns).first() {
             return Err(Refusal::Allowed { addr, rule: *rule });

@@ -1,5 +1,6 @@
 //! Lists of rules: taken over from text, all at once or beside what is there, and given back as text.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,17 +9,20 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::interfaces::Coverage;
-use super::{Added, Applied, By, Engine, List, Record, Refusal, record, told};
+use super::{Added, Applied, By, Engine, List, Protection, Record, Refusal, record, told};
 use crate::config::units::{plain, show_duration};
 use crate::dataplane::clock::Now;
 use crate::dataplane::desired::{Entry, covers};
 use crate::dataplane::lines::{self, Reasons};
-use crate::dataplane::protected::Protected;
+use crate::dataplane::protected::{Protected, Why};
 use crate::dataplane::store::RuleList;
 
 /// Changes up to which only what they touch is compared, and looked up again; beyond, walking all of the list costs no
 /// more, and that the tables took it is taken as proof.
 const FEW: usize = 1_000;
+
+/// Refused denies told one by one.
+const PROTECTED_TOLD: usize = 20;
 
 /// Changes told of, as many as fit on a screen.
 const CHANGES_TOLD: usize = 5;
@@ -200,28 +204,35 @@ impl Engine {
         (changed, told)
     }
 
-    /// `Err` if one of the sorted `entries` would cut off someone protected.
+    /// `Err` with the first of the sorted `entries` that would cut off someone protected, if any would.
     fn refuse_protected(&self, entries: &[(IpNet, Entry)], protected: &Protected) -> Result<(), Refusal> {
         let at = |net: &IpNet| entries.binary_search_by_key(net, |(net, _)| *net);
-        let check = |net: &IpNet| match protected.cut_off(net, |shared| self.desired.allows(shared)) {
-            Some(why) => Err(Refusal::Protected {
-                net: *net,
-                why: why.clone(),
-            }),
-            None => Ok(()),
+        let mut found: BTreeMap<(IpNet, IpNet), Why> = BTreeMap::new();
+        let mut check = |net: &IpNet| {
+            for (shield, why) in protected.all_cut_off(net, |shared| self.desired.allows(shared)) {
+                found.entry((*net, *shield)).or_insert_with(|| why.clone());
+            }
         };
         // From those who are protected, who are few, to the entries.
         for shield in protected.nets() {
             for cover in covers(shield).filter(|cover| at(cover).is_ok()) {
-                check(&cover)?;
+                check(&cover);
             }
             let last = IpNet::from(shield.broadcast());
             let first = at(shield).unwrap_or_else(|place| place);
             for (net, _) in entries[first..].iter().take_while(|(net, _)| *net <= last) {
-                check(net)?;
+                check(net);
             }
         }
-        Ok(())
+        if found.is_empty() {
+            return Ok(());
+        }
+        let of = found.len();
+        let first = found.into_iter().take(PROTECTED_TOLD);
+        let first = first
+            .map(|((net, shield), why)| Protection { net, shield, why })
+            .collect();
+        Err(Refusal::Protected(first, of))
     }
 
     /// What the operator should know of denies that allow rules make void.

@@ -19,6 +19,7 @@ const LOOK_FOR_MISSING_EVERY: Duration = Duration::from_millis(100);
 #[derive(Clone, Debug)]
 pub(super) struct Interfaces {
     mode: XdpMode,
+    pin_dir: String,
     all: Vec<Watched>,
 }
 
@@ -46,6 +47,7 @@ impl Interfaces {
         });
         Self {
             mode: xdp.mode,
+            pin_dir: xdp.pin_dir.display().to_string(),
             all: all.collect(),
         }
     }
@@ -179,7 +181,15 @@ impl Engine {
     /// How each interface is filtered now: the configured ones, and those that an earlier gateway left filtered.
     pub fn interfaces(&mut self) -> Result<Vec<InterfaceRow>, Error> {
         let Some(tables) = &mut self.tables else {
-            return Ok(Vec::new());
+            let all = self.interfaces.all.iter();
+            let bare = all.map(|watched| InterfaceRow {
+                interface: watched.name.clone(),
+                mode: "none".to_owned(),
+                program_id: 0,
+                unfiltered: Some(format!("nothing is pinned under {}", self.interfaces.pin_dir)),
+                note: None,
+            });
+            return Ok(bare.collect());
         };
         let mut rows = Vec::new();
         for watched in &self.interfaces.all {
@@ -195,6 +205,12 @@ impl Engine {
             }
         }
         Ok(rows)
+    }
+
+    /// Whether what is in the tables has an effect anywhere, and `eth0: reason` for each interface that is not filtered.
+    pub fn filtered(&mut self) -> Result<(bool, Vec<String>), Error> {
+        let Coverage { enforced, unfiltered } = self.coverage()?;
+        Ok((enforced, unfiltered))
     }
 
     pub(super) fn coverage(&mut self) -> Result<Coverage, Error> {

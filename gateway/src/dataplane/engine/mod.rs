@@ -40,6 +40,7 @@ use super::plan;
 use super::protected::{Host, Why};
 use super::store::{Record, RuleList, Saved, Store, StoreError};
 use crate::config::model::Config;
+use crate::config::units::plain;
 
 /// Failures and notes told one by one: with the line that counts the rest, as many as the command line shows.
 const TOLD: usize = 9;
@@ -74,11 +75,32 @@ impl Events for NoEvents {
     fn unfiltered(&mut self, _: Vec<String>) {}
 }
 
+/// A deny that was not taken, since someone protected is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Protection {
+    pub net: IpNet,
+    /// Who is protected.
+    pub shield: IpNet,
+    pub why: Why,
+}
+
+/// `of` so many, the first of them.
+fn refused(first: &[Protection], of: usize) -> String {
+    let mut said: Vec<String> = first
+        .iter()
+        .map(|Protection { net, why, .. }| format!("{} is protected: {why}", plain(*net)))
+        .collect();
+    if of > said.len() {
+        said.push(format!("and {} more", of - said.len()));
+    }
+    said.join("; ") + "; nothing was changed, use --force if you mean it"
+}
+
 /// Why an order was not carried out. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    #[error("{net} is protected: {why}; use --force if you mean it")]
-    Protected { net: IpNet, why: Why },
+    #[error("{}", refused(.0, *.1))]
+    Protected(Vec<Protection>, usize),
     #[error("deny {net} would cut you off then: {why}; nothing was changed, use --force if you mean it")]
     CutsOff { net: IpNet, why: Why },
     #[error("{addr} is under the allow rule {rule}")]

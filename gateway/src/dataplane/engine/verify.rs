@@ -42,6 +42,9 @@ pub struct Verified {
     pub differences: Vec<Difference>,
     /// Entries of all lists that were compared.
     pub entries: usize,
+    /// Why what is not repaired is not: the first failures of trying.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub failures: Vec<String>,
     /// A bypass that is on: what is in the tables has no effect then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bypass: Option<Bypass>,
@@ -157,7 +160,7 @@ impl Engine {
             bypass,
             ..Verified::default()
         };
-        self.apply(changes);
+        outcome.failures = self.apply(changes).failures;
         if !drifted.is_empty() {
             if let Some(tables) = &mut self.tables {
                 self.enforced = Image::default();

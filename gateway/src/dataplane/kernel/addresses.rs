@@ -166,8 +166,14 @@ pub trait Table: Send {
     fn remove(&self, half: u32, addr: &Addr, kind: Kind) -> bool;
     /// Shows every entry of a half.
     fn each(&self, half: u32, visit: &mut dyn FnMut(Addr, Kind, Rule));
-    /// Makes the idle half what the other one is. Hits counted from here until the switch are lost.
+    /// Makes the idle half what the other one is. What the program counts from here until the switch is in the half it
+    /// then leaves: see [`Table::carry_hits`].
     fn copy(&self, from: u32, to: u32);
+    /// The hits of every entry of a half, in the order of their places.
+    fn hits(&self, half: u32) -> Vec<u64>;
+    /// Adds to a half what was counted in the other one since that had the `known` hits, in the order of its places. The
+    /// program must have left it.
+    fn carry_hits(&self, from: u32, to: u32, known: &[u64]);
     /// Writes a half that nobody reads anew, without the traces of what was removed: each look-up for an address that is
     /// not there would walk over them.
     fn tidy(&self, half: u32);
@@ -294,6 +300,21 @@ impl<F: Family + Send> Table for Addresses<F> {
     fn each(&self, half: u32, visit: &mut dyn FnMut(Addr, Kind, Rule)) {
         for (addr, kind, rule) in self.entries(half) {
             visit(addr, kind, rule);
+        }
+    }
+
+    fn hits(&self, half: u32) -> Vec<u64> {
+        self.entries(half).map(|(.., rule)| rule.hits).collect()
+    }
+
+    fn carry_hits(&self, from: u32, to: u32, known: &[u64]) {
+        for ((addr, kind, rule), known) in self.entries(from).zip(known) {
+            let more = rule.hits.saturating_sub(*known);
+            if more > 0
+                && let Some((bucket, way, _)) = self.find(to, &addr, kind)
+            {
+                F::tally(bucket, way).fetch_add(more, Ordering::Relaxed);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::netlink::{Attached, interface};
 use super::sys::Link;
 use super::{Kernel, versioned};
 use crate::config::model::XdpMode;
+use crate::dataplane::clock::Now;
 use crate::dataplane::{Attachment, Error, Unfiltered};
 
 /// A link's program leaves its interface some milliseconds after the link's last reference is gone: so many looks, one
@@ -23,8 +24,9 @@ const LINK: &str = "link-";
 impl Kernel {
     /// Puts the program on an interface, or swaps it into the link that an earlier process left there.
     ///
-    /// Swapping is atomic and keeps the mode. If that is not the mode asked for, the link is made anew, which leaves
-    /// the interface without a program for some milliseconds. `XdpMode::None` is refused.
+    /// Swapping is atomic and keeps the mode. If that is not the mode asked for, the link is made anew: the kernel has
+    /// no program in both modes on one interface (`EEXIST`), so it is open in between, which is told with a warning.
+    /// `XdpMode::None` is refused.
     pub fn attach_to(&mut self, name: &str, mode: XdpMode) -> Result<Attachment, Error> {
         let attempts: &[AyaMode] = match mode {
             XdpMode::Auto => &[AyaMode::Driver, AyaMode::Skb],
@@ -48,39 +50,91 @@ impl Kernel {
                     ..self.state(name)?
                 });
             }
-            remove_link(&pin)?;
-        } else if pin.exists() {
+            return self.change_mode(name, found.index, attempts, &pin, attached.native);
+        }
+        if pin.exists() {
             // The interface it was made for is gone, perhaps replaced by one of the same name.
             remove_link(&pin)?;
             tracing::info!(interface = name, "removed the link of an interface that is gone");
         }
         self.await_free(name)?;
 
+        match self.link_first(found.index, attempts, &pin) {
+            Ok(note) => Ok(Attachment {
+                note,
+                ..self.state(name)?
+            }),
+            // Someone may have been faster.
+            Err(error) => Err(match interface(name)?.xdp {
+                Some(other) => foreign(name, other),
+                None => error,
+            }),
+        }
+    }
+
+    /// Puts the program on in the first of `attempts` that the kernel takes. Returns why it did not take the ones before.
+    fn link_first(&mut self, index: u32, attempts: &[AyaMode], pin: &Path) -> Result<Option<String>, Error> {
         let mut note = None;
-        for attempt in attempts {
-            match self.link(found.index, *attempt, &pin) {
-                Ok(()) => {
-                    return Ok(Attachment {
-                        note,
-                        ..self.state(name)?
-                    });
-                }
-                Err(error) if attempts.len() > 1 && *attempt == AyaMode::Driver => {
-                    note = Some(error.to_string())
-                }
-                Err(error) => {
-                    // Someone may have been faster.
-                    return Err(match interface(name)?.xdp {
-                        Some(other) => foreign(name, other),
-                        None => error,
-                    });
-                }
+        let mut left = attempts.iter().peekable();
+        while let Some(attempt) = left.next() {
+            match self.link(index, *attempt, pin) {
+                Ok(()) => return Ok(note),
+                Err(error) if left.peek().is_none() => return Err(error),
+                Err(error) => note = Some(error.to_string()),
             }
         }
-        Err(Error::Load {
-            operation: format!("attaching to {name}"),
-            detail: note.unwrap_or_default(),
-        })
+        Ok(note)
+    }
+
+    /// Takes our link off an interface and makes one in another mode at once, with nothing in between that could wait.
+    ///
+    /// If the interface can not have that mode, the program is put back in the one it had: a filter that is not as it
+    /// should be is better than none.
+    fn change_mode(
+        &mut self,
+        name: &str,
+        index: u32,
+        attempts: &[AyaMode],
+        pin: &Path,
+        was_native: bool,
+    ) -> Result<Attachment, Error> {
+        let mode_name = |native: bool| if native { "native" } else { "generic" };
+        let old_mode = if was_native { AyaMode::Driver } else { AyaMode::Skb };
+        // Loaded before: it takes longer than all that follows.
+        self.loaded()?;
+        let open_since = Now::read();
+        remove_link(pin)?;
+        let linked = self.link_first(index, attempts, pin);
+        let refused = linked.as_ref().err().map(ToString::to_string);
+        let back = linked.or_else(|_| self.link_first(index, &[old_mode], pin));
+        let open_us = Now::read().boot_ns.saturating_sub(open_since.boot_ns) / 1_000;
+        let open_ms = open_us as f64 / 1_000.0;
+        let from = mode_name(was_native);
+        let note = back.inspect_err(|error| {
+            tracing::error!(
+                target: "gateway::dataplane", interface = name, %from, %error,
+                "NOT FILTERED: the program was taken off to change xdp.mode, and could not be put on again"
+            );
+        })?;
+        let state = self.state(name)?;
+        let to = mode_name(state.mode == XdpMode::Native);
+        if let Some(refused) = refused {
+            tracing::warn!(
+                target: "gateway::dataplane", interface = name, %from, open_ms,
+                "xdp.mode can not be changed ({refused}); the program is back in the mode it had, and meanwhile every packet passed"
+            );
+            return Err(Error::Load {
+                operation: format!("changing {name} from {from} mode"),
+                detail: format!(
+                    "{refused}; it is filtered in {from} mode as before: set xdp.mode back, or to auto"
+                ),
+            });
+        }
+        tracing::warn!(
+            target: "gateway::dataplane", interface = name, %from, %to, open_ms,
+            "xdp.mode has changed: the kernel can not swap it, so the interface was open for so long and every packet passed"
+        );
+        Ok(Attachment { note, ..state })
     }
 
     /// Every interface that has, or had, a link of ours.

@@ -31,12 +31,16 @@ const LEAST_MTU: u32 = 1280;
 impl Kernel {
     /// Makes ready for cookies if they are asked for. Whatever is in the way is told and no failure: limits go on without.
     pub(super) fn prepare_cookies(&mut self, xdp: &model::Xdp) -> Ability {
-        let Some(cookies) = xdp.syn_cookies.as_ref().filter(|_| wanted(xdp)) else {
+        let cookies = xdp.syn_cookies.as_ref().filter(|_| wanted(xdp));
+        if self.program.is_none() {
+            return cookies.map_or(Ability::NotAsked, |_| Ability::Unknown);
+        }
+        let Some(cookies) = cookies else {
+            for said in self.sysctls.restore() {
+                tracing::info!("{said}");
+            }
             return Ability::NotAsked;
         };
-        if self.program.is_none() {
-            return Ability::Unknown;
-        }
         let unable = |why: String| {
             tracing::warn!(%why, "SYNs are not answered by cookies; the limits hold without");
             Ability::Unable { why }
@@ -46,10 +50,10 @@ impl Kernel {
                 "the kernel does not take the program that answers (it needs Linux 6.0): {error}"
             ));
         }
-        if let Err(why) = sysctl(SYNCOOKIES, cookies) {
+        if let Err(why) = self.sysctl(SYNCOOKIES, cookies) {
             return unable(format!("without it listeners take no cookies: {why}"));
         }
-        let scale = sysctl(TIMESTAMPS, cookies).and_then(|()| {
+        let scale = self.sysctl(TIMESTAMPS, cookies).and_then(|()| {
             window_scale().map_err(|error| format!("the window scale could not be found out: {error}"))
         });
         let (window_scale, note) = match scale {
@@ -71,6 +75,30 @@ impl Kernel {
             mss4: size(HEADERS.0),
             mss6: size(HEADERS.1),
         })
+    }
+
+    /// Sees to it that a sysctl has a value, or says what to do.
+    fn sysctl(&self, (name, value): (&str, &str), cookies: &SynCookies) -> Result<(), String> {
+        let now = self.sysctls.get(name);
+        let now = now.map_err(|error| format!("net.ipv4.{name} can not be read: {error}"))?;
+        if now == value {
+            return Ok(());
+        }
+        let advice = format!("run `sysctl -w net.ipv4.{name}={value}`");
+        if !cookies.set_sysctls {
+            return Err(format!(
+                "net.ipv4.{name} is {now} and xdp.syn_cookies.set_sysctls is false; {advice}"
+            ));
+        }
+        self.sysctls
+            .set(name, &now, value)
+            .map_err(|error| format!("net.ipv4.{name} is {now} and could not be set ({error}); {advice}"))?;
+        tracing::info!(
+            from = now,
+            to = value,
+            "set net.ipv4.{name} for SYN cookies, until they are no longer wanted"
+        );
+        Ok(())
     }
 
     /// Loads the second program and puts it where the first one looks for it.
@@ -99,26 +127,6 @@ impl Kernel {
         let fd = program.fd().map_err(|e| failed(&e))?;
         slot.set(0, fd, 0).map_err(|e| failed(&e))
     }
-}
-
-/// Sees to it that a sysctl has a value, or says what to do.
-fn sysctl((name, value): (&str, &str), cookies: &SynCookies) -> Result<(), String> {
-    let path = format!("/proc/sys/net/ipv4/{name}");
-    let now = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let now = now.trim();
-    if now == value {
-        return Ok(());
-    }
-    let advice = format!("run `sysctl -w net.ipv4.{name}={value}`");
-    if !cookies.set_sysctls {
-        return Err(format!(
-            "net.ipv4.{name} is {now} and xdp.syn_cookies.set_sysctls is false; {advice}"
-        ));
-    }
-    std::fs::write(&path, value)
-        .map_err(|error| format!("net.ipv4.{name} is {now} and could not be set ({error}); {advice}"))?;
-    tracing::info!(from = now, to = value, "set net.ipv4.{name} for SYN cookies");
-    Ok(())
 }
 
 /// The window scale that listeners of this host answer, from one that did.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use gateway_common::outcome::{DropReason, OBSERVED};
+
+use crate::dataplane::events::Interfaces;
 use tokio::io::unix::AsyncFd;
 
 /// The reading end of the program's log ring.
@@ -55,7 +57,7 @@ impl log::Log for Forward {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let line = named(&record.args().to_string());
+        let line = named(&record.args().to_string(), &mut Interfaces::default());
         match record.level() {
             log::Level::Error => tracing::error!(target: "gateway::xdp", "{line}"),
             log::Level::Warn => tracing::warn!(target: "gateway::xdp", "{line}"),
@@ -69,8 +71,9 @@ impl log::Log for Forward {
 }
 
 /// The program writes each line in one form, as strings are costly there: a reason's number, or its observed twin's,
-/// and the source in the form of IPv6. This puts the name, says what was only observed, and shows IPv4 as such.
-fn named(line: &str) -> String {
+/// the source in the form of IPv6, and the interface's number. This puts the names, says what was only observed, and shows
+/// IPv4 as such.
+fn named(line: &str, interfaces: &mut Interfaces) -> String {
     let mut text = String::with_capacity(line.len() + 8);
     let mut observed = false;
     for (index, word) in line.split(' ').enumerate() {
@@ -80,12 +83,17 @@ fn named(line: &str) -> String {
         let number = word
             .strip_prefix("reason=")
             .and_then(|number| number.parse().ok());
+        let interface = word
+            .strip_prefix("interface=")
+            .and_then(|index| index.parse().ok());
         let source = word.strip_prefix("source=").and_then(|addr| addr.parse().ok());
         if let Some((reason, only_observed)) = number.and_then(reason) {
             observed |= only_observed;
             let _ = write!(text, "reason={}", reason.name());
         } else if let Some(source) = source.map(|addr: IpAddr| addr.to_canonical()) {
             let _ = write!(text, "source={source}");
+        } else if let Some(index) = interface {
+            let _ = write!(text, "interface={}", interfaces.name(index));
         } else {
             text.push_str(word);
         }
@@ -112,27 +120,31 @@ fn reason(slot: u32) -> Option<(DropReason, bool)> {
 
 #[cfg(test)]
 mod tests {
-    use super::named;
+    use super::{Interfaces, named};
+
+    fn said(line: &str) -> String {
+        named(line, &mut Interfaces::default())
+    }
 
     #[test]
     fn a_known_number_becomes_a_name_and_the_rest_stays() {
         assert_eq!(
-            named("drop reason=32 source=192.0.2.1"),
+            said("drop reason=32 source=192.0.2.1"),
             "drop reason=denied source=192.0.2.1"
         );
-        assert_eq!(named("drop reason=99  x"), "drop reason=99  x");
+        assert_eq!(said("drop reason=99  x"), "drop reason=99  x");
     }
 
     #[test]
     fn what_is_only_observed_is_not_called_a_drop_and_ipv4_is_shown_as_such() {
         assert_eq!(
-            named("drop reason=162 source=::ffff:192.0.2.1 interface=3"),
-            "observed reason=syn_limit source=192.0.2.1 interface=3"
+            said("drop reason=162 source=::ffff:192.0.2.1 interface=1"),
+            "observed reason=syn_limit source=192.0.2.1 interface=lo"
         );
         assert_eq!(
-            named("drop reason=33 source=2001:db8::1 interface=3"),
-            "drop reason=blocked source=2001:db8::1 interface=3"
+            said("drop reason=33 source=2001:db8::1 interface=999999"),
+            "drop reason=blocked source=2001:db8::1 interface=if-999999"
         );
-        assert_eq!(named("drop reason=200 source=x"), "drop reason=200 source=x");
+        assert_eq!(said("drop reason=200 source=x"), "drop reason=200 source=x");
     }
 }

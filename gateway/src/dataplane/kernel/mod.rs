@@ -19,6 +19,7 @@ mod region;
 mod ring;
 mod settings;
 mod sys;
+mod sysctls;
 mod tables;
 
 pub use log::KernelLog;
@@ -35,6 +36,7 @@ use gateway_common::tables::{Rule, Settings, names};
 use ipnet::IpNet;
 
 use self::error::{at, load_failed};
+use self::sysctls::Sysctls;
 use self::tables::Maps;
 use super::lock::{LockError, PinLock};
 use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List};
@@ -61,6 +63,7 @@ pub struct Kernel {
     /// Absent if only the pinned tables were opened.
     program: Option<Ebpf>,
     warnings: Vec<String>,
+    sysctls: Sysctls,
 }
 
 impl Kernel {
@@ -91,21 +94,13 @@ impl Kernel {
             .map_err(|e| load_failed("loading the kernel program", &e))?;
 
         let maps = Maps::open(&dir, Some(&options.capacity))?;
-        let warnings = sizes.iter().filter_map(|(name, wanted)| {
-            let has = maps.capacity(name);
-            (has != *wanted).then(|| {
-                format!(
-                    "the pinned table {name} has room for {has} entries, xdp.capacity asks for {wanted}; it is kept with what \
-                     is in it until `gateway` is stopped with all its pins removed"
-                )
-            })
-        });
-        let warnings = warnings.collect();
+        let warnings = tables::other_sizes(&sizes, &options.capacity, |name| maps.capacity(name));
         Ok(Self {
             dir,
             maps,
             program: Some(program),
             warnings,
+            sysctls: Sysctls::new(None),
         })
     }
 
@@ -113,9 +108,9 @@ impl Kernel {
     pub fn lock(pin_dir: &Path) -> Result<PinLock, Error> {
         sys::ensure_bpffs(pin_dir)?;
         PinLock::take(pin_dir).map_err(|error| match error {
-            LockError::Held(pid) => {
+            LockError::Held(holder) => {
                 let dir = pin_dir.display().to_string();
-                Error::Locked { dir, pid }
+                Error::Locked { dir, holder }
             }
             LockError::Io(source) => at(format!("locking {}", pin_dir.display()))(source),
         })
@@ -143,7 +138,18 @@ impl Kernel {
             maps,
             program: None,
             warnings: Vec::new(),
+            sysctls: Sysctls::new(None),
         })
+    }
+
+    /// Remembers under `state_dir` what sysctls were before they are set for SYN cookies.
+    pub fn remember_sysctls(&mut self, state_dir: &Path) {
+        self.sysctls = Sysctls::new(Some(state_dir));
+    }
+
+    /// Sets back the sysctls that a gateway with this `state_dir` set for SYN cookies. Returns what came of it, in words.
+    pub fn restore_sysctls(state_dir: &Path) -> Vec<String> {
+        Sysctls::new(Some(state_dir)).restore()
     }
 
     /// What an operator should hear about how loading went.
@@ -253,7 +259,11 @@ impl Backend for Kernel {
     }
 
     fn detach(&mut self) -> Result<(), Error> {
-        attach::remove_all(&self.dir)
+        attach::remove_all(&self.dir)?;
+        for said in self.sysctls.restore() {
+            tracing::info!("{said}");
+        }
+        Ok(())
     }
 }
 

@@ -124,6 +124,26 @@ impl Networks {
         places.map_while(read).collect()
     }
 
+    /// Adds to a half what was counted in the other one since that had the `known` hits, in the order of its list. The
+    /// program must have left it.
+    pub fn carry_hits(&self, from: u32, to: u32, known: &[u64]) {
+        let counted = self.listed(from);
+        let mut more = counted.iter().zip(known);
+        let mut more = std::iter::from_fn(|| more.find(|((.., rule), known)| rule.hits > **known)).peekable();
+        if more.peek().is_none() {
+            return;
+        }
+        let there = self.listed(to);
+        let words = self.networks.words();
+        for ((net, kind, rule), known) in more {
+            if let Ok(index) = there.binary_search_by_key(&(*net, *kind), |(net, kind, _)| (*net, *kind)) {
+                // The first place is never used.
+                let tally = &words[(self.first_network(to) + index + 1) * 4 + 3];
+                tally.fetch_add(rule.hits - known, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// The allow and the deny rule that speak for an address, whether or not they are in force.
     pub fn around(&self, half: u32, last6: u32, addr: IpAddr) -> [Option<(IpNet, Rule)>; 2] {
         let key = Addr::from(addr);

@@ -45,7 +45,7 @@ impl EventRing {
             _ => at(opening())(error),
         })?;
         exclusive(&reader).map_err(|error| match error {
-            LockError::Held(pid) => Error::Watched { pid },
+            LockError::Held(holder) => Error::Watched { pid: holder.pid },
             LockError::Io(error) => at(opening())(error),
         })?;
         let map = MapData::from_pin(dir.join(names::EVENTS)).and_then(Map::from_map_data);

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit};
@@ -140,6 +141,19 @@ impl Link {
         let mut attr = [self.0.as_raw_fd().unsigned_abs(), 0];
         // SAFETY: `attr` is a `bpf_attr` of this command: the link's descriptor.
         unsafe { bpf(LINK_DETACH, &mut attr) }.map(drop)
+    }
+}
+
+/// Waits until every program that is running now has ended: a packet that looked up which half of a table is live before
+/// that was changed has left the other one.
+///
+/// Programs run as readers of RCU, and this command of membarrier(2) is a grace period of it. A kernel that keeps
+/// processors free of its timer (`nohz_full`) refuses it; then so long is waited as no run of a program takes.
+pub fn await_programs() {
+    // SAFETY: the call takes three numbers and no address.
+    let result = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    if result != 0 {
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -26,6 +26,7 @@ use super::error::{load_failed, map_failed};
 use super::networks::{Listed, Networks};
 use super::region::Region;
 use super::settings::Copies;
+use super::sys;
 use crate::config::model::Capacity;
 use crate::dataplane::place::{canonical, keep_own};
 use crate::dataplane::{Change, Counters, Error, Found, Image, List};
@@ -52,6 +53,46 @@ pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
         (names::RANGES6, ranges),
         (names::NETWORKS, ranges),
     ]
+}
+
+/// What an operator should know if pinned tables were made for another capacity. `has` says how many entries a map has.
+pub fn other_sizes(
+    sizes: &[(&'static str, u32)],
+    capacity: &Capacity,
+    has: impl Fn(&str) -> u32,
+) -> Vec<String> {
+    let differs = |names: &[&str]| {
+        let mut differing = sizes
+            .iter()
+            .filter(|(name, wanted)| names.contains(name) && has(name) != *wanted);
+        differing.next().is_some()
+    };
+    // The other way round than `sizes`.
+    let addresses = (u64::from(has(names::ADDRESSES4)) / 2).saturating_sub(u64::from(PROBES) + 1) * 16 / 3;
+    let networks = (has(names::NETWORKS) / 2).saturating_sub(1) / 2;
+    let asked =
+        u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
+    let mut parts = Vec::new();
+    if differs(&[names::ADDRESSES4, names::ADDRESSES6]) {
+        parts.push(format!(
+            "about {addresses} addresses (allow_addresses, deny_addresses and blocks ask for {asked})"
+        ));
+    }
+    if differs(&[names::RANGES4, names::RANGES6, names::NETWORKS]) {
+        parts.push(format!(
+            "{networks} networks of each family (allow_prefixes and deny_prefixes ask for {})",
+            capacity.allow_prefixes.saturating_add(capacity.deny_prefixes)
+        ));
+    }
+    if parts.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "xdp.capacity has changed, and the tables in the kernel stay as they were made, with what is in them: room for {}. \
+         For new ones stop the gateway, run `gateway detach` and start it again; nothing is filtered meanwhile, and blocks \
+         are lost",
+        parts.join(" and ")
+    )]
 }
 
 /// All shared tables.
@@ -309,13 +350,18 @@ impl Maps {
             }
         }
         let counts = self.counts;
+        // Hits as they are copied: what is counted beyond them until the switch follows it.
+        let (mut known, mut known_networks) = ([Vec::new(), Vec::new()], Vec::new());
         for (at, table) in self.addresses.iter().enumerate() {
             if next.addresses[at] != live.addresses[at] {
                 table.copy(live.addresses[at], next.addresses[at]);
+                known[at] = table.hits(next.addresses[at]);
             }
         }
         if next.networks != live.networks {
-            networks = Some(self.networks.listed(live.networks));
+            let listed = self.networks.listed(live.networks);
+            known_networks = listed.iter().map(|(.., rule)| rule.hits).collect();
+            networks = Some(listed);
         }
 
         // Nobody looks yet, so the order is free: removals make room for what takes their place.
@@ -352,6 +398,15 @@ impl Maps {
             self.counts = counts;
             return Err(error);
         }
+        if next != live {
+            // Nobody may be in the halves that were left: neither now nor when they are written again.
+            sys::await_programs();
+        }
+        for (at, table) in self.addresses.iter().enumerate() {
+            table.carry_hits(live.addresses[at], next.addresses[at], &known[at]);
+        }
+        self.networks
+            .carry_hits(live.networks, next.networks, &known_networks);
         failures.sort_by_key(|(index, _)| *index);
         Ok(failures)
     }

@@ -66,7 +66,7 @@ fn a_list_that_can_not_be_read_or_cuts_someone_off_changes_nothing() {
         "::/0\n0.0.0.0/0\n",
     ] {
         let refused = engine.import_rules(import(text, true));
-        assert!(matches!(refused, Err(Refusal::Protected { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Refusal::Protected(..))), "{refused:?}");
     }
     assert_eq!(engine.export_rules(RuleList::Deny).0, 1);
     assert_eq!(engine.sizes(List::Deny), (2, 2));
