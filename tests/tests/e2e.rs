@@ -97,8 +97,16 @@ impl Stage {
     }
 
     fn json(&self, words: &[&str]) -> Result<Value> {
+        self.json_ending(0, words)
+    }
+
+    /// As [`Stage::json`], for a command that must end with `code`.
+    fn json_ending(&self, code: i32, words: &[&str]) -> Result<Value> {
         let (exit, out, err) = command(&self.wire.gateway, &self.home, &[words, &["--json"]].concat())?;
-        ensure!(exit == 0, "gateway {words:?} ended with {exit}:\n{out}\n{err}");
+        ensure!(
+            exit == code,
+            "gateway {words:?} ended with {exit}, not {code}:\n{out}\n{err}"
+        );
         serde_json::from_str(&out).with_context(|| format!("gateway {words:?} printed {out}"))
     }
 

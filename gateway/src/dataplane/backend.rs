@@ -139,7 +139,7 @@ pub fn removal(interface: &str, program: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "no room: xdp.capacity.{list} is full with {capacity} entries; raise it in the configuration, stop the \
+        "the {list} table is full: {capacity} entries; raise xdp.capacity.{list} in the configuration, stop the \
              gateway, run `gateway detach` and start it again, as pinned tables keep their size (nothing is filtered \
              meanwhile, and blocks are lost), or remove entries"
     )]

@@ -456,3 +456,46 @@ fn without_the_sysctl_there_are_no_cookies_and_everybody_is_told() -> Result<()>
     assert_eq!(status["cookies"]["enabled"], true, "{status}");
     Ok(())
 }
+
+#[test]
+fn sysctls_are_set_back_when_cookies_are_no_longer_wanted() -> Result<()> {
+    let scene = stage("  syn_cookies: {above: 500/s}\n")?;
+    let values = || -> Result<String> {
+        let names = [
+            "/proc/sys/net/ipv4/tcp_syncookies",
+            "/proc/sys/net/ipv4/tcp_timestamps",
+        ];
+        let out = scene.wire.gateway.run(&[&["cat"][..], &names].concat())?;
+        Ok(String::from_utf8(out.stdout)?.split_whitespace().collect())
+    };
+    let with = std::fs::read_to_string(scene.home.config())?;
+    let without = with.replace("  syn_cookies: {above: 500/s}\n", "");
+    assert_ne!(with, without);
+    let before = values()?;
+    assert_ne!(before, "22");
+    let gateway = scene.start()?;
+    assert_eq!(values()?, "22");
+    // Switched off while it runs, and on again.
+    for (text, wanted) in [(&without, before.as_str()), (&with, "22")] {
+        std::fs::write(scene.home.config(), text)?;
+        scene.expect(0, &["reload"])?;
+        assert_eq!(values()?, wanted);
+    }
+    // A stop and a death change nothing, as the filter goes on; nor is forgotten what there was.
+    assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    assert_eq!(values()?, "22");
+    let gateway = scene.start()?;
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    assert_eq!(values()?, "22");
+    let text = scene.expect(0, &["detach"])?;
+    assert!(
+        text.contains("net.ipv4.tcp_syncookies is") && text.contains("tcp_timestamps"),
+        "{text}"
+    );
+    assert_eq!(values()?, before);
+    let gateway = Gateway::start(&scene.wire.gateway, &scene.home, &["--ephemeral"])?;
+    assert_eq!(values()?, "22");
+    assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    assert_eq!(values()?, before);
+    Ok(())
+}

@@ -191,3 +191,50 @@ fn no_denied_packet_reaches_the_stack_whatever_happens_to_the_gateway() -> Resul
     drop(gateway);
     Ok(())
 }
+
+#[test]
+fn no_hit_is_lost_while_lists_are_replaced() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    stage
+        .wire
+        .client
+        .run(&["ip", "addr", "add", "10.77.0.66/24", "dev", "cl0"])?;
+    let _gateway = stage.start()?;
+    let list = stage.home.path().join("drop.txt");
+    let import = |round: usize| -> Result<()> {
+        let others = (0..300).map(|n| format!("100.{}.{}.0/24\n", 64 + round, n % 256));
+        let singles = (0..20_000).map(|n| format!("100.{}.{}.{}\n", 96 + round, n / 250, n % 250));
+        let text = others.chain(singles).collect::<String>() + "10.77.0.64/26\n" + A + "\n";
+        std::fs::write(&list, text)?;
+        stage.expect(
+            0,
+            &[
+                "deny",
+                "import",
+                "--replace",
+                "--no-aggregate",
+                &list.display().to_string(),
+            ],
+        )?;
+        Ok(())
+    };
+    import(0)?;
+    let flood = [
+        Sender::start(&stage.wire.client, A, None)?,
+        Sender::start(&stage.wire.client, INSIDE, None)?,
+    ];
+    for round in 1..16 {
+        import(round)?;
+    }
+    let sent = flood.map(Sender::stop).iter().sum::<u64>();
+    let dropped = stage.packets("denied")?;
+    let hits = |addr: &str| -> Result<u64> {
+        let explained = stage.json(&["explain", addr])?;
+        explained["deny"][0]["hits"].as_u64().context("hits")
+    };
+    let counted = hits(A)? + hits(INSIDE)?;
+    println!("{sent} sent, {dropped} dropped, {counted} counted by the two rules");
+    assert!(dropped > 100_000, "{dropped} is no flood");
+    assert_eq!(counted, dropped);
+    Ok(())
+}

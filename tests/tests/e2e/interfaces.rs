@@ -8,14 +8,14 @@ use super::*;
 fn assert_not_filtered(stage: &Stage, why: &str) -> Result<()> {
     let text = stage.wait_ready("503")?;
     assert!(text.contains("gw0") && text.contains(why), "{text}");
-    let status = stage.expect(0, &["status"])?;
+    let status = stage.expect(5, &["status"])?;
     assert!(
-        status.contains("gw0 not filtered: ") && status.contains(why),
+        status.contains("NOT FILTERED") && status.contains("gw0 not filtered: ") && status.contains(why),
         "{status}"
     );
     assert!(!status.contains("none mode"), "{status}");
     // The tables hold the list, but nothing looks at them.
-    let list = &stage.json(&["status"])?["lists"][1];
+    let list = &stage.json_ending(5, &["status"])?["lists"][1];
     assert_eq!(
         (&list["list"], &list["enforced"]),
         (&"deny".into(), &0.into()),
@@ -23,6 +23,12 @@ fn assert_not_filtered(stage: &Stage, why: &str) -> Result<()> {
     );
     assert!(status.contains("0 in force  <- DIFFER"), "{status}");
     assert_eq!(stage.metric("gateway_interface_attached")?, 0.0);
+    // A reload does not mend it, and does not sound as if all were well.
+    let text = stage.expect(5, &["reload"])?;
+    assert!(
+        text.contains("NOT FILTERED") && text.contains("gw0") && text.contains(why),
+        "{text}"
+    );
     // A rule is remembered, and nobody is told that it works.
     let text = stage.expect(5, &["deny", "add", "203.0.113.9"])?;
     assert!(

@@ -219,3 +219,69 @@ fn detach_speaks_of_a_running_gateway_only_if_there_is_one() -> Result<()> {
     );
     Ok(())
 }
+
+/// A number behind `name=` in the last line of a log that holds `needle`.
+fn number(log: &str, needle: &str, name: &str) -> Result<f64> {
+    let line = log
+        .lines()
+        .rfind(|line| line.contains(needle))
+        .context("no such line")?;
+    let plain: String = line
+        .split('\u{1b}')
+        .map(|part| part.split_once('m').map_or(part, |(_, rest)| rest))
+        .collect();
+    let value = plain
+        .split(&format!("{name}="))
+        .nth(1)
+        .with_context(|| plain.clone())?;
+    Ok(value.split_whitespace().next().context("a value")?.parse()?)
+}
+
+#[test]
+fn a_change_of_mode_is_told_loudly_with_the_time_it_was_open() -> Result<()> {
+    let stage = Stage::new(&config("  deny: [10.77.0.3]", "1m", ""))?;
+    let told = "xdp.mode has changed";
+    assert_eq!(stage.start()?.signal(Signal::TERM)?, Some(0));
+    for (from, to) in [("native", "generic"), ("generic", "native")] {
+        let text = config("  deny: [10.77.0.3]", "1m", "").replace("mode: native", &format!("mode: {to}"));
+        stage.home.write(&text)?;
+        let gateway = stage.start()?;
+        gateway.wait_for_log(told)?;
+        let log = gateway.log();
+        let line = log.lines().find(|line| line.contains(told)).context("the line")?;
+        assert!(
+            line.contains("WARN") && line.contains("gw0") && line.contains(from) && line.contains(to),
+            "{line}"
+        );
+        let open_ms = number(&log, told, "open_ms")?;
+        println!("{from} to {to}: open for {open_ms} ms");
+        assert!(open_ms > 0.0 && open_ms < 1_000.0, "{line}");
+        let status = stage.expect(0, &["status"])?;
+        assert!(status.contains(&format!("gw0 filtered in {to} mode")), "{status}");
+        assert_eq!(stage.wire.status(B, URL, GOOD)?, Err(28));
+        assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+        // In the same mode nothing is open.
+        let gateway = stage.start()?;
+        assert!(!gateway.log().contains(told), "{}", gateway.log());
+        assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_refuses_the_new_mode_keeps_the_old_one() -> Result<()> {
+    // The loopback device has no native mode.
+    let text = config("", "1m", "").replace("[gw0]", "[lo]");
+    let stage = Stage::new(&text.replace("mode: native", "mode: generic"))?;
+    assert_eq!(stage.start()?.signal(Signal::TERM)?, Some(0));
+    stage.home.write(&text)?;
+    let (code, out, err) = command(&stage.wire.gateway, &stage.home, &["run"])?;
+    assert_eq!(code, 1, "{out}{err}");
+    assert!(
+        err.contains("lo") && err.contains("generic mode as before") && (out + &err).contains("open_ms"),
+        "{err}"
+    );
+    let status = stage.expect(0, &["status"])?;
+    assert!(status.contains("lo filtered in generic mode"), "{status}");
+    Ok(())
+}

@@ -218,3 +218,81 @@ fn a_list_file_that_changes_is_taken_over_and_a_bad_one_is_not() -> Result<()> {
     assert_eq!(stage.wire.status(B, URL, GOOD)?, Ok(200));
     Ok(())
 }
+
+#[test]
+fn an_import_that_would_cut_someone_off_names_every_line_and_changes_nothing() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", "trusted_proxies: [192.0.2.9]\n"))?;
+    let _gateway = stage.start()?;
+    stage.expect(0, &["deny", "add", B])?;
+    let text = format!("# ours\n11.0.0.0/24\n{GATEWAY}\n11.0.1.0/24\n192.0.2.8/31\n192.0.2.10/31\n");
+    let list = file(&stage, "drop.txt", &text)?;
+    let text = stage.expect(3, &["deny", "import", "--replace", &list])?;
+    for part in [
+        "nothing was changed",
+        &format!("{list}:")[..],
+        "line 3: 10.77.0.1 would cut off 10.77.0.1 is this host's own address on gw0",
+        // Joined with the line behind it on its way.
+        "line 5: 192.0.2.8/31 would cut off 192.0.2.9/32 is a trusted proxy",
+        "--force",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    assert!(!text.contains("line 6") && !text.contains("line 2"), "{text}");
+    assert_eq!(stage.expect(0, &["deny", "export"])?, format!("{B}/32\n"));
+    // The same where entries are counted, and by standing commands.
+    let list = file(
+        &stage,
+        "drop.json",
+        &format!("[\"11.0.0.0/24\", {{\"cidr\": \"{GATEWAY}\"}}]"),
+    )?;
+    let text = stage.expect(3, &["deny", "import", &list])?;
+    assert!(text.contains("entry 2: 10.77.0.1 "), "{text}");
+    let text = stage.expect(3, &["deny", "add", GATEWAY, "192.0.2.9"])?;
+    assert!(
+        text.contains("own address")
+            && text.contains("trusted proxy")
+            && text.contains("nothing was changed"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_capacity_that_is_raised_is_told_how_it_comes_into_force() -> Result<()> {
+    let of = |most: u32| {
+        config(
+            &format!("  capacity: {{deny_prefixes: {most}, allow_prefixes: 1}}"),
+            "1m",
+            "",
+        )
+    };
+    let stage = Stage::new(&of(2))?;
+    let gateway = stage.start()?;
+    stage.expect(1, &["deny", "add", "11.0.0.0/24", "11.0.2.0/24", "11.0.4.0/24"])?;
+    let text = stage.expect(1, &["verify"])?;
+    assert!(
+        text.contains("failed: deny 11.0.")
+            && text.contains("xdp.capacity.deny_prefixes")
+            && text.contains("gateway detach"),
+        "{text}"
+    );
+    drop(gateway);
+    stage.home.write(&of(3))?;
+    let gateway = stage.start()?;
+    gateway.wait_for_log("xdp.capacity has changed")?;
+    let log = gateway.log();
+    assert!(
+        log.contains("gateway detach") && log.contains("ask for 4") && !log.contains("RANGES4"),
+        "{log}"
+    );
+    assert_eq!(gateway.signal(Signal::TERM)?, Some(0));
+    stage.expect(0, &["detach"])?;
+    let gateway = stage.start()?;
+    stage.expect(0, &["verify"])?;
+    assert!(
+        !gateway.log().contains("xdp.capacity has changed"),
+        "{}",
+        gateway.log()
+    );
+    Ok(())
+}

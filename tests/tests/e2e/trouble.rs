@@ -275,12 +275,15 @@ fn damaged_rules_keep_nobody_from_looking() -> Result<()> {
             .is_some_and(|fault| fault.contains("rules.txt")),
         "{status}"
     );
-    let text = stage.expect(0, &["deny", "list"])?;
-    assert!(
-        text.contains("198.51.100.7") && text.contains("warning"),
-        "{text}"
-    );
-    assert_eq!(stage.verdict("198.51.100.7")?.0, "denied");
+    for question in [&["deny", "list"][..], &["explain", "198.51.100.7"]] {
+        let text = stage.expect(1, question)?;
+        assert!(
+            text.contains("198.51.100.7") && text.contains("warning"),
+            "{text}"
+        );
+    }
+    let explained = stage.json_ending(1, &["explain", "198.51.100.7"])?;
+    assert_eq!(explained["outcome"], "denied", "{explained}");
     // What would write over it is refused, and leaves it as it is.
     let damaged = std::fs::read(&rules)?;
     let text = stage.expect(1, &["deny", "add", "198.51.100.9"])?;
@@ -316,5 +319,103 @@ fn the_unit_s_reload_fails_with_a_faulty_file() -> Result<()> {
     stage.home.write(&half)?;
     let text = stage.expect(2, &[verb])?;
     assert!(text.contains("gateway.yaml:"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn commands_without_a_gateway_wait_for_each_other() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    for pinned in [false, true] {
+        if pinned {
+            assert_eq!(stage.start()?.signal(Signal::TERM)?, Some(0));
+        }
+        let nets: Vec<String> = (0..6).map(|n| format!("198.51.100.{n}")).collect();
+        let ends: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = nets
+                .iter()
+                .map(|net| {
+                    let stage = &stage;
+                    scope.spawn(move || command(&stage.wire.gateway, &stage.home, &["deny", "add", net]))
+                })
+                .collect();
+            all.into_iter().map(|one| one.join().expect("no panic")).collect()
+        });
+        for end in ends {
+            let (code, out, err) = end?;
+            assert_eq!(code, if pinned { 0 } else { 5 }, "{out}{err}");
+        }
+        assert_eq!(stage.expect(0, &["deny", "export"])?.lines().count(), nets.len());
+        stage.expect(0, &["deny", "flush"])?;
+    }
+    // Who stays is named for what it is: here a process that is no gateway.
+    let lock = stage.home.path().join("state/lock");
+    let mut holder = stage.wire.gateway.command("flock");
+    let mut holder = holder.arg(&lock).args(["sleep", "60"]).spawn()?;
+    wait_until("hold on the lock", || {
+        Ok(!std::process::Command::new("flock")
+            .arg("-n")
+            .arg(&lock)
+            .arg("true")
+            .status()?
+            .success())
+    })?;
+    let text = stage.expect(1, &["deny", "add", A])?;
+    holder.kill()?;
+    holder.wait()?;
+    assert!(
+        text.contains("another command") && text.contains("sleep 60") && !text.contains("a gateway"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_gateway_that_is_stopped_by_a_signal_keeps_no_command_for_ever() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let gateway = stage.start()?;
+    gateway.tell(Signal::STOP)?;
+    let list = stage.home.path().join("long.txt");
+    let text: String = (0..200_000_u32)
+        .map(|n| format!("{}\n", std::net::Ipv4Addr::from_bits(0x0b00_0000 + n * 2)))
+        .collect();
+    std::fs::write(&list, text)?;
+    let list = list.display().to_string();
+    let cont = format!("kill -CONT {}", gateway.pid());
+    for words in [
+        &["status"][..],
+        &["deny", "add", A],
+        &["deny", "import", &list],
+        &["watch", "--count", "1"],
+    ] {
+        let began = std::time::Instant::now();
+        let text = stage.expect(1, &[words, &["--timeout", "1s"]].concat())?;
+        assert!(
+            text.contains("silent for 1s") && text.contains(&cont),
+            "{words:?}: {text}"
+        );
+        assert!(began.elapsed().as_secs() < 10, "{words:?}");
+    }
+    gateway.tell(Signal::CONT)?;
+    stage.expect(0, &["status"])?;
+    // A long job is waited for, however short the patience: it gives signs of life.
+    stage.expect(0, &["deny", "import", &list, "--timeout", "3s"])?;
+    Ok(())
+}
+
+#[test]
+fn where_nothing_is_attached_status_says_so_and_what_should_be() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    stage.expect(5, &["deny", "add", A, B])?;
+    let text = stage.expect(5, &["status"])?;
+    for part in [
+        "NOT FILTERED",
+        "no gateway is attached",
+        "gw0 not filtered: nothing is pinned under",
+        "2 desired         0 in force",
+    ] {
+        assert!(text.contains(part), "no {part:?} in\n{text}");
+    }
+    let text = stage.expect(5, &["verify"])?;
+    assert!(text.contains("NOT FILTERED"), "{text}");
     Ok(())
 }

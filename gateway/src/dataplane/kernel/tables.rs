@@ -214,7 +214,10 @@ impl Maps {
         if settings.layout.buckets4 != 0 {
             return Ok(());
         }
-        let last6 = self.networks.write(0, &[]).map_err(|_| full("network", 0))?;
+        let last6 = self
+            .networks
+            .write(0, &[])
+            .map_err(|_| full("deny_prefixes", 0))?;
         let halves = Halves {
             addresses: [0; 2],
             networks: 0,
@@ -384,7 +387,7 @@ impl Maps {
                 Ok(last) => last6 = last,
                 Err(_) => {
                     self.counts = counts;
-                    return Err(full("network", self.networks.entries - 1));
+                    return Err(full("deny_prefixes", self.networks.entries - 1));
                 }
             }
         }
