@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::args::Args;
-use super::{Exit, Failed, Result, known};
+use super::{Exit, Failed, Result, known, render};
 use crate::admin::answer::answer;
 use crate::admin::api::{Answer, Failure, FailureKind, Outcome, Request};
 use crate::admin::client::{self, ClientError};
@@ -68,7 +68,7 @@ impl Answerer {
 
 /// Whom a request was brought to.
 enum Found {
-    Running(std::result::Result<Outcome, ClientError>),
+    Running(Box<std::result::Result<Outcome, ClientError>>),
     Offline(Box<Offline>),
     Nobody,
 }
@@ -100,7 +100,7 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
         || {
             match client::ask(socket, &mut request, args.timeout) {
                 Err(ClientError::NotRunning) => {}
-                outcome => return Ok(Found::Running(outcome)),
+                outcome => return Ok(Found::Running(Box::new(outcome))),
             }
             if !std::mem::replace(&mut told, true) {
                 known.warn(Some(&nobody_on(socket)));
@@ -118,7 +118,7 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
             if !told {
                 known.warn(None);
             }
-            return Ok((outcome??, Answerer::Running(socket.clone(), args.timeout)));
+            return Ok(((*outcome)??, Answerer::Running(socket.clone(), args.timeout)));
         }
         Found::Nobody => {
             return Err(Failed::new(
@@ -129,7 +129,7 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
         Found::Offline(offline) => offline,
     };
     if let Some(fault) = &offline.fault {
-        let _ = writeln!(std::io::stderr(), "gateway: warning: {fault}");
+        let _ = writeln!(std::io::stderr(), "gateway: warning: {}", render::clean(fault));
         args.damaged.set(true);
     }
     let mut answerer = Answerer::Offline(offline);

@@ -94,7 +94,9 @@ pub fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(failed) => {
             if !failed.message.is_empty() {
-                let _ = writeln!(std::io::stderr(), "gateway: {}", failed.message);
+                // Names of files and texts of others are in it, and it has lines of its own.
+                let lines: Vec<String> = failed.message.lines().map(render::clean).collect();
+                let _ = writeln!(std::io::stderr(), "gateway: {}", lines.join("\n"));
             }
             failed.exit.into()
         }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::admin::api::{Answer, ImportRules, ProtectedRow, Request, RuleList};
 use crate::cli::args::Args;
 use crate::cli::ask::{ask, unexpected};
+use crate::cli::render::clean;
 use crate::cli::{Exit, Failed, Result, operator, rules};
 use crate::config::units::plain;
 use crate::dataplane::clock::Now;
@@ -152,12 +153,13 @@ fn tell(imported: &Imported, file: &Path, progress: &mut Progress) {
     }
     progress.say("");
     let mut out = std::io::stderr().lock();
+    let shown = clean(&file.to_string_lossy());
     for line in &imported.bad {
-        let _ = writeln!(out, "gateway: {}: {line}", file.display());
+        let _ = writeln!(out, "gateway: {shown}: {}", clean(line));
     }
     let more = imported.bad_count - imported.bad.len();
     if more > 0 {
-        let _ = writeln!(out, "gateway: {}: and {more} more bad lines", file.display());
+        let _ = writeln!(out, "gateway: {shown}: and {more} more bad lines");
     }
 }
 
