@@ -14,6 +14,8 @@ use crate::http::answer::Answer;
 use crate::http::cors::Cors;
 use crate::http::door::Door;
 use crate::http::filter::Chain;
+use crate::http::filter::auth::Auth;
+use crate::http::filter::auth::jwt::{KeyKeeper, KeySets};
 use crate::http::rewrite::Rewriter;
 use crate::http::router::Router;
 use crate::http::shape::Whole;
@@ -76,6 +78,14 @@ impl Runtime {
             .iter()
             .map(|route| (&*route.name, route))
             .collect();
+        // An `auth` that several routes name is made once, and one that is what it was goes on with what it knows.
+        let mut sets = KeySets::default();
+        for route in previous.map_or(&[][..], |previous| &previous.routes) {
+            for set in route.auth.iter().flat_map(|auth| auth.key_sets()) {
+                sets.add(set);
+            }
+        }
+        let mut auths: HashMap<*const model::Auth, Arc<Auth>> = HashMap::new();
         let mut kept = config.clone();
         let mut router = Router::default();
         let mut routes = Vec::with_capacity(config.routes.len());
@@ -99,10 +109,20 @@ impl Runtime {
                 model::Action::Forward(id) => Action::Forward(Arc::clone(numbered(*id)?)),
             };
             let whole = Whole::compile(route);
+            let auth = route.auth.as_ref().map(|model| {
+                let made = auths.entry(Arc::as_ptr(model)).or_insert_with(|| {
+                    let before = before.and_then(|before| before.auth.clone());
+                    before
+                        .filter(|before| before.model() == model)
+                        .unwrap_or_else(|| Arc::new(Auth::compile(model, &mut sets)))
+                });
+                Arc::clone(made)
+            });
             let compiled = Route {
                 model: Arc::clone(route),
                 name: route.name.as_str().into(),
-                chain: Chain::compile(route),
+                chain: Chain::compile(route, auth.clone()),
+                auth,
                 cors: route.cors.as_ref().map(Cors::compile),
                 rewrite: route
                     .rewrite
@@ -196,6 +216,7 @@ pub struct RuntimeHandle {
     runtime: Arc<ArcSwap<Runtime>>,
     site: SiteHandle,
     keeper: Option<Arc<Keeper>>,
+    keys: Arc<KeyKeeper>,
     states: States,
 }
 
@@ -213,18 +234,24 @@ impl RuntimeHandle {
         let handle = Self {
             site,
             keeper,
+            keys: Arc::default(),
             states: States::default(),
             runtime: Arc::new(ArcSwap::from_pointee(runtime)),
         };
-        handle.look_after(&handle.load().upstreams);
+        handle.look_after(&handle.load());
         handle
     }
 
-    fn look_after(&self, upstreams: &[Arc<Upstream>]) {
-        self.states.set(upstreams);
+    fn look_after(&self, runtime: &Runtime) {
+        self.states.set(&runtime.upstreams);
         if let Some(keeper) = &self.keeper {
-            for upstream in upstreams {
+            for upstream in &runtime.upstreams {
                 keeper.keep(upstream);
+            }
+        }
+        for auth in runtime.routes.iter().filter_map(|route| route.auth.as_ref()) {
+            for set in auth.key_sets() {
+                self.keys.keep(set);
             }
         }
     }
@@ -243,7 +270,7 @@ impl RuntimeHandle {
 
     /// Puts another in force. Requests under way end with the one they began with.
     pub fn replace(&self, runtime: Runtime) {
-        self.look_after(&runtime.upstreams);
+        self.look_after(&runtime);
         self.site.store(Arc::clone(&runtime.site));
         self.runtime.store(Arc::new(runtime));
     }

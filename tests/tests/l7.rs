@@ -4,6 +4,8 @@
 mod abuse;
 #[path = "l7/arrival.rs"]
 mod arrival;
+#[path = "l7/auth.rs"]
+mod auth;
 #[path = "l7/balance.rs"]
 mod balance;
 #[path = "l7/bodies.rs"]
@@ -26,6 +28,8 @@ mod hostile;
 mod identity;
 #[path = "l7/interim.rs"]
 mod interim;
+#[path = "l7/jwt.rs"]
+mod jwt;
 #[path = "l7/life.rs"]
 mod life;
 #[path = "l7/limits.rs"]

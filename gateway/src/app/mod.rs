@@ -10,6 +10,7 @@ mod files;
 mod guard;
 pub mod heap;
 mod host;
+mod keys;
 mod lists;
 pub mod offline;
 mod signals;

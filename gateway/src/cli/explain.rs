@@ -11,7 +11,7 @@ use super::ask::{ask, load, unexpected};
 use super::{Exit, Failed, Result, operator, print, print_json, render};
 use crate::admin::api::{Answer, Request};
 use crate::config::Config;
-use crate::config::model::{Action, Auth, Endpoint, Route};
+use crate::config::model::{Action, Auth, Endpoint, Place, Route, Way, Ways};
 use crate::http::reject::Reject;
 use crate::http::router::{Ask, Router};
 use crate::http::{host, path};
@@ -152,10 +152,7 @@ fn matched(config: &Config, route: &Route) -> Matched {
         pattern: route.path.pattern.clone(),
         auth: match &route.auth {
             None => "none".to_owned(),
-            Some(Auth::ApiKey(auth)) => format!("api key in {}, {} known", auth.header, auth.keys.len()),
-            Some(Auth::Unavailable { what }) => {
-                format!("{what}: not available in this version, so every request is refused")
-            }
+            Some(auth) => described(auth),
         },
         answer: match &route.action {
             Action::Forward(_) => None,
@@ -165,6 +162,37 @@ fn matched(config: &Config, route: &Route) -> Matched {
         upstream: upstream.map(|upstream| upstream.name.clone()),
         endpoints: endpoints.unwrap_or_default(),
     }
+}
+
+/// What a route asks for of its callers.
+fn described(auth: &Auth) -> String {
+    let place = |place: &Place| match place {
+        Place::Header(name) => format!("in {name}"),
+        Place::Bearer => "as a bearer token".to_owned(),
+        Place::Query(name) => format!("in the query as {name}"),
+        Place::Cookie(name) => format!("in the cookie {name}"),
+    };
+    let way = |way: &Way| match way {
+        Way::ApiKey(keys) => format!("api key {}, {} known", place(&keys.place), keys.keys.len()),
+        Way::Jwt(jwt) => format!(
+            "jwt {}, issued by {}",
+            place(&jwt.place),
+            jwt.issuers.join(" or ")
+        ),
+    };
+    let ways: Vec<_> = auth.ways().iter().map(way).collect();
+    let mut text = match (&auth.ways, ways.len()) {
+        (_, 0) => "anyone".to_owned(),
+        (Ways::Any(_), _) => ways.join("; or "),
+        (Ways::All(_), _) => ways.join("; and "),
+    };
+    if !auth.authorize.is_empty() {
+        let _ = write!(text, "; then {} rules", auth.authorize.len());
+    }
+    if auth.observe {
+        text += "; only observed";
+    }
+    text
 }
 
 impl Explained {

@@ -66,6 +66,15 @@ impl<'t> Field<'t> {
         }
     }
 
+    /// The same value, known under the name of what may stand in several places.
+    #[must_use]
+    pub fn shaped(self, shape: &str) -> Self {
+        Self {
+            shape: shape.to_owned(),
+            ..self
+        }
+    }
+
     /// `file:line`, for messages that point elsewhere.
     pub fn place(&self) -> String {
         format!("{}:{}", self.source.name, self.node.pos.line)

@@ -21,6 +21,16 @@ pub const METRICS: &str = "127.0.0.1:9901";
 pub const PIN_DIR: &str = "/sys/fs/bpf/gateway";
 pub const STATE_DIR: &str = "/var/lib/gateway";
 pub const API_KEY_HEADER: &str = "x-api-key";
+/// How far the clocks of a token's issuer and of the gateway may be apart.
+pub const LEEWAY: Duration = Duration::from_secs(30);
+/// More would let tokens live for long after their end.
+pub const MOST_LEEWAY: Duration = Duration::from_secs(600);
+/// Between two looks at published keys.
+pub const KEYS_REFRESH: Duration = Duration::from_secs(600);
+/// Shortest time between two looks at published keys, whatever key tokens ask for.
+pub const KEYS_FLOOR: Duration = Duration::from_secs(10);
+/// How long one look at published keys may take.
+pub const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a browser may remember what a preflight told it, in seconds.
 pub const CORS_MAX_AGE: u32 = 600;
 /// Below this, in bytes, a compressed body saves no packet.

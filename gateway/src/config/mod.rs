@@ -9,6 +9,7 @@ mod decode;
 pub mod defaults;
 pub mod fault;
 pub mod model;
+pub mod moment;
 mod raw;
 mod scalar;
 mod source;
@@ -20,6 +21,7 @@ mod tests;
 
 use std::path::Path;
 
+pub use check::auth::read_keys;
 pub use check::lists::{Reread, read_again};
 pub use check::strikes::STRIKE_CODES;
 pub use fault::{Fault, Faults, Warning};

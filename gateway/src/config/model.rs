@@ -13,12 +13,16 @@ use std::time::Duration;
 use gateway_common::tables::observe;
 use ipnet::IpNet;
 
+mod auth;
 mod bodies;
+mod keys;
 mod routing;
 mod shape;
 mod upstreams;
 
+pub use auth::*;
 pub use bodies::*;
+pub use keys::*;
 pub(in crate::config) use routing::anchored;
 pub use routing::*;
 pub use shape::*;
@@ -385,7 +389,8 @@ pub struct Route {
     pub path: PathMatch,
     pub when: Conditions,
     pub cors: Option<Cors>,
-    pub auth: Option<Auth>,
+    /// Shared by routes that name it.
+    pub auth: Option<Arc<Auth>>,
     pub request: HeaderEdit,
     pub response: HeaderEdit,
     /// What the upstream is asked for, if it is something else.
@@ -415,18 +420,6 @@ pub struct Route {
     pub source: String,
 }
 
-/// Who may call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Auth {
-    ApiKey(ApiKeyAuth),
-    /// Configured in a way that this version can check the form of and can not enforce. Every request on the route
-    /// is refused (503, `AuthUnavailable`): to let them pass would be to drop the protection that the operator asked for.
-    Unavailable {
-        /// What is not there yet, such as `jwt`.
-        what: &'static str,
-    },
-}
-
 /// How often one caller may use a route. Read and checked; not enforced by this version, and warned about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
@@ -441,15 +434,6 @@ pub struct RateLimit {
 pub enum RateKey {
     /// The client's address, as a trusted proxy names it or else that of the socket.
     ClientIp,
-}
-
-/// Callers known by a secret in a header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKeyAuth {
-    /// Lower-case header name; the header is removed before the request goes on.
-    pub header: http::HeaderName,
-    /// SHA-256 of each key, with the name of its holder. Shared, as there may be 100,000.
-    pub keys: Arc<BTreeMap<[u8; 32], String>>,
 }
 
 impl Route {

@@ -45,6 +45,16 @@ pub struct Node {
     pub plain: bool,
 }
 
+impl Node {
+    /// Stands for a text that could not be read.
+    pub fn nothing() -> Self {
+        Self {
+            pos: Pos { line: 0, column: 0 },
+            value: Value::Null,
+        }
+    }
+}
+
 #[derive(Debug, PartialEq, Eq)]
 pub enum Value {
     /// Nothing, `~` or `null`.

@@ -1,4 +1,4 @@
-//! The query of a request: its parameters, decoded. Reads it and changes nothing; `rewrite` does.
+//! The query of a request: its parameters, decoded, and taken out whole. `rewrite` changes others.
 
 use std::borrow::Cow;
 
@@ -8,6 +8,16 @@ pub fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q,
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (*decode(key) == *name.as_bytes()).then(|| decode(value))
     })
+}
+
+/// The query without the parameter `name`, however that is spelled; `None` if it is not there. All else stays as it was sent.
+pub fn without(query: &str, name: &str) -> Option<String> {
+    let its = |pair: &&str| *decode(pair.split('=').next().unwrap_or_default()) == *name.as_bytes();
+    if !query.split('&').any(|pair| its(&pair)) {
+        return None;
+    }
+    let kept: Vec<_> = query.split('&').filter(|pair| !its(pair)).collect();
+    Some(kept.join("&"))
 }
 
 /// A broken triplet stands for itself.

@@ -20,6 +20,8 @@ pub(super) struct Line {
     method: Method,
     host: String,
     pub(super) path: String,
+    /// Whom authentication has found.
+    pub(super) caller: Option<Arc<str>>,
 }
 
 impl Line {
@@ -32,6 +34,7 @@ impl Line {
             method: head.method.clone(),
             host,
             path: head.uri.path().to_owned(),
+            caller: None,
         }
     }
 }
@@ -100,6 +103,7 @@ impl Drop for Finish {
             access_log::write(&access_log::Record {
                 request_id: self.id.to_str().unwrap_or("-"),
                 client: self.client.effective(),
+                caller: line.caller.as_deref(),
                 socket: self.client.socket.ip(),
                 method: line.method.as_str(),
                 host: &line.host,

@@ -64,6 +64,8 @@ pub enum Reject {
     CredentialsMissing,
     /// Credentials that are wrong.
     CredentialsInvalid,
+    /// Whoever calls is known, and this is not for them.
+    Forbidden,
     /// Credentials can not be checked now, so nobody is let in.
     AuthUnavailable,
     /// The client is blocked at layer 7.
@@ -116,6 +118,7 @@ impl Reject {
         Self::MethodNotAllowed,
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
+        Self::Forbidden,
         Self::AuthUnavailable,
         Self::Blocked,
         Self::TooManyConnections,
@@ -156,6 +159,7 @@ impl Reject {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::CredentialsMissing => "credentials_missing",
             Self::CredentialsInvalid => "credentials_invalid",
+            Self::Forbidden => "forbidden",
             Self::AuthUnavailable => "auth_unavailable",
             Self::Blocked => "blocked",
             Self::TooManyConnections => "too_many_connections",
@@ -219,7 +223,7 @@ impl Reject {
             Self::NoRoute => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CredentialsMissing | Self::CredentialsInvalid => StatusCode::UNAUTHORIZED,
-            Self::Blocked => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::Blocked => StatusCode::FORBIDDEN,
             Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -291,6 +295,7 @@ impl Reject {
             Self::MethodNotAllowed => "This method is not served here.",
             Self::CredentialsMissing => "Credentials are required.",
             Self::CredentialsInvalid => "The credentials are not valid.",
+            Self::Forbidden => "This is not allowed.",
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
             Self::Blocked => "This client is blocked.",
             Self::TooManyConnections => "Too many connections.",

@@ -89,7 +89,7 @@ pub(super) async fn serve(
                 let paths = site.paths;
                 // Others may be asked now, and that takes its time.
                 drop(site);
-                match admit(&found, paths, &mut facts, &mut head, &body).await {
+                match admit(&conn.worker, &found, paths, &mut facts, &mut head, &body).await {
                     Ok(admitted) => turn(admitted, found.route, &facts, &head),
                     Err(reject) => Turn::Refusal(reject, false),
                 }
@@ -112,8 +112,11 @@ pub(super) async fn serve(
         log,
         id: facts.id.clone(),
     };
-    if let (Some(line), Some(path)) = (&mut finish.log, facts.path.take()) {
-        line.path = path;
+    if let Some(line) = &mut finish.log {
+        if let Some(path) = facts.path.take() {
+            line.path = path;
+        }
+        line.caller = facts.exchange.identity.as_ref().map(|who| Arc::clone(&who.name));
     }
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
@@ -323,20 +326,24 @@ enum Turn {
 
 /// Runs a request through its route's policy, and makes it what the upstream is to get.
 async fn admit(
+    worker: &Worker,
     found: &Found,
     paths: Paths,
     facts: &mut Facts,
     head: &mut Parts,
     body: &Incoming,
 ) -> Result<Admitted, Reject> {
-    let chain = &found.route.chain;
+    let (chain, local) = (&found.route.chain, &worker.local);
     let mut from = At::default();
     let admitted = loop {
-        match chain.admit(from, &mut facts.exchange, head)? {
+        match chain.admit(from, &mut facts.exchange, head, local)? {
             Step::Admitted(admitted) => break admitted,
-            Step::Ask(at) => from = chain.ask(at, &mut facts.exchange, head).await?,
+            Step::Ask(at) => from = chain.ask(at, &mut facts.exchange, head, local).await?,
         }
     };
+    for reject in facts.exchange.observed.drain(..) {
+        worker.observed(facts.exchange.client, &found.route, reject);
+    }
     finish(found, paths, facts, head, body)?;
     Ok(admitted)
 }

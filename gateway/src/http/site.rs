@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::cors::Cors;
 use super::door::{Door, Key};
 use super::filter::Chain;
+use super::filter::auth::Auth;
 use super::rewrite::Rewriter;
 use super::router::Router;
 use super::shape::Whole;
@@ -44,6 +45,8 @@ pub struct Route {
     pub model: Arc<model::Route>,
     pub name: Arc<str>,
     pub chain: Chain,
+    /// A step of the chain.
+    pub auth: Option<Arc<Auth>>,
     pub cors: Option<Cors>,
     /// The path that the upstream is asked for, if it is another.
     pub rewrite: Option<Rewriter>,

@@ -8,13 +8,12 @@ use arc_swap::Guard;
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 
 use super::body::{RequestBody, Unread};
 use super::budget::Pool;
 use super::client::{Client, Watch};
 use super::connections::Connections;
-use super::date::Date;
+use super::filter::Local;
 use super::reject::Reject;
 use super::site::{Route, Site, SiteHandle};
 use crate::telemetry::Metrics;
@@ -48,7 +47,8 @@ pub(super) struct Worker {
     open: Cell<usize>,
     emptied: Notify,
     ids: RefCell<Ids>,
-    date: RefCell<Date>,
+    /// What chains remember.
+    pub(super) local: Local,
 }
 
 impl std::fmt::Debug for Worker {
@@ -86,7 +86,7 @@ impl Worker {
                 state: seed,
                 slab: BytesMut::new(),
             }),
-            date: RefCell::default(),
+            local: Local::default(),
         }
     }
 
@@ -109,6 +109,17 @@ impl Worker {
         self.watch.rejected(client, reject);
     }
 
+    /// What a policy that is only observed would have refused: counted and logged, and told to nobody who strikes.
+    pub(super) fn observed(&self, client: Client, route: &Route, reject: Reject) {
+        self.metrics.observed(&route.name, reject.code());
+        tracing::info!(
+            code = reject.code(),
+            client = %client.effective(),
+            route = &*route.name,
+            "would be refused"
+        );
+    }
+
     /// A new request id: 128 random bits in hexadecimal. Unique, not secret.
     pub(super) fn request_id(&self) -> HeaderValue {
         self.ids.borrow_mut().next()
@@ -116,7 +127,7 @@ impl Worker {
 
     /// The text of a `Date` line.
     pub(super) fn date(&self) -> [u8; 29] {
-        self.date.borrow_mut().at(Instant::now())
+        self.local.date()
     }
 
     pub(super) fn opened(&self) {

@@ -22,6 +22,8 @@ pub struct Record<'a> {
     pub request_id: &'a str,
     /// The caller that counts: the socket's address, or the one a trusted proxy named.
     pub client: IpAddr,
+    /// The name of who called, where the route asks for one.
+    pub caller: Option<&'a str>,
     pub socket: IpAddr,
     pub method: &'a str,
     pub host: &'a str,
@@ -49,6 +51,7 @@ pub fn write(record: &Record<'_>) {
         target: "gateway::access",
         request_id = %Plain(record.request_id),
         client = %record.client,
+        caller = record.caller.map(|caller| tracing::field::display(Plain(caller))),
         socket = %record.socket,
         method = %Plain(record.method),
         host = %Plain(record.host),

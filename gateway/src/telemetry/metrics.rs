@@ -91,6 +91,8 @@ type Histograms = Family<RouteLabel, Histogram, fn() -> Histogram>;
 struct OfRoutes {
     requests: Family<RequestLabels, Counter>,
     rejects: Family<RejectLabels, Counter>,
+    /// Refusals that policies which only observe would have made.
+    observed: Family<RejectLabels, Counter>,
     duration: Histograms,
 }
 
@@ -119,10 +121,12 @@ impl Families for OfRoutes {
             });
         }
         for reject in Reject::ALL {
-            self.rejects.remove(&RejectLabels {
+            let label = RejectLabels {
                 route: route(),
                 code: reject.code(),
-            });
+            };
+            self.rejects.remove(&label);
+            self.observed.remove(&label);
         }
         self.duration.remove(&RouteLabel { route: route() });
     }
@@ -198,6 +202,7 @@ impl Metrics {
             routes: Series::new(OfRoutes {
                 requests: Family::default(),
                 rejects: Family::default(),
+                observed: Family::default(),
                 duration: Histograms::new_with_constructor(|| {
                     Histogram::new(exponential_buckets(0.0005, 2.5, 12))
                 }),
@@ -223,6 +228,11 @@ impl Metrics {
                 "rejects",
                 "Refusals by the gateway itself, by route and code",
                 routes.rejects.clone(),
+            );
+            r.register(
+                "observed_rejects",
+                "Refusals that policies which only observe would have made, by route and code",
+                routes.observed.clone(),
             );
             let help = "Seconds from a request's header to the end of its response";
             r.register("request_duration_seconds", help, routes.duration.clone());
@@ -352,6 +362,17 @@ impl Metrics {
     pub fn rejected(&self, route: &str, code: &'static str) {
         let rejects = &self.routes.families().rejects;
         rejects
+            .get_or_create(&RejectLabels {
+                route: route.into(),
+                code,
+            })
+            .inc();
+    }
+
+    /// Counts what would have been a refusal.
+    pub fn observed(&self, route: &str, code: &'static str) {
+        let observed = &self.routes.families().observed;
+        observed
             .get_or_create(&RejectLabels {
                 route: route.into(),
                 code,

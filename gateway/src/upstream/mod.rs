@@ -11,6 +11,7 @@ mod client;
 mod connect;
 mod dns;
 mod endpoint;
+pub mod fetch;
 mod hash;
 mod health;
 mod keeper;

@@ -1,6 +1,7 @@
 //! TLS towards upstreams: whom to believe, under which name, and what to show of oneself.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -43,17 +44,7 @@ impl Configs {
         } else {
             let roots = match &model.tls.ca {
                 None => system_roots(&model.name)?,
-                Some(path) => {
-                    let mut roots = RootCertStore::empty();
-                    let shown = path.display();
-                    let read =
-                        CertificateDer::pem_file_iter(path).map_err(|e| wrong(format!("{shown}: {e}")))?;
-                    for issuer in read {
-                        let issuer = issuer.map_err(|e| wrong(format!("{shown}: {e}")))?;
-                        roots.add(issuer).map_err(|e| wrong(format!("{shown}: {e}")))?;
-                    }
-                    Arc::new(roots)
-                }
+                Some(path) => Arc::new(roots_of(path).map_err(wrong)?),
             };
             builder.with_root_certificates(roots)
         };
@@ -107,6 +98,33 @@ pub(super) fn server_name(
             host: endpoint.address.to_string(),
         }),
     }
+}
+
+/// The issuers in a file.
+fn roots_of(path: &Path) -> Result<RootCertStore, String> {
+    let shown = path.display();
+    let mut roots = RootCertStore::empty();
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| format!("{shown}: {error}"))?;
+    for issuer in read {
+        let issuer = issuer.map_err(|error| format!("{shown}: {error}"))?;
+        roots.add(issuer).map_err(|error| format!("{shown}: {error}"))?;
+    }
+    Ok(roots)
+}
+
+/// For what the gateway itself asks: HTTP/1.1, believing the system's issuers or those in a file.
+pub(super) fn plain_config(ca: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let roots = match ca {
+        Some(path) => Arc::new(roots_of(path)?),
+        None => system_roots("").map_err(|_| "the system has no root certificates".to_owned())?,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// The system's roots, read once for the process.

@@ -221,16 +221,22 @@ impl Site {
     /// Asks for a key in `X-API-Key` on the last route.
     #[must_use]
     pub fn api_key(self, keys: &[(&str, &str)]) -> Self {
+        let key = |holder: &str| Key {
+            name: holder.to_owned(),
+            ..Key::default()
+        };
         let keys = keys
             .iter()
-            .map(|(key, holder)| (Sha256::digest(key).into(), (*holder).to_owned()))
+            .map(|(secret, holder)| (Sha256::digest(secret).into(), key(holder)))
             .collect();
         let header = http::HeaderName::from_static("x-api-key");
         self.with(|route| {
-            route.auth = Some(Auth::ApiKey(ApiKeyAuth {
-                header,
+            route.auth = Some(Arc::new(Auth::by(Way::ApiKey(ApiKeyAuth {
+                place: Place::Header(header),
+                keep: false,
                 keys: Arc::new(keys),
-            }))
+                file: None,
+            }))));
         })
     }
 

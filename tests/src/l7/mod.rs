@@ -7,11 +7,13 @@ pub mod config;
 pub mod dns;
 pub mod gateway;
 pub mod http2;
+pub mod issuer;
 pub mod peer;
 pub mod raw;
 pub mod upstream;
 
 pub use config::Site;
 pub use gateway::Gateway;
+pub use issuer::Issuer;
 pub use raw::{Client, Response};
 pub use upstream::Upstream;

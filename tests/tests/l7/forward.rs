@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
-use gateway::config::model::{Auth, HeaderEdit};
+use gateway::config::model::HeaderEdit;
 use gateway::http::reject::Reject;
 use gateway_tests::l7::gateway::eventually;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
@@ -291,20 +291,4 @@ fn expect_100_continue_is_answered_when_the_body_is_wanted() {
     assert_eq!(client.head().unwrap().status, 100);
     assert_eq!(client.send("ok").response().text(), "got it");
     assert!(upstream.last().header("expect").is_empty());
-}
-
-#[test]
-fn a_route_whose_credentials_can_not_be_checked_lets_nobody_in() {
-    let upstream = Upstream::text("in");
-    let closed = Auth::Unavailable {
-        what: "keys of auth.jwt",
-    };
-    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.auth = Some(closed)));
-    let response = Client::connect(gateway.address()).get("/");
-    assert_eq!(
-        (response.status, response.code().as_deref()),
-        (503, Some("auth_unavailable"))
-    );
-    assert!(response.header("retry-after").is_some());
-    assert!(upstream.requests().is_empty());
 }

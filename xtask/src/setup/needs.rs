@@ -161,10 +161,16 @@ pub fn all() -> Vec<Need> {
         ),
         tool(
             "python3 peers",
-            "WebSocket and gRPC as others speak them, in the tests",
+            "WebSocket, gRPC and tokens as others make them, in the tests",
             Test,
             has_python_peers,
-            &["python3", "python3-websockets", "python3-grpcio"],
+            &[
+                "python3",
+                "python3-websockets",
+                "python3-grpcio",
+                "python3-jwt",
+                "python3-cryptography",
+            ],
         ),
         tool(
             "python3 venv",
@@ -273,7 +279,9 @@ fn has_venv() -> bool {
 
 /// Of the distribution's own python3, wherever another one may be first.
 fn has_python_peers() -> bool {
-    shell::succeeds(shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc"]))
+    shell::succeeds(
+        shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc, jwt, cryptography"]),
+    )
 }
 
 fn has_components() -> bool {

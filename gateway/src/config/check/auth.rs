@@ -1,177 +1,307 @@
-//! `auth` and `rate_limit` of a route.
+//! `auth`: who may call, by name at the top or in a route.
 //!
-//! Owns the form of keys. A secret in clear never gets further than a fault, and the fault does not show it.
+//! Owns what every way has in common: how many must agree, what they let through, what the upstream is told. Each way has
+//! a file of its own. A secret in clear never gets further than a fault, and the fault does not show it.
+
+mod api_key;
+mod grant;
+mod jwt;
+mod service;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use super::{files, headers, label};
-use crate::config::decode::{Field, Table, Walk};
-use crate::config::defaults;
-use crate::config::fault::{Wrong, quote};
-use crate::config::model::{ApiKeyAuth, Auth, RateKey, RateLimit};
-use crate::config::raw::{MOST_BYTES, Value};
-use crate::config::scalar::{choice, number};
-use crate::config::source::Source;
+use http::HeaderName;
+
+use super::{headers, label, lists};
+use crate::config::decode::{Field, Key, Table, Walk};
+use crate::config::fault::{Wrong, nearest, quote};
+use crate::config::model::{Attribute, Auth, Place, RateKey, RateLimit, Way, Ways};
+use crate::config::raw::Value;
+use crate::config::scalar::{choice, number, truth};
 use crate::config::units;
 
-/// How an operator makes a hash; `printf` because `echo` would hash the line's end as well.
-const MAKE_HASH: &str = "make it with: printf %s \"$KEY\" | sha256sum";
-/// SHA-256 of nothing: what that command prints if the variable is not set.
-const EMPTY_HASH: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+pub use api_key::read_keys;
 
-/// Who may call the route; `None` is everyone.
-pub(super) fn auth(walk: &mut Walk, route: &mut Table<'_>) -> Option<Auth> {
-    let field = route.get(walk, "auth")?.secret();
-    walk.table(&field, |walk, table| {
-        let api_key = table.get(walk, "api_key");
-        let jwt = table.get(walk, "jwt");
-        let (both, none) = (table.has("api_key") && table.has("jwt"), table.is_empty());
-        if both || none {
-            let wrong = Wrong::new("exactly one way to authenticate is needed");
-            walk.fault(
-                &table.field,
-                wrong.hint("give api_key or jwt; for an open route leave auth out"),
-            );
-        }
-        let jwt = jwt.and_then(|field| self::jwt(walk, &field));
-        api_key.and_then(|field| self::api_key(walk, &field)).or(jwt)
-    })?
+/// Most ways that one route asks for.
+const MOST_WAYS: usize = 8;
+/// Most lines that the upstream is told of a caller.
+const MOST_LINES: usize = 32;
+/// The ways, by their key.
+const WAYS: [(&str, ReadWay); 2] = [("api_key", api_key::api_key), ("jwt", jwt::jwt)];
+
+type ReadWay = fn(&mut Walk, &Field<'_>) -> Option<Way>;
+
+fn names_of_ways() -> String {
+    WAYS.map(|(name, _)| name).join(", ")
 }
 
-/// Checked, and then not taken into service: see [`Auth::Unavailable`].
-fn jwt(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
-    let wrong =
-        Wrong::new("jwt is not enforced by this version: EVERY request on this route is refused (503)");
-    walk.warn(
-        field,
-        wrong.hint("use api_key, or wait for a version that has it"),
-    );
+/// Those at the top, by their name.
+pub(super) struct Named<'t> {
+    known: BTreeMap<String, Option<Arc<Auth>>>,
+    unused: BTreeMap<String, (Key<'t>, Field<'t>)>,
+}
+
+pub(super) fn named<'t>(walk: &mut Walk, top: &mut Table<'t>) -> Named<'t> {
+    let mut named = Named {
+        known: BTreeMap::new(),
+        unused: BTreeMap::new(),
+    };
+    let Some(field) = top.get(walk, "auth") else {
+        return named;
+    };
+    for (key, field) in walk.entries(&field.secret()) {
+        if let Err(wrong) = label(64)(key.text) {
+            walk.fault_key(&field, &key, wrong);
+        }
+        let read = whole(walk, &field.clone().shaped("auth"));
+        named.known.insert(key.text.to_owned(), read.map(Arc::new));
+        named.unused.insert(key.text.to_owned(), (key, field));
+    }
+    named
+}
+
+impl Named<'_> {
+    /// The `auth` of a route; `None` is everyone.
+    pub fn of_route(&mut self, walk: &mut Walk, route: &mut Table<'_>) -> Option<Arc<Auth>> {
+        let field = route.get(walk, "auth")?.secret().shaped("auth");
+        let Value::Text(name) = &field.node.value else {
+            return whole(walk, &field).map(Arc::new);
+        };
+        if let Some(known) = self.known.get(name) {
+            self.unused.remove(name);
+            return known.clone();
+        }
+        // What stands here may be a secret, if somebody meant a key.
+        let wrong = Wrong::new("there is no auth of this name at the top");
+        walk.fault(
+            &field,
+            match nearest(name, self.known.keys().map(String::as_str)) {
+                Some(near) => wrong.hint(format!("did you mean {}?", quote(near))),
+                None => wrong.hint("write a mapping, such as {api_key: {keys: {file: keys.yaml}}}"),
+            },
+        );
+        None
+    }
+
+    /// Says which ones nobody has asked for.
+    pub fn finish(self, walk: &mut Walk) {
+        for (key, field) in self.unused.values() {
+            let wrong = Wrong::new(format!("no route asks for auth {}", quote(key.text)));
+            walk.warn_key(field, key, wrong);
+        }
+    }
+}
+
+/// Everything that one `auth` may say.
+fn whole(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
     walk.table(field, |walk, table| {
-        let issuer = table.require(walk, "issuer", "such as issuer: https://idp.example.com");
-        let audience = table.require(walk, "audience", "the name that tokens for this service carry");
-        issuer.and_then(|field| walk.value(&field, self::issuer));
-        audience.and_then(|field| walk.value(&field, label(256)));
-        Auth::Unavailable { what: "jwt" }
+        let any = table.get(walk, "any");
+        let all = table.get(walk, "all");
+        let own = way(walk, table);
+        let given = [any.is_some(), all.is_some(), own.is_some()];
+        let ways = match (&any, &all, own) {
+            (Some(field), None, None) => Ways::Any(several(walk, field)),
+            (None, Some(field), None) => Ways::All(several(walk, field)),
+            (.., Some(one)) => Ways::Any(one.into_iter().collect()),
+            _ => Ways::default(),
+        };
+        let deny = lists::clients(walk, table, "deny");
+        let authorize = grant::grants(walk, table, "authorize");
+        let pass = pass(walk, table);
+        let observe = table.value_or(walk, "observe", false, truth);
+        let several = given.iter().filter(|given| **given).count() > 1;
+        if several {
+            let wrong = Wrong::new("more than one way to authenticate is given side by side");
+            walk.fault(
+                field,
+                wrong.hint("put them under any: [...] if one is enough, or all: [...]"),
+            );
+        }
+        let nothing = !["any", "all"]
+            .into_iter()
+            .chain(WAYS.map(|(name, _)| name))
+            .any(|key| table.has(key));
+        // What stands there instead, if anything, is told of as an unknown key.
+        let bare = table.is_empty() || table.has("pass") || table.has("observe");
+        if nothing && bare && deny.is_empty() && authorize.is_empty() {
+            let wrong = Wrong::new("no way to authenticate is given");
+            walk.fault(
+                field,
+                wrong.hint(format!(
+                    "give one of {}, any or all; for an open route leave auth out",
+                    names_of_ways()
+                )),
+            );
+        }
+        if nothing {
+            let speaks = authorize
+                .iter()
+                .any(|grant| !grant.scopes.is_empty() || !grant.claims.is_empty() || !grant.names.is_empty());
+            if speaks || !pass.is_empty() {
+                let wrong = Wrong::new("this speaks of the caller, and nothing says who that is");
+                walk.fault(field, wrong.hint(format!("give one of {}", names_of_ways())));
+            }
+        }
+        if observe {
+            walk.warn(
+                field,
+                Wrong::new("observe is on: who may call is only counted and logged, and NOBODY IS REFUSED"),
+            );
+        }
+        Auth {
+            ways,
+            deny,
+            authorize,
+            pass,
+            observe,
+        }
     })
 }
 
-/// An issuer is compared letter by letter with the token's (RFC 8414, 2): HTTPS, no query, no fragment.
-fn issuer(text: &str) -> Result<(), Wrong> {
-    let good = text.parse::<http::Uri>().is_ok_and(|uri| {
-        uri.scheme_str() == Some("https")
-            && uri.host().is_some_and(|host| !host.is_empty())
-            && uri.query().is_none()
-    });
-    if good && !text.contains(['#', '@']) {
-        return Ok(());
-    }
-    Err(Wrong::new(format!("{} is not an issuer", quote(text)))
-        .hint("an https:// address without query or fragment"))
-}
-
-fn api_key(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
-    walk.table(field, |walk, table| {
-        let standard = http::HeaderName::from_static(defaults::API_KEY_HEADER);
-        let header = table.value_or(walk, "header", standard, headers::credential);
-        let keys = table.require(
-            walk,
-            "keys",
-            "a list of {name, sha256}, or {file: keys.yaml} with such a list",
-        )?;
-        let keys = match keys.node.value {
-            Value::Map(_) => walk.table(&keys, key_file)?,
-            _ => key_list(walk, &keys),
-        };
-        Some(Auth::ApiKey(ApiKeyAuth {
-            header,
-            keys: Arc::new(keys),
-        }))
-    })?
-}
-
-fn key_file(walk: &mut Walk, table: &mut Table<'_>) -> BTreeMap<[u8; 32], String> {
-    let Some(field) = table.require(walk, "file", "such as {file: keys.yaml}") else {
-        return BTreeMap::new();
-    };
-    let Some(path) = files::named(walk, &field) else {
-        return BTreeMap::new();
-    };
-    if !walk.opens_secrets {
-        return BTreeMap::new();
-    }
-    let source = match files::read_text(&path, MOST_BYTES) {
-        Ok(text) => Source::new(path.display().to_string(), text),
-        Err(wrong) => {
-            walk.fault(&field, wrong);
-            return BTreeMap::new();
-        }
-    };
-    if !walk.files.contains(&source.name) {
-        walk.files.push(source.name.clone());
-    }
-    match walk.parse(&source, &field.path, true) {
-        Some(node) => key_list(walk, &Field::root(&source, &node).under(&table.field)),
-        None => BTreeMap::new(),
-    }
-}
-
-fn key_list(walk: &mut Walk, list: &Field<'_>) -> BTreeMap<[u8; 32], String> {
-    let items = walk.list(list);
-    if items.is_empty() && matches!(list.node.value, Value::List(_)) {
-        walk.warn(
-            list,
-            Wrong::new("there are no keys: every request on this route is refused"),
+fn several(walk: &mut Walk, field: &Field<'_>) -> Vec<Way> {
+    let items = walk.list(field);
+    if matches!(field.node.value, Value::List(_)) && !(1..=MOST_WAYS).contains(&items.len()) {
+        walk.fault(
+            field,
+            Wrong::new(format!("expected 1 to {MOST_WAYS} ways, found {}", items.len())),
         );
     }
-    let mut keys = BTreeMap::new();
-    let mut lines: BTreeMap<[u8; 32], u32> = BTreeMap::new();
+    let mut ways = Vec::new();
     for item in items {
-        if let Value::Text(_) = item.node.value {
-            let wrong = Wrong::new("keys are not written in clear: expected name and sha256, found text");
-            walk.fault(&item, wrong.hint(MAKE_HASH));
-            continue;
-        }
-        walk.table(&item, |walk, table| {
-            let name = table.require(walk, "name", "who holds the key, for logs and for the upstream");
-            let name = name.and_then(|field| walk.value(&field, label(128)));
-            let field = table.require(walk, "sha256", MAKE_HASH)?;
-            let hash = walk.value(&field, hash)?;
-            if let Some(line) = lines.insert(hash, field.node.pos.line) {
-                walk.fault(
-                    &field,
-                    Wrong::new(format!("the same key stands on line {line} already")),
-                );
+        let item = item.shaped("auth");
+        let read = walk.table(&item, |walk, table| {
+            let read = way(walk, table);
+            if table.is_empty() {
+                let wrong = Wrong::new("this is no way to authenticate");
+                walk.fault(&item, wrong.hint(format!("give one of {}", names_of_ways())));
             }
-            keys.insert(hash, name?);
-            Some(())
+            read.flatten()
         });
+        ways.extend(read.flatten());
     }
-    keys
+    ways
 }
 
-/// A hash in hexadecimal. What was written stays out of the message: it may be the key itself.
-fn hash(text: &str) -> Result<[u8; 32], Wrong> {
-    let mut hash = [0; 32];
-    let refuse = || Wrong::new("this is not a SHA-256 hash: 64 hexadecimal digits").hint(MAKE_HASH);
-    if text.len() != 64 || !text.is_ascii() {
-        return Err(refuse());
+/// The one way that a mapping gives: `None` if there is none, `Some(None)` if it is faulty.
+fn way(walk: &mut Walk, table: &mut Table<'_>) -> Option<Option<Way>> {
+    let mut found: Option<(&str, Option<Way>)> = None;
+    for (key, read) in WAYS {
+        let Some(field) = table.get(walk, key) else {
+            continue;
+        };
+        let read = read(walk, &field);
+        if let Some((other, _)) = &found {
+            let wrong = Wrong::new(format!("{key} stands beside {other}"));
+            walk.fault(
+                &field,
+                wrong.hint("put them under any: [...] if one is enough, or all: [...]"),
+            );
+        }
+        found = Some((key, read));
     }
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let digit = |b: u8| char::from(b).to_digit(16).and_then(|n| u8::try_from(n).ok());
-        let (high, low) = (
-            digit(pair[0]).ok_or_else(refuse)?,
-            digit(pair[1]).ok_or_else(refuse)?,
+    found.map(|(_, way)| way)
+}
+
+/// `header: name`, `query: name`, `cookie: name` or `bearer: true` within the mapping of a way. At most one.
+fn place(walk: &mut Walk, table: &mut Table<'_>, standard: Place) -> Place {
+    let header = table
+        .value(walk, "header", headers::credential)
+        .map(Place::Header);
+    let query = table.value(walk, "query", parameter).map(Place::Query);
+    let cookie = table
+        .value(walk, "cookie", super::upstreams::cookie)
+        .map(Place::Cookie);
+    let mut given = [header, query, cookie].into_iter().flatten();
+    let first = given.next();
+    if given.next().is_some() {
+        let wrong = Wrong::new("a credential is looked for in one place only");
+        walk.fault(
+            &table.field,
+            wrong.hint("give header, query or cookie; for several use any: [...]"),
         );
-        *byte = high << 4 | low;
     }
-    if text.eq_ignore_ascii_case(EMPTY_HASH) {
-        return Err(
-            Wrong::new("this is the hash of an empty key").hint("was the variable set when it was made?")
-        );
+    first.unwrap_or(standard)
+}
+
+fn parameter(text: &str) -> Result<String, Wrong> {
+    label(64)(text)
+}
+
+/// `pass: {X-User: name, X-Scopes: scopes, X-Tenant: claim:tenant}`.
+fn pass(walk: &mut Walk, table: &mut Table<'_>) -> Vec<(HeaderName, Attribute)> {
+    let Some(field) = table.get(walk, "pass") else {
+        return Vec::new();
+    };
+    let mut lines: Vec<(HeaderName, Attribute)> = Vec::new();
+    for (key, field) in walk.entries(&field) {
+        let name = match headers::credential(key.text) {
+            Ok(name) => name,
+            Err(wrong) => {
+                walk.fault_key(&field, &key, wrong);
+                continue;
+            }
+        };
+        if lines.iter().any(|(other, _)| *other == name) {
+            walk.fault_key(
+                &field,
+                &key,
+                Wrong::new("this header is given twice: names do not differ by case"),
+            );
+        }
+        if let Some(fact) = walk.value(&field, fact) {
+            lines.push((name, fact));
+        }
     }
-    Ok(hash)
+    if lines.len() > MOST_LINES {
+        walk.fault(&field, Wrong::new(format!("more than {MOST_LINES} lines")));
+    }
+    lines
+}
+
+fn fact(text: &str) -> Result<Attribute, Wrong> {
+    match text {
+        "name" => Ok(Attribute::Name),
+        "scopes" => Ok(Attribute::Scopes),
+        _ => match text.strip_prefix("claim:") {
+            Some(claim) => claim_name(claim).map(Attribute::Claim),
+            None => Err(
+                Wrong::new(format!("{} is nothing that is known of a caller", quote(text)))
+                    .hint("write name, scopes, or claim:NAME"),
+            ),
+        },
+    }
+}
+
+/// The name or path of a claim.
+fn claim_name(text: &str) -> Result<String, Wrong> {
+    if !text.is_empty() && text.len() <= 256 && !text.contains(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{} is not the name of a claim", quote(text))))
+}
+
+/// A scope (RFC 6749, 3.3).
+fn scope(text: &str) -> Result<String, Wrong> {
+    let fits = |b: u8| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e);
+    if !text.is_empty() && text.len() <= 256 && text.bytes().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("{} is not a scope", quote(text)))
+        .hint("printable ASCII without blanks, quotes and backslashes"))
+}
+
+/// The values of a list, or the one that stands in its place.
+fn one_or_more<T>(walk: &mut Walk, field: &Field<'_>, read: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    let items = match &field.node.value {
+        Value::List(_) => walk.list(field),
+        _ => vec![field.clone()],
+    };
+    if items.is_empty() {
+        walk.fault(field, Wrong::new("the list is empty"));
+    }
+    items.iter().filter_map(|item| walk.value(item, &read)).collect()
 }
 
 /// How often one caller may use the route.

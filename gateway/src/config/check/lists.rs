@@ -44,7 +44,22 @@ pub(super) struct Part<'t> {
     pub from_file: bool,
 }
 
-/// A plain list of networks, without files.
+/// A plain list of networks, of which none is too large.
+pub(super) fn clients(walk: &mut Walk, table: &mut Table<'_>, key: &'static str) -> Vec<IpNet> {
+    let mut nets: Vec<IpNet> = Vec::new();
+    for item in table.list(walk, key) {
+        let Some(net) = walk.value(&item, units::network) else {
+            continue;
+        };
+        if nets.contains(&net) {
+            walk.fault(&item, twice(net));
+        }
+        nets.push(net);
+    }
+    nets
+}
+
+/// A plain list of the networks of proxies, without files.
 pub(super) fn networks(walk: &mut Walk, table: &mut Table<'_>, key: &'static str) -> Vec<IpNet> {
     let mut nets: Vec<IpNet> = Vec::new();
     for item in table.list(walk, key) {

@@ -4,7 +4,7 @@
 //! its place, so that one report holds them all; the model is only handed out if there was none.
 
 mod actions;
-mod auth;
+pub(super) mod auth;
 mod bodies;
 mod coding;
 mod conflicts;

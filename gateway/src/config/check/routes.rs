@@ -13,12 +13,18 @@ use crate::config::model::{
 };
 use crate::config::scalar::or_off;
 
-pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Vec<Arc<Route>> {
+pub(super) fn routes<'t>(
+    walk: &mut Walk,
+    top: &mut Table<'t>,
+    upstreams: &mut Upstreams<'_>,
+) -> Vec<Arc<Route>> {
+    let mut auths = auth::named(walk, top);
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
     for item in top.list(walk, "routes") {
-        let read = walk.table(&item, |walk, table| route(walk, table, upstreams));
+        let read = walk.table(&item, |walk, table| route(walk, table, upstreams, &mut auths));
         routes.extend(read.flatten().map(|route| (route, item)));
     }
+    auths.finish(walk);
     conflicts::tell(walk, &routes);
     let mut names: BTreeMap<&str, &Field<'_>> = BTreeMap::new();
     for (route, field) in &routes {
@@ -33,13 +39,18 @@ pub(super) fn routes(walk: &mut Walk, top: &mut Table<'_>, upstreams: &mut Upstr
 }
 
 /// `None` if it can not even be told what is matched.
-fn route(walk: &mut Walk, table: &mut Table<'_>, upstreams: &mut Upstreams<'_>) -> Option<Route> {
+fn route(
+    walk: &mut Walk,
+    table: &mut Table<'_>,
+    upstreams: &mut Upstreams<'_>,
+    auths: &mut auth::Named<'_>,
+) -> Option<Route> {
     let name = table.value(walk, "name", label(128));
     let matched = table
         .require(walk, "match", matches::HINT)
         .and_then(|field| matches::matched(walk, &field));
     let cors = cors::cors(walk, table);
-    let auth = auth::auth(walk, table);
+    let auth = auths.of_route(walk, table);
     let rate_limit = auth::rate_limit(walk, table);
     let path = matched.as_ref().map(|(_, path, _)| path);
     let request = messages::request(walk, table, path);

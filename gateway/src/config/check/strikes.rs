@@ -35,6 +35,7 @@ pub const STRIKE_CODES: &[&str] = &[
     "misdirected",
     "credentials_missing",
     "credentials_invalid",
+    "forbidden",
     "blocked",
     "too_many_connections",
 ];

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::{SMALL, etc, load, load_in};
 use crate::config::decode::Walk;
 use crate::config::model::{
-    Action, Auth, Balance, HostMatch, LogFormat, PacketLimit, RateKey, Segment, Shape, UpstreamId, XdpMode,
+    Action, Balance, HostMatch, LogFormat, PacketLimit, Place, RateKey, Segment, Shape, UpstreamId, Way,
+    XdpMode,
 };
 use crate::config::{defaults, walk_text};
 
@@ -109,10 +110,14 @@ fn the_form_of_the_design_loads_as_written() {
             prefix: true
         }
     );
+    let Some([Way::Jwt(jwt)]) = orders.auth.as_ref().map(|auth| auth.ways()) else {
+        panic!("a token is needed")
+    };
+    assert_eq!(jwt.issuers, ["https://idp.example.com"]);
+    let source = jwt.published.as_ref().expect("its keys are published");
     assert_eq!(
-        orders.auth,
-        Some(Auth::Unavailable { what: "jwt" }),
-        "never open because of a missing feature"
+        source.url.to_string(),
+        "https://idp.example.com/.well-known/openid-configuration"
     );
     assert_eq!(
         orders.rate_limit.map(|limit| (limit.burst.get(), limit.by)),
@@ -130,18 +135,15 @@ fn the_form_of_the_design_loads_as_written() {
         (&orders.action, &config.routes[1].action),
         (&Action::Forward(UpstreamId(0)), &Action::Forward(UpstreamId(1)))
     );
-    let Some(Auth::ApiKey(keys)) = &config.routes[1].auth else {
+    let Some([Way::ApiKey(keys)]) = config.routes[1].auth.as_ref().map(|auth| auth.ways()) else {
         panic!("a key is needed")
     };
-    assert_eq!(keys.keys.values().collect::<Vec<_>>(), ["partner-a"]);
+    let names: Vec<_> = keys.keys.values().map(|key| key.name.as_str()).collect();
+    assert_eq!(names, ["partner-a"]);
     assert_eq!(config.upstreams[1].name, "/status/**");
 
     let told: Vec<_> = warnings.iter().map(|warning| warning.0.path.as_str()).collect();
-    assert_eq!(
-        told,
-        ["routes[0].auth.jwt", "routes[0].rate_limit"],
-        "what is not enforced is told"
-    );
+    assert_eq!(told, ["routes[0].rate_limit"], "what is not enforced is told");
 }
 
 #[test]
@@ -159,7 +161,8 @@ fn the_demonstration_loads_without_a_warning() {
     let block = config.strikes.block.expect("a policy");
     assert_eq!((block.after.get(), block.lasts), (3, Duration::from_secs(120)));
     assert_eq!(config.routes[0].auth, None);
-    assert!(matches!(config.routes[1].auth, Some(Auth::ApiKey(_))));
+    let auth = config.routes[1].auth.as_ref().expect("a key is needed");
+    assert!(matches!(auth.ways(), [Way::ApiKey(_)]));
 }
 
 #[test]
@@ -281,10 +284,12 @@ fn headers_and_keys_arrive_as_written() {
         .routes
         .iter()
         .find(|route| route.path.pattern == "/status/**");
-    let Some(Auth::ApiKey(auth)) = status.and_then(|route| route.auth.as_ref()) else {
+    let auth = status.and_then(|route| route.auth.as_ref());
+    let Some([Way::ApiKey(auth)]) = auth.map(|auth| auth.ways()) else {
         panic!("a key is needed")
     };
-    assert_eq!(auth.header, defaults::API_KEY_HEADER);
+    let standard = http::HeaderName::from_static(defaults::API_KEY_HEADER);
+    assert_eq!(auth.place, Place::Header(standard));
     assert_eq!(
         auth.keys.keys().copied().collect::<Vec<_>>(),
         [<[u8; 32]>::from(Sha256::digest("demo-key"))]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{SMALL, etc, load, load_in};
-use crate::config::model::Auth;
+use crate::config::model::Way;
 
 /// Generous: these run unoptimised, on machines that do other things as well. What it catches is work that grows with
 /// the square of the text, which would take hours.
@@ -120,7 +120,7 @@ fn a_hundred_thousand_keys_load() {
     std::fs::write(dir.path().join("keys.yaml"), text).expect("a file");
     let text = format!("{SMALL}    auth: {{api_key: {{keys: {{file: keys.yaml}}}}}}\n");
     let (config, _) = timed("a hundred thousand keys", || load_in(dir.path(), &text)).expect("good keys");
-    let Some(Auth::ApiKey(auth)) = &config.routes[0].auth else {
+    let Some([Way::ApiKey(auth)]) = config.routes[0].auth.as_ref().map(|auth| auth.ways()) else {
         panic!("keys are needed")
     };
     assert_eq!(auth.keys.len(), 100_000);

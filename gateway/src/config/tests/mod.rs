@@ -46,6 +46,13 @@ fn etc() -> TempDir {
     write("tls/internal-ca.crt", &pair("ca.internal").cert.pem());
     write("sticky.key", "0123456789abcdef0123456789abcdef\n");
     write("allow.txt", "192.0.2.1\n");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    write("jwt.pem", &key.public_key_pem());
+    write(
+        "jwks.json",
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+    );
+    write("jwt.secret", "0123456789abcdef0123456789abcdef\n");
     write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
     dir
 }

@@ -31,6 +31,18 @@ impl Identity {
         self.scopes.iter().any(|own| **own == *scope)
     }
 
+    /// This one, with what another way of authentication vouches for as well. Of two claims of one name the first holds.
+    #[must_use]
+    pub fn joined(&self, other: &Self) -> Self {
+        let mut all = self.clone();
+        let new = other.scopes.iter().filter(|scope| !self.has_scope(scope));
+        all.scopes.extend(new.cloned());
+        for (name, claim) in &other.claims {
+            all.claims.entry(name.as_str()).or_insert_with(|| claim.clone());
+        }
+        all
+    }
+
     /// A claim by its name; or, where no claim has the whole name, by its path through objects, such as
     /// `realm_access.roles`.
     #[must_use]

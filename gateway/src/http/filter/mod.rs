@@ -6,8 +6,10 @@
 //! Steps decide at once, but for those that must ask somebody else: at one of these the chain stops and says so, and goes
 //! on behind it when it has been answered. A chain without any costs a request no future.
 
-mod api_key;
+pub mod auth;
+mod cache;
 mod identity;
+mod local;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,9 +22,11 @@ use super::client::Client;
 use super::facts::{Facts, Kept};
 use super::headers;
 use super::reject::{Problem, Reject};
-use crate::config::model::{Auth, Route};
+use crate::config::model::Route;
+use auth::{Auth, Progress};
 
 pub use identity::Identity;
+pub use local::Local;
 
 /// Facts learnt on the way.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub struct Exchange {
     pub problem: Option<Box<Problem>>,
     /// Facts of the request for edits that come later, on routes with such.
     pub kept: Option<Box<Kept>>,
+    /// What a step that only observes would have refused the request for.
+    pub observed: Vec<Reject>,
 }
 
 impl Exchange {
@@ -47,6 +53,7 @@ impl Exchange {
             lines: Vec::new(),
             problem: None,
             kept: None,
+            observed: Vec::new(),
         }
     }
 }
@@ -73,9 +80,7 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<At, Reject>> + 'a>>;
 /// One step.
 #[derive(Debug)]
 enum FilterKind {
-    ApiKey(api_key::ApiKey),
-    /// Authentication that this version can not do: nobody is let in.
-    Closed,
+    Auth(Arc<Auth>),
     /// Facts are kept for what is changed later.
     Keep,
     /// Header edits of the route's `request` and `response`.
@@ -89,13 +94,9 @@ pub struct Chain(Box<[FilterKind]>);
 impl Chain {
     /// Compiles a route's policy: who may call comes first, edits come last and so have the last word.
     #[must_use]
-    pub fn compile(route: &Arc<Route>) -> Self {
+    pub fn compile(route: &Arc<Route>, auth: Option<Arc<Auth>>) -> Self {
         let mut steps = Vec::new();
-        match &route.auth {
-            Some(Auth::ApiKey(model)) => steps.push(FilterKind::ApiKey(api_key::ApiKey::new(model))),
-            Some(Auth::Unavailable { .. }) => steps.push(FilterKind::Closed),
-            None => {}
-        }
+        steps.extend(auth.map(FilterKind::Auth));
         if route.keeps_facts() {
             steps.push(FilterKind::Keep);
         }
@@ -109,11 +110,20 @@ impl Chain {
     ///
     /// # Errors
     /// Why it is refused.
-    pub fn admit(&self, from: At, exchange: &mut Exchange, head: &mut Parts) -> Result<Step, Reject> {
-        for step in self.0.iter().skip(from.0) {
+    pub fn admit(
+        &self,
+        from: At,
+        exchange: &mut Exchange,
+        head: &mut Parts,
+        local: &Local,
+    ) -> Result<Step, Reject> {
+        for (at, step) in self.0.iter().enumerate().skip(from.0) {
             match step {
-                FilterKind::ApiKey(filter) => filter.check(exchange, &mut head.headers)?,
-                FilterKind::Closed => return Err(Reject::AuthUnavailable),
+                FilterKind::Auth(auth) => {
+                    if auth.check(exchange, head, local)? == Progress::MustAsk {
+                        return Ok(Step::Ask(At(at)));
+                    }
+                }
                 FilterKind::Keep => {
                     let kept = Kept::of(head, exchange.client, exchange.identity.as_ref());
                     exchange.kept = Some(Box::new(kept));
@@ -134,16 +144,20 @@ impl Chain {
     }
 
     /// Carries out the step that the chain has stopped at; the place to go on from.
-    pub fn ask<'a>(&'a self, at: At, exchange: &'a mut Exchange, head: &'a mut Parts) -> Asking<'a> {
+    pub fn ask<'a>(
+        &'a self,
+        at: At,
+        exchange: &'a mut Exchange,
+        head: &'a mut Parts,
+        local: &'a Local,
+    ) -> Asking<'a> {
         Box::pin(async move {
-            let _ = (exchange, head);
             match self.0.get(at.0) {
-                // None of those that there are asks anybody.
-                None
-                | Some(
-                    FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Keep | FilterKind::Headers(_),
-                ) => Err(Reject::Internal),
+                Some(FilterKind::Auth(auth)) => auth.ask(exchange, head, local).await?,
+                // These ask nobody.
+                None | Some(FilterKind::Keep | FilterKind::Headers(_)) => return Err(Reject::Internal),
             }
+            Ok(At(at.0 + 1))
         })
     }
 
@@ -151,7 +165,7 @@ impl Chain {
     pub fn respond(&self, exchange: &Exchange, response: &mut HeaderMap) {
         for step in self.0.iter().rev() {
             match step {
-                FilterKind::ApiKey(_) | FilterKind::Closed | FilterKind::Keep => {}
+                FilterKind::Auth(_) | FilterKind::Keep => {}
                 FilterKind::Headers(route) => {
                     let edit = &route.response;
                     let kept = exchange.kept.as_ref().filter(|_| !edit.made.is_empty());

@@ -123,7 +123,7 @@ pub(super) fn hash_by(walk: &mut Walk, field: &Field<'_>) -> Option<HashBy> {
 }
 
 /// Name of a cookie (RFC 6265, 4.1.1: a token).
-pub(super) fn cookie(text: &str) -> Result<String, Wrong> {
+pub(in crate::config::check) fn cookie(text: &str) -> Result<String, Wrong> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if (1..=64).contains(&text.len()) && text.bytes().all(token) {
         return Ok(text.to_owned());

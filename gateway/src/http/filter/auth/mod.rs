@@ -1,0 +1,283 @@
+//! Who may call: the ways of authentication of a route, what they let through, and what the upstream is told.
+//!
+//! One step of the chain. Owns how ways are put together and what is taken out of a request; each way has a file of its
+//! own and says only whom it knows. Whatever a client sends in the places of credentials or of what the upstream is told is
+//! taken away, whether it was good or not.
+
+mod api_key;
+mod grant;
+pub mod jwt;
+mod place;
+mod tell;
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::header::WWW_AUTHENTICATE;
+use http::request::Parts;
+use http::{HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+use super::{Exchange, Identity, Local};
+use crate::config::model::{self, Attribute, Ways};
+use crate::http::reject::Reject;
+use api_key::ApiKey;
+use grant::Grants;
+use jwt::{Jwt, KeySet, KeySets};
+use place::Taker;
+
+/// What a way makes of a request.
+#[derive(Debug)]
+enum Verdict {
+    Known(Arc<Identity>),
+    /// There is nothing in the request for this way.
+    Missing,
+    /// What there is, is not good.
+    Invalid,
+    /// It is good, and not enough.
+    Forbidden,
+    /// It can not be told now.
+    Unavailable,
+}
+
+/// What a way can say at once.
+#[derive(Debug)]
+enum Glance {
+    Seen(Verdict),
+    /// Somebody else must be asked, or it takes long.
+    Ask,
+}
+
+/// What ways may know of a request.
+#[derive(Clone, Copy, Debug)]
+struct Call<'a> {
+    head: &'a Parts,
+    local: &'a Local,
+}
+
+#[derive(Debug)]
+enum Way {
+    ApiKey(ApiKey),
+    Jwt(Jwt),
+}
+
+impl Way {
+    fn glance(&self, call: Call<'_>) -> Glance {
+        match self {
+            Self::ApiKey(way) => Glance::Seen(way.check(call)),
+            Self::Jwt(way) => way.glance(call),
+        }
+    }
+
+    /// For a way that has said [`Glance::Ask`].
+    async fn ask(&self, call: Call<'_>) -> Verdict {
+        match self {
+            Self::ApiKey(way) => way.check(call),
+            Self::Jwt(way) => way.ask(call).await,
+        }
+    }
+
+    /// What a 401 asks for (RFC 9110, 11.6.1), or a 403 says is lacking.
+    fn challenge(&self, reject: Reject) -> Option<Cow<'static, str>> {
+        match self {
+            Self::ApiKey(_) => (reject != Reject::Forbidden).then_some(Cow::Borrowed("ApiKey")),
+            Self::Jwt(way) => Some(way.challenge(reject)),
+        }
+    }
+}
+
+/// The authentication of a route, or of several.
+#[derive(Debug)]
+pub struct Auth {
+    model: Arc<model::Auth>,
+    ways: Box<[Way]>,
+    all: bool,
+    deny: Box<[IpNet]>,
+    grants: Option<Grants>,
+    taken: Box<[Taker]>,
+    pass: Box<[(HeaderName, Attribute)]>,
+    observe: bool,
+}
+
+/// Whether the answer is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Passed,
+    MustAsk,
+}
+
+/// What all ways together say.
+#[derive(Debug, Default)]
+struct Tally {
+    identity: Option<Arc<Identity>>,
+    /// How many have known the caller.
+    known: usize,
+    /// The gravest of what else was said.
+    gravest: Option<Reject>,
+}
+
+impl Tally {
+    /// Takes in what one way says; whether the others need not be heard.
+    fn take(&mut self, verdict: Verdict, all: bool) -> bool {
+        let reject = match verdict {
+            Verdict::Known(identity) => {
+                self.known += 1;
+                self.identity = Some(match self.identity.take() {
+                    None => identity,
+                    Some(first) => Arc::new(first.joined(&identity)),
+                });
+                return !all;
+            }
+            Verdict::Missing => Reject::CredentialsMissing,
+            Verdict::Forbidden => Reject::Forbidden,
+            Verdict::Unavailable => Reject::AuthUnavailable,
+            Verdict::Invalid => Reject::CredentialsInvalid,
+        };
+        let weight = |reject: &Reject| match reject {
+            Reject::CredentialsMissing => 0,
+            Reject::Forbidden => 1,
+            Reject::AuthUnavailable => 2,
+            _ => 3,
+        };
+        if self
+            .gravest
+            .as_ref()
+            .is_none_or(|other| weight(other) < weight(&reject))
+        {
+            self.gravest = Some(reject);
+        }
+        all
+    }
+}
+
+impl Auth {
+    #[must_use]
+    pub fn compile(model: &Arc<model::Auth>, sets: &mut KeySets) -> Self {
+        let ways = model.ways().iter().map(|way| match way {
+            model::Way::ApiKey(model) => Way::ApiKey(ApiKey::new(model)),
+            model::Way::Jwt(model) => Way::Jwt(Jwt::new(model, sets)),
+        });
+        Self {
+            ways: ways.collect(),
+            all: matches!(model.ways, Ways::All(_)),
+            deny: model.deny.clone().into(),
+            grants: Grants::compile(&model.authorize),
+            taken: Taker::of(model).into(),
+            pass: model.pass.clone().into(),
+            observe: model.observe,
+            model: Arc::clone(model),
+        }
+    }
+
+    /// What it was compiled from.
+    #[must_use]
+    pub fn model(&self) -> &Arc<model::Auth> {
+        &self.model
+    }
+
+    /// Published keys that somebody must look after.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        self.ways.iter().filter_map(|way| match way {
+            Way::Jwt(way) => way.key_set(),
+            Way::ApiKey(_) => None,
+        })
+    }
+
+    /// Finds out who calls, as far as that can be told at once.
+    pub fn check(
+        &self,
+        exchange: &mut Exchange,
+        head: &mut Parts,
+        local: &Local,
+    ) -> Result<Progress, Reject> {
+        let mut tally = Tally::default();
+        for way in &self.ways {
+            match way.glance(Call { head, local }) {
+                Glance::Ask => return Ok(Progress::MustAsk),
+                Glance::Seen(verdict) => {
+                    if tally.take(verdict, self.all) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.settle(tally, exchange, head).map(|()| Progress::Passed)
+    }
+
+    /// As [`Auth::check`], asking whoever must be asked.
+    pub async fn ask(&self, exchange: &mut Exchange, head: &mut Parts, local: &Local) -> Result<(), Reject> {
+        let mut tally = Tally::default();
+        for way in &self.ways {
+            let call = Call { head, local };
+            let verdict = match way.glance(call) {
+                Glance::Seen(verdict) => verdict,
+                Glance::Ask => way.ask(call).await,
+            };
+            if tally.take(verdict, self.all) {
+                break;
+            }
+        }
+        self.settle(tally, exchange, head)
+    }
+
+    fn settle(&self, tally: Tally, exchange: &mut Exchange, head: &mut Parts) -> Result<(), Reject> {
+        let judged = self.judge(&tally, exchange.client.effective(), head);
+        for taken in &self.taken {
+            taken.take(head);
+        }
+        for (name, _) in &self.pass {
+            head.headers.remove(name);
+        }
+        exchange.identity = tally.identity;
+        if let Err(reject) = judged {
+            if self.observe {
+                exchange.observed.push(reject);
+            } else {
+                self.tell_lacking(reject, exchange);
+                return Err(reject);
+            }
+        }
+        if let Some(identity) = &exchange.identity {
+            for (name, fact) in &self.pass {
+                if let Some(value) = tell::value(identity, fact) {
+                    head.headers.insert(name, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge(&self, tally: &Tally, client: IpAddr, head: &Parts) -> Result<(), Reject> {
+        if self.deny.iter().any(|net| net.contains(&client)) {
+            return Err(Reject::Forbidden);
+        }
+        let enough = self.ways.is_empty() || tally.known >= if self.all { self.ways.len() } else { 1 };
+        if !enough {
+            return Err(tally.gravest.unwrap_or(Reject::CredentialsMissing));
+        }
+        match &self.grants {
+            Some(grants) if !grants.cover(tally.identity.as_deref(), client, head) => Err(Reject::Forbidden),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the client what would do (RFC 9110, 11.6.1; RFC 6750, 3).
+    fn tell_lacking(&self, reject: Reject, exchange: &mut Exchange) {
+        if !matches!(
+            reject,
+            Reject::CredentialsMissing | Reject::CredentialsInvalid | Reject::Forbidden
+        ) {
+            return;
+        }
+        for way in &self.ways {
+            let line = way.challenge(reject).map(|line| match line {
+                Cow::Borrowed(line) => Ok(HeaderValue::from_static(line)),
+                Cow::Owned(line) => HeaderValue::try_from(line),
+            });
+            if let Some(Ok(line)) = line {
+                exchange.lines.push((WWW_AUTHENTICATE, line));
+            }
+        }
+    }
+}
