@@ -3,7 +3,7 @@
 GET  /.well-known/openid-configuration   metadata; /keys: the published set; /looks: how often that was asked for
 POST /sign      {"key", "alg", "claims", "headers"}: a token, and whether PyJWT itself takes it
 POST /publish   {"keys": [...], "broken": bool, "slow": seconds}
-POST /introspect, /verdict   see below
+POST /introspect   RFC 7662, for the gateway as client "gw" with the secret "s:e%c"; knows the tokens in `tokens`
 """
 
 import base64
@@ -13,6 +13,7 @@ import json
 import sys
 import threading
 import time
+import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
@@ -41,6 +42,7 @@ class State:
         self.broken = False
         self.slow = 0
         self.looks = 0
+        self.tokens = {}
         self.lock = threading.Lock()
 
     def jwk(self, name):
@@ -143,6 +145,21 @@ class Handler(BaseHTTPRequestHandler):
                 state.broken = asked.get("broken", state.broken)
                 state.slow = asked.get("slow", state.slow)
             self.answer({})
+        elif self.path == "/tokens":
+            state.tokens = json.loads(body)
+            self.answer({})
+        elif self.path == "/introspect":
+            with state.lock:
+                state.looks += 1
+            expected = "Basic " + base64.b64encode(b"gw:s%3Ae%25c").decode()
+            asked = urllib.parse.parse_qs(body.decode(), strict_parsing=True)
+            time.sleep(state.slow)
+            if self.headers.get("Authorization") != expected:
+                self.answer({"error": "invalid_client"}, 401)
+            elif state.broken:
+                self.answer(b"out of order", 500)
+            else:
+                self.answer(state.tokens.get(asked["token"][0], {"active": False}))
         else:
             self.answer({}, 404)
 

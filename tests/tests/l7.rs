@@ -18,6 +18,8 @@ mod coding;
 mod dns;
 #[path = "l7/downgrade.rs"]
 mod downgrade;
+#[path = "l7/examples.rs"]
+mod examples;
 #[path = "l7/forward.rs"]
 mod forward;
 #[path = "l7/health.rs"]
@@ -50,6 +52,8 @@ mod stalled;
 mod tls;
 #[path = "l7/upgrade.rs"]
 mod upgrade;
+#[path = "l7/vouched.rs"]
+mod vouched;
 #[path = "l7/ways.rs"]
 mod ways;
 #[path = "l7/websocket.rs"]

@@ -114,6 +114,19 @@ fn quoted(word: &str) -> String {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make, list and revoke the keys of callers.
+    #[command(after_help = "\
+Examples:
+  gateway key new partner-a --file /etc/gateway/keys.yaml --scope orders.read --ttl 365d
+  gateway key list --file /etc/gateway/keys.yaml
+  gateway key revoke --name partner-a --file /etc/gateway/keys.yaml
+  gateway key hash-password < password.txt
+
+A running gateway takes a change of the file up within seconds.")]
+    Key {
+        #[command(subcommand)]
+        command: super::key::KeyCommand,
+    },
     /// Serve until told to stop. The packet filter stays in the kernel when the gateway ends, by whatever cause.
     #[command(after_help = "\
 Examples:

@@ -179,6 +179,10 @@ fn described(auth: &Auth) -> String {
             place(&jwt.place),
             jwt.issuers.join(" or ")
         ),
+        Way::Basic(basic) => format!("password, {} users", basic.users.len()),
+        Way::ClientCertificate(_) => "client certificate".to_owned(),
+        Way::Forward(forward) => format!("whom {} lets in", forward.service.url),
+        Way::Introspect(token) => format!("token {} that {} knows", place(&token.place), token.service.url),
     };
     let ways: Vec<_> = auth.ways().iter().map(way).collect();
     let mut text = match (&auth.ways, ways.len()) {

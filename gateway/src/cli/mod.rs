@@ -10,6 +10,7 @@ mod check;
 mod doctor;
 mod explain;
 pub mod import;
+mod key;
 mod known;
 mod list;
 mod operator;
@@ -112,6 +113,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Block { command } => rules::blocks(args, command),
         Command::Status => rules::status(args),
         Command::Explain { what, method } => explain::run(args, what, method),
+        Command::Key { command } => key::run(args, command),
         Command::Watch(order) => watch::run(args, order),
         Command::Reload { force } => rules::reload(args, *force),
         Command::Bypass { command } => bypass::run(args, command),

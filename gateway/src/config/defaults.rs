@@ -31,6 +31,12 @@ pub const KEYS_REFRESH: Duration = Duration::from_secs(600);
 pub const KEYS_FLOOR: Duration = Duration::from_secs(10);
 /// How long one look at published keys may take.
 pub const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a service that is asked about callers may take.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a good password need not be verified again.
+pub const REMEMBER_PASSWORD: Duration = Duration::from_secs(300);
+/// How long a token that a service has called good need not be looked up again.
+pub const REMEMBER_TOKEN: Duration = Duration::from_secs(30);
 /// How long a browser may remember what a preflight told it, in seconds.
 pub const CORS_MAX_AGE: u32 = 600;
 /// Below this, in bytes, a compressed body saves no packet.

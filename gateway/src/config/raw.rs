@@ -51,6 +51,7 @@ impl Node {
         Self {
             pos: Pos { line: 0, column: 0 },
             value: Value::Null,
+            plain: true,
         }
     }
 }

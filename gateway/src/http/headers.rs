@@ -23,9 +23,9 @@ const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Lines about a client's certificate begin so. Only the gateway writes them, not even a trusted proxy: whatever such a one
 /// passes on without a look would be believed.
 const CLIENT_CERT: &str = "x-client-cert-";
-const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
-const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
-const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
+pub(super) const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
+pub(super) const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
+pub(super) const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
 
 /// What a request is sent on with.
 #[derive(Debug)]

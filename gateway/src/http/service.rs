@@ -449,9 +449,12 @@ fn gone(finish: Finish, facts: &Facts, close: bool) -> Response<ResponseBody> {
 /// The gateway's own refusal.
 fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Response<ResponseBody> {
     finish.broke(reject);
-    finish.status = reject.status();
-    let problem = facts.exchange.problem.as_deref();
-    let (mut head, body) = reject.answer(Some(&finish.id), problem, close).into_parts();
+    let answer = match &facts.exchange.answer {
+        Some(theirs) => of_service(theirs, &finish.id, close),
+        None => reject.answer(Some(&finish.id), facts.exchange.problem.as_deref(), close),
+    };
+    let (mut head, body) = answer.into_parts();
+    finish.status = head.status;
     if let Some(route) = &facts.route {
         dress(route, facts, &mut head.headers);
     }
@@ -463,4 +466,15 @@ fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Res
         head.headers.insert(ALLOW, allow.clone());
     }
     Response::from_parts(head, ResponseBody::own(body, finish))
+}
+
+/// The refusal of a service that was asked, as the client gets it.
+fn of_service(theirs: &Response<Bytes>, id: &HeaderValue, close: bool) -> Response<Bytes> {
+    let mut answer = theirs.clone();
+    answer.headers_mut().insert(headers::REQUEST_ID, id.clone());
+    if close {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
+    }
+    answer
 }

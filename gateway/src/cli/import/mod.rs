@@ -8,7 +8,7 @@ mod progress;
 mod run;
 mod source;
 mod text;
-mod times;
+pub(super) mod times;
 
 use std::io::{BufRead, Read};
 

@@ -4,8 +4,10 @@
 //! a file of its own. A secret in clear never gets further than a fault, and the fault does not show it.
 
 mod api_key;
+mod basic;
 mod grant;
 mod jwt;
+mod others;
 mod service;
 
 use std::collections::BTreeMap;
@@ -25,11 +27,18 @@ use crate::config::units;
 pub use api_key::read_keys;
 
 /// Most ways that one route asks for.
-const MOST_WAYS: usize = 8;
+const MOST_WAYS: usize = 16;
 /// Most lines that the upstream is told of a caller.
 const MOST_LINES: usize = 32;
 /// The ways, by their key.
-const WAYS: [(&str, ReadWay); 2] = [("api_key", api_key::api_key), ("jwt", jwt::jwt)];
+const WAYS: [(&str, ReadWay); 6] = [
+    ("api_key", api_key::api_key),
+    ("jwt", jwt::jwt),
+    ("basic", basic::basic),
+    ("client_certificate", others::client_certificate),
+    ("forward", others::forward),
+    ("introspect", others::introspect),
+];
 
 type ReadWay = fn(&mut Walk, &Field<'_>) -> Option<Way>;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::{Algorithm, PathMatch, VerifyKey};
+use super::{Algorithm, PasswordHash, PathMatch, VerifyKey};
 
 /// Who may call, and what the upstream is told of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Auth {
     pub fn key_files(&self) -> impl Iterator<Item = &PathBuf> {
         self.ways().iter().filter_map(|way| match way {
             Way::ApiKey(keys) => keys.file.as_ref(),
-            Way::Jwt(_) => None,
+            _ => None,
         })
     }
 }
@@ -90,6 +90,10 @@ impl Default for Ways {
 pub enum Way {
     ApiKey(ApiKeyAuth),
     Jwt(Box<Jwt>),
+    Basic(Basic),
+    ClientCertificate(ClientCertificate),
+    Forward(Box<Forward>),
+    Introspect(Box<Introspect>),
 }
 
 /// Where a request carries a credential.
@@ -277,5 +281,100 @@ impl Url {
     pub fn is_local(&self) -> bool {
         let ip = self.host.parse::<std::net::IpAddr>();
         self.host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// Callers who log in by name and password (RFC 7617).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Basic {
+    /// Whether the password goes on to the upstream.
+    pub keep: bool,
+    /// What a browser shows when it asks.
+    pub realm: String,
+    /// How long a good password need not be verified again, in seconds.
+    pub remember: u64,
+    pub users: Arc<BTreeMap<String, User>>,
+}
+
+/// One who may log in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub hash: PasswordHash,
+    pub scopes: Vec<String>,
+}
+
+/// Callers known by the certificate of their connection, which the listener has verified. Names may end in `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// As RFC 4514 writes them. Empty, with `sans` empty: any.
+    pub subjects: Vec<String>,
+    /// Alternative names, such as `DNS:a.example` and `URI:spiffe://b/c`.
+    pub sans: Vec<String>,
+}
+
+/// A service that the gateway asks about callers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub url: Url,
+    /// Issuers of its certificate instead of the system's: a PEM file.
+    pub ca: Option<PathBuf>,
+    /// From asking to the end of its answer.
+    pub timeout: Duration,
+}
+
+/// A service decides about each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    pub service: Service,
+    /// Lines of the request that it is shown; `None`: all but those of the connection and the body.
+    pub request_headers: Option<Vec<HeaderName>>,
+    /// Lines of its good answer that the upstream gets. What a client sends under these names never gets there.
+    pub response_headers: Vec<HeaderName>,
+    /// Lines of its refusal that the client gets, besides those that make it one.
+    pub denial_headers: Vec<HeaderName>,
+    /// The line of its good answer with the caller's name.
+    pub name: Option<HeaderName>,
+    /// Let everyone in when it can not be asked.
+    pub open: bool,
+}
+
+/// A service says what a token is worth (RFC 7662).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Introspect {
+    pub place: Place,
+    /// Whether the token goes on to the upstream.
+    pub keep: bool,
+    pub service: Service,
+    pub client_id: String,
+    pub client_secret: Secret,
+    /// How long a good answer holds at most, in seconds.
+    pub remember: u64,
+    /// Where the caller's name stands; `None`: in `username`, else in `sub`, else in `client_id`.
+    pub name_claim: Option<String>,
+    pub scopes: Vec<String>,
+    pub claims: Vec<ClaimMatch>,
+}
+
+/// Text that is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn reveal(&self) -> &str {
+        &self.0
     }
 }

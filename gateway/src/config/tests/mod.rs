@@ -52,6 +52,11 @@ fn etc() -> TempDir {
         "jwks.json",
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
     );
+    write("introspection.secret", "secret\n");
+    write(
+        "passwords",
+        "ops:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n",
+    );
     write("jwt.secret", "0123456789abcdef0123456789abcdef\n");
     write("keys.yaml", &format!("- {{name: partner-a, sha256: {HASH}}}\n"));
     dir

@@ -2,7 +2,7 @@
 //!
 //! A chain is shared by all workers and owns no state. What a step may remember lies here, on the one thread that uses it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::cache::Cache;
 use super::identity::Identity;
 use crate::http::date::Date;
+use crate::upstream::fetch::Kept;
 
 /// Verified credentials that one worker remembers.
 const MOST_KNOWN: usize = 16_384;
@@ -22,6 +23,19 @@ pub struct Local {
     /// Makes the keys of what is remembered: nobody outside can tell which credentials share a place.
     secret: [u8; 32],
     known: RefCell<Cache<Known>>,
+    /// Connections to services that are asked about callers.
+    pub(super) kept: Kept,
+    /// Requests that wait for one to look a token up.
+    asking: Cell<u32>,
+}
+
+/// One more who waits.
+pub(super) struct Asking<'l>(&'l Cell<u32>);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 /// Credentials that were found good.
@@ -47,6 +61,8 @@ impl Default for Local {
             date: RefCell::default(),
             secret,
             known: RefCell::new(Cache::new(MOST_KNOWN)),
+            kept: Kept::default(),
+            asking: Cell::new(0),
         }
     }
 }
@@ -62,6 +78,15 @@ impl Local {
     #[must_use]
     pub(in crate::http) fn date(&self) -> [u8; 29] {
         self.date.borrow_mut().at(Instant::now())
+    }
+
+    /// A place among so many who wait; none if there are as many already.
+    pub(super) fn begin_asking(&self, most: u32) -> Option<Asking<'_>> {
+        if self.asking.get() >= most {
+            return None;
+        }
+        self.asking.set(self.asking.get() + 1);
+        Some(Asking(&self.asking))
     }
 
     /// The name under which credentials are remembered for the filter `id`.

@@ -15,8 +15,9 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
 
 use super::client::Client;
 use super::facts::{Facts, Kept};
@@ -42,6 +43,8 @@ pub struct Exchange {
     pub kept: Option<Box<Kept>>,
     /// What a step that only observes would have refused the request for.
     pub observed: Vec<Reject>,
+    /// A service's own refusal, in the place of the gateway's.
+    pub answer: Option<Box<Response<Bytes>>>,
 }
 
 impl Exchange {
@@ -54,6 +57,7 @@ impl Exchange {
             problem: None,
             kept: None,
             observed: Vec::new(),
+            answer: None,
         }
     }
 }

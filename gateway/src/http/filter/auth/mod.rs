@@ -5,7 +5,11 @@
 //! taken away, whether it was good or not.
 
 mod api_key;
+mod basic;
+mod certificate;
+mod forward;
 mod grant;
+mod introspect;
 pub mod jwt;
 mod place;
 mod tell;
@@ -14,16 +18,21 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Response};
 use ipnet::IpNet;
 
 use super::{Exchange, Identity, Local};
 use crate::config::model::{self, Attribute, Ways};
 use crate::http::reject::Reject;
 use api_key::ApiKey;
+use basic::Basic;
+use certificate::Certificate;
+use forward::Forward;
 use grant::Grants;
+use introspect::Introspect;
 use jwt::{Jwt, KeySet, KeySets};
 use place::Taker;
 
@@ -31,6 +40,10 @@ use place::Taker;
 #[derive(Debug)]
 enum Verdict {
     Known(Arc<Identity>),
+    /// As known, with lines that the upstream is to get.
+    Vouched(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
+    /// Refused by a service, with its own answer to the client.
+    Answered(Box<Response<Bytes>>, Reject),
     /// There is nothing in the request for this way.
     Missing,
     /// What there is, is not good.
@@ -60,6 +73,10 @@ struct Call<'a> {
 enum Way {
     ApiKey(ApiKey),
     Jwt(Jwt),
+    Basic(Basic),
+    Certificate(Certificate),
+    Forward(Forward),
+    Introspect(Introspect),
 }
 
 impl Way {
@@ -67,6 +84,10 @@ impl Way {
         match self {
             Self::ApiKey(way) => Glance::Seen(way.check(call)),
             Self::Jwt(way) => way.glance(call),
+            Self::Basic(way) => way.glance(call),
+            Self::Certificate(way) => Glance::Seen(way.check(call)),
+            Self::Forward(_) => Glance::Ask,
+            Self::Introspect(way) => way.glance(call),
         }
     }
 
@@ -75,6 +96,10 @@ impl Way {
         match self {
             Self::ApiKey(way) => way.check(call),
             Self::Jwt(way) => way.ask(call).await,
+            Self::Basic(way) => way.ask(call).await,
+            Self::Certificate(way) => way.check(call),
+            Self::Forward(way) => way.ask(call).await,
+            Self::Introspect(way) => way.ask(call).await,
         }
     }
 
@@ -83,6 +108,10 @@ impl Way {
         match self {
             Self::ApiKey(_) => (reject != Reject::Forbidden).then_some(Cow::Borrowed("ApiKey")),
             Self::Jwt(way) => Some(way.challenge(reject)),
+            Self::Basic(way) => way.challenge(reject),
+            Self::Introspect(way) => Some(way.challenge(reject)),
+            // There is nothing that a client could send instead; a service says so itself.
+            Self::Certificate(_) | Self::Forward(_) => None,
         }
     }
 }
@@ -115,19 +144,24 @@ struct Tally {
     known: usize,
     /// The gravest of what else was said.
     gravest: Option<Reject>,
+    /// What the upstream is to get.
+    lines: Vec<(HeaderName, HeaderValue)>,
+    /// The last refusal of a service.
+    answer: Option<Box<Response<Bytes>>>,
 }
 
 impl Tally {
     /// Takes in what one way says; whether the others need not be heard.
     fn take(&mut self, verdict: Verdict, all: bool) -> bool {
         let reject = match verdict {
-            Verdict::Known(identity) => {
-                self.known += 1;
-                self.identity = Some(match self.identity.take() {
-                    None => identity,
-                    Some(first) => Arc::new(first.joined(&identity)),
-                });
-                return !all;
+            Verdict::Known(identity) => return self.known_as(identity, all),
+            Verdict::Vouched(identity, lines) => {
+                self.lines.extend(lines);
+                return self.known_as(identity, all);
+            }
+            Verdict::Answered(answer, reject) => {
+                self.answer = Some(answer);
+                reject
             }
             Verdict::Missing => Reject::CredentialsMissing,
             Verdict::Forbidden => Reject::Forbidden,
@@ -151,12 +185,27 @@ impl Tally {
     }
 }
 
+impl Tally {
+    fn known_as(&mut self, identity: Arc<Identity>, all: bool) -> bool {
+        self.known += 1;
+        self.identity = Some(match self.identity.take() {
+            None => identity,
+            Some(first) => Arc::new(first.joined(&identity)),
+        });
+        !all
+    }
+}
+
 impl Auth {
     #[must_use]
     pub fn compile(model: &Arc<model::Auth>, sets: &mut KeySets) -> Self {
         let ways = model.ways().iter().map(|way| match way {
             model::Way::ApiKey(model) => Way::ApiKey(ApiKey::new(model)),
             model::Way::Jwt(model) => Way::Jwt(Jwt::new(model, sets)),
+            model::Way::Basic(model) => Way::Basic(Basic::new(model)),
+            model::Way::ClientCertificate(model) => Way::Certificate(Certificate::new(model)),
+            model::Way::Forward(model) => Way::Forward(Forward::new(model)),
+            model::Way::Introspect(model) => Way::Introspect(Introspect::new(model)),
         });
         Self {
             ways: ways.collect(),
@@ -180,7 +229,7 @@ impl Auth {
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
         self.ways.iter().filter_map(|way| match way {
             Way::Jwt(way) => way.key_set(),
-            Way::ApiKey(_) => None,
+            _ => None,
         })
     }
 
@@ -234,9 +283,13 @@ impl Auth {
             if self.observe {
                 exchange.observed.push(reject);
             } else {
+                exchange.answer = tally.answer;
                 self.tell_lacking(reject, exchange);
                 return Err(reject);
             }
+        }
+        for (name, value) in tally.lines {
+            head.headers.append(name, value);
         }
         if let Some(identity) = &exchange.identity {
             for (name, fact) in &self.pass {

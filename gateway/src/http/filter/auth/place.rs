@@ -103,9 +103,15 @@ impl Taker {
     pub(super) fn of(model: &model::Auth) -> Vec<Self> {
         let mut takers = Vec::new();
         for way in model.ways() {
+            if let Way::Forward(forward) = way {
+                takers.extend(forward.response_headers.iter().cloned().map(Self::Header));
+            }
             let taken = match way {
                 Way::ApiKey(keys) => (!keys.keep).then(|| Self::from(&keys.place)),
                 Way::Jwt(jwt) => (!jwt.keep).then(|| Self::from(&jwt.place)),
+                Way::Introspect(token) => (!token.keep).then(|| Self::from(&token.place)),
+                Way::Basic(basic) => (!basic.keep).then_some(Self::Scheme("basic")),
+                Way::ClientCertificate(_) | Way::Forward(_) => None,
             };
             takers.extend(taken.filter(|taken| !takers.contains(taken)));
         }

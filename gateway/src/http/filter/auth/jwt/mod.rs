@@ -66,6 +66,8 @@ impl Jwt {
             Judged::KeyMissing if self.published.as_ref().is_some_and(|set| set.may_be_asked()) => {
                 Glance::Ask
             }
+            // A look may have ended meanwhile.
+            Judged::KeyMissing => Glance::Seen(self.verdict(self.judge(&token, call))),
             judged => Glance::Seen(self.verdict(judged)),
         }
     }
@@ -149,19 +151,21 @@ impl Jwt {
         }
     }
 
-    /// RFC 6750, 3.
     pub(super) fn challenge(&self, reject: Reject) -> Cow<'static, str> {
-        match reject {
-            Reject::CredentialsMissing => Cow::Borrowed("Bearer"),
-            Reject::Forbidden if self.model.scopes.is_empty() => {
-                Cow::Borrowed(r#"Bearer error="insufficient_scope""#)
-            }
-            // A scope has no quotes and no backslashes.
-            Reject::Forbidden => Cow::Owned(format!(
-                r#"Bearer error="insufficient_scope", scope="{}""#,
-                self.model.scopes.join(" ")
-            )),
-            _ => Cow::Borrowed(r#"Bearer error="invalid_token""#),
-        }
+        bearer_challenge(reject, &self.model.scopes)
+    }
+}
+
+/// What a bearer of tokens is told (RFC 6750, 3).
+pub(super) fn bearer_challenge(reject: Reject, scopes: &[String]) -> Cow<'static, str> {
+    match reject {
+        Reject::CredentialsMissing => Cow::Borrowed("Bearer"),
+        Reject::Forbidden if scopes.is_empty() => Cow::Borrowed(r#"Bearer error="insufficient_scope""#),
+        // A scope has no quotes and no backslashes.
+        Reject::Forbidden => Cow::Owned(format!(
+            r#"Bearer error="insufficient_scope", scope="{}""#,
+            scopes.join(" ")
+        )),
+        _ => Cow::Borrowed(r#"Bearer error="invalid_token""#),
     }
 }

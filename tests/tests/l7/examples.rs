@@ -1,0 +1,222 @@
+//! The examples of `config/examples`, as they are written, with files and addresses of the test in the place of theirs.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use gateway::config::Config;
+use gateway_tests::l7::{Gateway, Issuer, Site, Upstream};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer as Signer, KeyPair, SanType};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+
+/// A directory in the place of /etc/gateway, and who signs what lies in it.
+struct Etc {
+    dir: tempfile::TempDir,
+    ca: String,
+    signer: Signer<'static, KeyPair>,
+}
+
+impl Etc {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tls")).unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap().pem();
+        let etc = Self {
+            dir,
+            ca,
+            signer: Signer::new(params, key),
+        };
+        let names = ["api.example.com", "app.example.com"];
+        let names = names.map(|name| SanType::DnsName(name.try_into().unwrap()));
+        let (cert, key) = etc.issue(|params| params.subject_alt_names = names.into());
+        etc.write("tls/api.crt", &cert);
+        etc.write("tls/api.key", &key);
+        etc.write("tls/clients.crt", &etc.ca);
+        etc
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+        let mut params = CertificateParams::default();
+        change(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let made = params.signed_by(&key, &self.signer).unwrap();
+        (made.pem(), key.serialize_pem())
+    }
+
+    /// The example, serving.
+    fn serve(&self, name: &str, upstream: &Upstream, change: impl Fn(String) -> String) -> Gateway {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../config/examples")
+            .join(name);
+        let text = std::fs::read_to_string(file).unwrap();
+        let text = text
+            .replace("/etc/gateway", &self.dir.path().display().to_string())
+            .replace("10.0.0.1:8080", &upstream.address().to_string())
+            .replace("10.0.0.2:8080", &upstream.address().to_string());
+        let (mut config, warnings) =
+            Config::parse(&change(text), name, self.dir.path()).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(warnings, [], "an example gives no cause for warnings");
+        for listener in &mut config.listen {
+            listener.address = "127.0.0.1:0".parse().unwrap();
+        }
+        config.workers = std::num::NonZeroU32::MIN;
+        Gateway::start(&Site { config })
+    }
+
+    /// A client, with a certificate or without.
+    fn client(&self, own: Option<&(String, String)>) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap())
+            .unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        Arc::new(match own {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(chain, key).unwrap()
+            }
+        })
+    }
+}
+
+/// The status of an answer over TLS.
+fn ask(gateway: &Gateway, client: &Arc<ClientConfig>, line: &str, lines: &str) -> std::io::Result<u16> {
+    let name = ServerName::try_from("api.example.com").unwrap();
+    let session = ClientConnection::new(Arc::clone(client), name).unwrap();
+    let mut stream = StreamOwned::new(session, TcpStream::connect(gateway.address())?);
+    write!(
+        stream,
+        "{line} HTTP/1.1\r\nHost: api.example.com\r\nConnection: close\r\n{lines}\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    status.ok_or_else(|| std::io::Error::other("no answer"))
+}
+
+#[test]
+fn a_public_api_with_keys() {
+    let (etc, upstream) = (Etc::new(), Upstream::text("in"));
+    let key = |secret: &str, scopes: &str| {
+        let hash: String = Sha256::digest(secret)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        format!("- {{name: {secret}, sha256: {hash}, scopes: [{scopes}], labels: {{tenant: t}}}}\n")
+    };
+    etc.write(
+        "keys.yaml",
+        &[key("reader", "orders.read"), key("writer", "orders.write")].concat(),
+    );
+    let gateway = etc.serve("public-api-keys.yaml", &upstream, |text| text);
+    let client = etc.client(None);
+    for (line, lines, status) in [
+        ("GET /v1/orders/1", "X-API-Key: reader\r\n", 200),
+        ("GET /v1/orders/1?api_key=reader", "", 200),
+        ("DELETE /v1/orders/1", "X-API-Key: reader\r\n", 403),
+        ("DELETE /v1/orders/1", "X-API-Key: writer\r\n", 200),
+        ("GET /v1/orders/1", "X-API-Key: nobody\r\n", 401),
+        ("GET /v1/orders/1", "", 401),
+        ("GET /v1/openapi.json", "", 200),
+        ("GET /v1/other", "", 404),
+    ] {
+        assert_eq!(
+            ask(&gateway, &client, line, lines).unwrap(),
+            status,
+            "{line} {lines}"
+        );
+    }
+    let told = upstream.requests();
+    let told = told.iter().find(|request| request.method == "DELETE").unwrap();
+    assert_eq!(told.header("x-partner"), ["writer"]);
+    assert_eq!(told.header("x-tenant"), ["t"]);
+    assert!(
+        upstream
+            .requests()
+            .iter()
+            .all(|request| !request.target.contains("api_key"))
+    );
+}
+
+#[test]
+fn an_internal_api_with_certificates() {
+    let (etc, upstream) = (Etc::new(), Upstream::text("in"));
+    let gateway = etc.serve("internal-mtls.yaml", &upstream, |text| text);
+    let named = |uri: &str| {
+        etc.issue(|params| {
+            params.distinguished_name.push(DnType::CommonName, "service");
+            params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+        })
+    };
+    let billing = etc.client(Some(&named("spiffe://example.internal/billing")));
+    let shop = etc.client(Some(&named("spiffe://example.internal/shop")));
+    let stranger = etc.client(Some(&named("spiffe://example.internal.evil/billing")));
+    let forged = "X-Client-Cert-San: URI:spiffe://example.internal/billing\r\nX-Service: root\r\n";
+    assert_eq!(ask(&gateway, &billing, "POST /ledger/x", "").unwrap(), 200);
+    assert_eq!(upstream.last().header("x-service"), ["CN=service"]);
+    assert_eq!(ask(&gateway, &shop, "GET /ledger/x", forged).unwrap(), 200);
+    assert_eq!(upstream.last().header("x-service"), ["CN=service"]);
+    assert_eq!(ask(&gateway, &shop, "POST /ledger/x", forged).unwrap(), 403);
+    assert_eq!(ask(&gateway, &stranger, "GET /ledger/x", forged).unwrap(), 403);
+    assert!(ask(&gateway, &etc.client(None), "GET /ledger/x", forged).is_err());
+}
+
+#[test]
+fn an_application_in_the_browser_with_tokens() {
+    let (etc, upstream, issuer) = (Etc::new(), Upstream::text("in"), Issuer::start());
+    let gateway = etc.serve("spa-jwt.yaml", &upstream, |text| {
+        text.replace("https://idp.example.com", &issuer.name())
+    });
+    let client = etc.client(None);
+    let bearer = |roles: &str, scope: &str| {
+        let mut claims = issuer.claims();
+        (claims["roles"], claims["scope"]) = (json!([roles]), json!(scope));
+        let token = issuer
+            .sign(&json!({"key": "p256", "alg": "ES256", "claims": claims}))
+            .0;
+        format!("Authorization: Bearer {token}\r\nOrigin: https://app.example.com\r\n")
+    };
+    for (line, lines, status) in [
+        ("GET /v1/orders/1", bearer("viewer", "orders"), 200),
+        ("POST /v1/orders/1", bearer("viewer", "orders"), 403),
+        ("POST /v1/orders/1", bearer("editor", "orders"), 200),
+        ("GET /v1/orders/1", bearer("editor", "other"), 403),
+        ("GET /v1/orders/1", String::new(), 401),
+        (
+            "OPTIONS /v1/orders/1",
+            "Origin: https://app.example.com\r\nAccess-Control-Request-Method: POST\r\n".to_owned(),
+            204,
+        ),
+    ] {
+        assert_eq!(
+            ask(&gateway, &client, line, &lines).unwrap(),
+            status,
+            "{line} {lines}"
+        );
+    }
+    let told = upstream.requests();
+    let told = told.iter().find(|request| request.method == "POST").unwrap();
+    assert_eq!(
+        (told.header("x-user"), told.header("x-roles")),
+        (vec!["alice"], vec!["editor"])
+    );
+    assert!(told.header("authorization").is_empty());
+}
