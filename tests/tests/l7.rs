@@ -36,6 +36,8 @@ mod jwt;
 mod life;
 #[path = "l7/limits.rs"]
 mod limits;
+#[path = "l7/openapi.rs"]
+mod openapi;
 #[path = "l7/overload.rs"]
 mod overload;
 #[path = "l7/peers.rs"]

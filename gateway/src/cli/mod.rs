@@ -13,6 +13,7 @@ pub mod import;
 mod key;
 mod known;
 mod list;
+mod openapi;
 mod operator;
 mod render;
 mod rules;
@@ -118,6 +119,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Reload { force } => rules::reload(args, *force),
         Command::Bypass { command } => bypass::run(args, command),
         Command::Verify => verify::run(args),
+        Command::Openapi { command } => openapi::run(command),
         Command::Doctor => doctor::run(args),
         Command::Detach => check::detach(args),
     }

@@ -10,6 +10,7 @@ pub mod defaults;
 pub mod fault;
 pub mod model;
 pub mod moment;
+pub mod openapi;
 mod raw;
 mod scalar;
 mod source;

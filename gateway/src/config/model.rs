@@ -401,6 +401,8 @@ pub struct Route {
     pub status: StatusMap,
     pub request_body: Option<BodyEdit>,
     pub response_body: Option<BodyEdit>,
+    /// What describes its requests and answers.
+    pub validate: Option<Validate>,
     pub action: Action,
     /// Shares of other upstreams in the route's requests; the one of the action is the first of them.
     pub split: Option<Split>,
@@ -442,7 +444,7 @@ impl Route {
     /// Whether facts of the request are needed after its header was edited.
     #[must_use]
     pub fn keeps_facts(&self) -> bool {
-        let bodies = self.request_body.is_some() || self.response_body.is_some();
+        let bodies = self.request_body.is_some() || self.response_body.is_some() || self.validate.is_some();
         bodies || !self.response.made.is_empty() || !self.query.is_empty()
     }
 }

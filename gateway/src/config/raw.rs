@@ -14,6 +14,8 @@ use super::fault::{Wrong, quote};
 pub const MOST_BYTES: usize = 64 << 20;
 /// Deepest nesting; the deepest setting there is stands at 8.
 const MOST_DEPTH: usize = 32;
+/// The same for documents of others.
+const MOST_DOCUMENT_DEPTH: usize = 128;
 /// Most values in one text, so that memory is bounded by something closer to it than bytes.
 const MOST_NODES: usize = 2_000_000;
 /// Most faults of form that are gathered; from then on the text is most likely not meant to be this kind of YAML.
@@ -87,6 +89,10 @@ pub struct FormFault {
 /// Text that is not YAML gives one fault, as nothing after it can be trusted; features of YAML that are not taken
 /// give one fault each.
 pub fn parse(text: &str) -> Result<Node, Vec<FormFault>> {
+    parse_to(text, MOST_DEPTH)
+}
+
+fn parse_to(text: &str, most_depth: usize) -> Result<Node, Vec<FormFault>> {
     if text.len() > MOST_BYTES {
         let wrong = Wrong::new(format!("the text is longer than {} MiB", MOST_BYTES >> 20));
         return Err(vec![FormFault {
@@ -94,7 +100,10 @@ pub fn parse(text: &str) -> Result<Node, Vec<FormFault>> {
             wrong,
         }]);
     }
-    let mut builder = Builder::default();
+    let mut builder = Builder {
+        most_depth,
+        ..Builder::default()
+    };
     let mut parser = Parser::new_from_str(text);
     loop {
         match parser.next_event() {
@@ -222,12 +231,24 @@ enum Collection {
     },
 }
 
-#[derive(Default)]
 struct Builder {
+    most_depth: usize,
     open: Vec<Open>,
     root: Option<Node>,
     nodes: usize,
     faults: Vec<FormFault>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            most_depth: MOST_DEPTH,
+            open: Vec::new(),
+            root: None,
+            nodes: 0,
+            faults: Vec::new(),
+        }
+    }
 }
 
 /// Reading on would cost more than it tells.
@@ -312,8 +333,9 @@ impl Builder {
             )?;
             return Err(Stop);
         }
-        if self.open.len() >= MOST_DEPTH {
-            self.fault(pos, Wrong::new(format!("nested deeper than {MOST_DEPTH}")))?;
+        let most = self.most_depth;
+        if self.open.len() >= most {
+            self.fault(pos, Wrong::new(format!("nested deeper than {most}")))?;
             return Err(Stop);
         }
         self.open.push(Open { pos, what });
@@ -428,6 +450,43 @@ pub fn scalar(node: &Node) -> Option<serde_json::Value> {
                 serde_json::Number::from_f64(real).map(Json::Number)
             })
             .unwrap_or_else(|| Json::from(text.as_str())),
+    })
+}
+
+/// A whole document as JSON, each scalar by itself; for files of others, which nest deeper than ours. Bounded by bytes and values.
+///
+/// # Errors
+/// The first fault of form; a key that is there twice is one.
+pub fn document(text: &str) -> Result<serde_json::Value, FormFault> {
+    let node = parse_to(text, MOST_DOCUMENT_DEPTH).map_err(|faults| {
+        let none = || FormFault {
+            pos: Pos { line: 1, column: 1 },
+            wrong: Wrong::new("not valid YAML"),
+        };
+        faults.into_iter().next().unwrap_or_else(none)
+    })?;
+    json(node)
+}
+
+fn json(node: Node) -> Result<serde_json::Value, FormFault> {
+    use serde_json::Value as Json;
+    if let Some(value) = scalar(&node) {
+        return Ok(value);
+    }
+    Ok(match node.value {
+        Value::List(items) => Json::Array(items.into_iter().map(json).collect::<Result<_, _>>()?),
+        Value::Map(entries) => {
+            let mut members = serde_json::Map::new();
+            for entry in entries {
+                let (key, pos) = (entry.key, entry.pos);
+                let wrong = Wrong::new(format!("key {} is given twice", quote(&key)));
+                if members.insert(key, json(entry.value)?).is_some() {
+                    return Err(FormFault { pos, wrong });
+                }
+            }
+            Json::Object(members)
+        }
+        Value::Null | Value::Text(_) => Json::Null,
     })
 }
 

@@ -72,6 +72,14 @@ pub(super) struct Finish {
 }
 
 impl Finish {
+    /// Tells what steps would have refused if they did more than observe.
+    pub(super) fn observed(&self, rejects: &[Reject]) {
+        for reject in rejects {
+            let route = self.route.as_deref();
+            self.conn.worker.observed(self.client, route, *reject);
+        }
+    }
+
     /// The gateway refused, or cut off what was under way. Tells it; the first reason counts.
     pub(super) fn broke(&mut self, reject: Reject) {
         if self.reject.is_none() {

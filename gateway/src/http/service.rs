@@ -162,7 +162,7 @@ pub(super) async fn serve(
                 &mut head,
                 body,
                 progress.as_deref(),
-                &mut facts.exchange,
+                &mut facts,
                 &route.model.path,
             );
             let shaped = match by {
@@ -172,6 +172,7 @@ pub(super) async fn serve(
                     Err(_) => return refuse(finish, &facts, Reject::DeadlineExceeded, unread),
                 },
             };
+            finish.observed(&std::mem::take(&mut facts.exchange.observed));
             match shaped {
                 Ok(body) => body,
                 Err(Ended::Gone) => return gone(finish, &facts, unread),
@@ -258,10 +259,13 @@ pub(super) async fn serve(
                     &mut lease,
                     pause,
                     by,
-                    &facts.exchange,
+                    &mut facts.exchange,
                     &route.model.path,
                 );
-                match Box::pin(shaping).await {
+                let shaped = Box::pin(shaping).await;
+                finish.observed(&std::mem::take(&mut facts.exchange.observed));
+                match shaped {
+                    shape::Answer::Untouched => {}
                     shape::Answer::Whole(body) => {
                         if lease.is_read() {
                             lease.keep();

@@ -165,6 +165,7 @@ impl Site {
             status: StatusMap::default(),
             request_body: None,
             response_body: None,
+            validate: None,
             action: Action::Forward(UpstreamId(self.config.upstreams.len() - 1)),
             compress: None,
             decompress: None,

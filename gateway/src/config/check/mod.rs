@@ -22,6 +22,7 @@ mod rewrite;
 mod routes;
 pub(super) mod strikes;
 mod upstreams;
+mod validate;
 mod values;
 mod xdp;
 

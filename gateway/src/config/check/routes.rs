@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::upstreams::Upstreams;
-use super::{actions, auth, coding, conflicts, cors, label, limits, matches, messages, rewrite};
+use super::validate::Documents;
+use super::{actions, auth, coding, conflicts, cors, label, limits, matches, messages, rewrite, validate};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{
@@ -20,8 +21,9 @@ pub(super) fn routes<'t>(
 ) -> Vec<Arc<Route>> {
     let mut auths = auth::named(walk, top);
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
+    let mut documents = Documents::default();
     for item in top.list(walk, "routes") {
-        let read = walk.table(&item, |walk, table| route(walk, table, upstreams, &mut auths));
+        let read = walk.table(&item, |walk, table| route(walk, table, upstreams, &mut auths, &mut documents));
         routes.extend(read.flatten().map(|route| (route, item)));
     }
     auths.finish(walk);
@@ -44,6 +46,7 @@ fn route(
     table: &mut Table<'_>,
     upstreams: &mut Upstreams<'_>,
     auths: &mut auth::Named<'_>,
+    documents: &mut Documents,
 ) -> Option<Route> {
     let name = table.value(walk, "name", label(128));
     let matched = table
@@ -55,6 +58,7 @@ fn route(
     let path = matched.as_ref().map(|(_, path, _)| path);
     let request = messages::request(walk, table, path);
     let response = messages::response(walk, table, path);
+    let validate = validate::validate(walk, table, documents);
     let own = own_limits(walk, table);
     let compress = coding::compress(walk, table);
     let decompress = coding::decompress(walk, table);
@@ -92,6 +96,7 @@ fn route(
         status: response.status,
         request_body: request.body,
         response_body: response.body,
+        validate,
         rewrite,
         split,
         mirror,

@@ -1,6 +1,9 @@
 //! The validated form of what a route changes in bodies. A part of the model, which hands it on.
 
+use std::sync::Arc;
+
 use super::shape::ValueTemplate;
+use crate::config::openapi::Contract;
 
 /// How the body of a message is made another. It is held in memory for that, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,4 +98,33 @@ pub enum JsonTemplate {
     Text(ValueTemplate),
     List(Vec<JsonTemplate>),
     Map(Vec<(String, JsonTemplate)>),
+}
+
+/// A document that requests and answers are held against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validate {
+    pub contract: Arc<Contract>,
+    /// Number of the one operation that is meant; `None` for the one that fits.
+    pub operation: Option<usize>,
+    /// What stands in front of the document's paths; without a slash at the end.
+    pub base: String,
+    /// What is wrong is counted, and goes on.
+    pub observe: bool,
+    pub response: ResponseCheck,
+    /// Whether query parameters must be described.
+    pub refuse_unknown_query: bool,
+    /// Longest body that is looked at, decoded, in bytes; a longer one is refused.
+    pub max_bytes: u64,
+    /// Deepest nesting of JSON.
+    pub max_depth: u32,
+}
+
+/// What is done about answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseCheck {
+    Off,
+    /// What is wrong is counted, and goes on.
+    Observe,
+    /// 502 in its place.
+    Enforce,
 }

@@ -39,6 +39,10 @@ pub struct Exchange {
     pub lines: Vec<(HeaderName, HeaderValue)>,
     /// What a refusal tells besides its code.
     pub problem: Option<Box<Problem>>,
+    /// What steps that only observe would have refused it for.
+    pub observed: Vec<Reject>,
+    /// Number of the operation that it is of, in the document that it was held against.
+    pub operation: Option<usize>,
     /// Facts of the request for edits that come later, on routes with such.
     pub kept: Option<Box<Kept>>,
     /// What a step that only observes would have refused the request for.
@@ -55,6 +59,8 @@ impl Exchange {
             identity: None,
             lines: Vec::new(),
             problem: None,
+            observed: Vec::new(),
+            operation: None,
             kept: None,
             observed: Vec::new(),
             answer: None,

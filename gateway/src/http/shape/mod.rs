@@ -7,6 +7,7 @@ pub mod form;
 pub mod json;
 pub mod page;
 pub mod strict;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -25,9 +26,13 @@ use super::coding::{self, OF_THE_BYTES};
 use super::facts::Facts;
 use super::filter::Exchange;
 use super::reject::{At, Problem, Reject};
-use crate::config::model::{BodyEdit, BodyForm, BodyMade, Fact, PathMatch, Route, WrongBody};
+use crate::config::model::{
+    BodyEdit, BodyForm, BodyMade, Fact, PathMatch, ResponseCheck, Route, Validate, WrongBody,
+};
+use crate::config::openapi::Operation;
 use crate::upstream::Lease;
 use page::Page;
+use validate::{Todo, Wrong};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -37,6 +42,7 @@ const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlen
 pub struct Whole {
     request: Option<Shaper>,
     response: Option<Shaper>,
+    validate: Option<Validate>,
 }
 
 #[derive(Debug)]
@@ -88,102 +94,243 @@ impl Whole {
         let whole = Self {
             request: shaper(&route.request_body),
             response: shaper(&route.response_body),
+            validate: route.validate.clone(),
         };
-        (whole.request.is_some() || whole.response.is_some()).then(|| Box::new(whole))
+        let any = whole.request.is_some() || whole.response.is_some() || whole.validate.is_some();
+        any.then(|| Box::new(whole))
     }
 
     /// Cap in bytes on a request's body once it is made plain, if the route must see it so.
     #[must_use]
     pub fn decodes(&self) -> Option<u64> {
-        self.request.as_ref().map(|shaper| shaper.edit.max_bytes)
+        let edited = self.request.as_ref().map(|shaper| shaper.edit.max_bytes);
+        // Who only observes changes nothing, not even the coding.
+        let validate = self.validate.as_ref().filter(|rule| !rule.observe);
+        edited
+            .into_iter()
+            .chain(validate.map(|rule| rule.max_bytes))
+            .max()
     }
 
-    /// Makes a request's body what the upstream is to get. `progress` is that of the body.
+    /// Holds a request against its description, and makes its body what the upstream is to get. `progress` is that of the body.
     pub(super) async fn request(
         &self,
         head: &mut request::Parts,
         body: RequestBody,
         progress: Option<&Progress>,
-        exchange: &mut Exchange,
+        facts: &mut super::prepare::Facts,
         pattern: &PathMatch,
     ) -> Result<RequestBody, Ended> {
-        let (Some(shaper), false) = (&self.request, body.is_end_stream()) else {
-            return Ok(body);
-        };
-        if !shaper.edit.from.is_of(&head.headers) {
+        let has_body = !body.is_end_stream();
+        let kept = facts
+            .exchange
+            .kept
+            .take()
+            .ok_or(Ended::Reject(Reject::Internal))?;
+        let mut todo = Todo::Nothing;
+        if let Some(rule) = &self.validate {
+            match validate::head(rule, &kept.facts(pattern), has_body) {
+                Ok((operation, found)) => {
+                    facts.exchange.operation = Some(operation);
+                    todo = found;
+                }
+                Err(wrong) => self.wrong(rule, wrong, facts)?,
+            }
+        }
+        let shaper = self.request.as_ref().filter(|_| has_body);
+        if shaper.is_some_and(|shaper| !shaper.edit.from.is_of(&head.headers)) {
             return Err(Ended::Reject(Reject::UnsupportedMediaType));
         }
-        let bytes = collect(body, progress, shaper.edit.max_bytes).await?;
-        let Some(kept) = &exchange.kept else {
-            return Err(Ended::Reject(Reject::Internal));
+        let looks = match &self.validate {
+            Some(rule) if !matches!(todo, Todo::Nothing) => {
+                !rule.observe || shaper.is_some() || fits(rule, head, &body)
+            }
+            _ => false,
         };
-        match shaper.make(&bytes, &kept.facts(pattern), None) {
-            Ok((made, kind)) => {
+        if shaper.is_none() && !looks {
+            facts.exchange.kept = Some(kept);
+            return Ok(body);
+        }
+        let bounds = [
+            shaper.map(|shaper| shaper.edit.max_bytes),
+            self.validate
+                .as_ref()
+                .filter(|_| looks)
+                .map(|rule| rule.max_bytes),
+        ];
+        let most = bounds.into_iter().flatten().min().unwrap_or_default();
+        let bytes = collect(body, progress, most).await?;
+        if let Some(rule) = self.validate.as_ref().filter(|_| looks)
+            && let Err(wrong) = validate::body(&todo, &bytes, rule.max_depth)
+        {
+            self.wrong(rule, wrong, facts)?;
+        }
+        let made = shaper.map(|shaper| shaper.make(&bytes, &kept.facts(pattern), None));
+        facts.exchange.kept = Some(kept);
+        match made {
+            None => Ok(RequestBody::Whole(Some(bytes))),
+            Some(Ok((made, kind))) => {
                 relabel(&mut head.headers, made.len(), kind);
                 Ok(RequestBody::Whole(Some(made)))
             }
-            Err(unfit) => {
+            Some(Err(unfit)) => {
                 let mut problem = Problem::default();
                 problem.add(At::Body(""), unfit.detail());
-                exchange.problem = Some(Box::new(problem));
+                facts.exchange.problem = Some(Box::new(problem));
                 Err(Ended::Reject(Reject::BadBody))
             }
         }
     }
 
-    /// Whether an answer has a body that is to be looked at.
-    pub(super) fn wants(&self, exchange: &Exchange, head: &response::Parts) -> bool {
-        let asked = exchange.kept.as_ref().map(|kept| kept.method());
-        let bodiless = matches!(
-            head.status,
-            StatusCode::NO_CONTENT
-                | StatusCode::RESET_CONTENT
-                | StatusCode::PARTIAL_CONTENT
-                | StatusCode::NOT_MODIFIED
-        );
-        let fits = |shaper: &Shaper| shaper.edit.from.is_of(&head.headers);
-        asked.is_some_and(|method| *method != Method::HEAD)
-            && !bodiless
-            && !head.headers.contains_key(CONTENT_RANGE)
-            && self.response.as_ref().is_some_and(fits)
+    /// A request is not what is described: it ends here, or is only counted.
+    fn wrong(&self, rule: &Validate, wrong: Wrong, facts: &mut super::prepare::Facts) -> Result<(), Ended> {
+        if rule.observe {
+            facts.exchange.observed.push(wrong.reject);
+            return Ok(());
+        }
+        facts.exchange.problem = wrong.problem.map(Box::new);
+        facts.allow = wrong.allow;
+        Err(Ended::Reject(wrong.reject))
     }
 
-    /// Makes an answer's body what the client is to get.
+    /// What an answer's body is to be changed by, if anything.
+    fn edits(&self, exchange: &Exchange, head: &response::Parts) -> Option<&Shaper> {
+        let fits = |shaper: &&Shaper| shaper.edit.from.is_of(&head.headers);
+        self.response
+            .as_ref()
+            .filter(fits)
+            .filter(|_| has_body(exchange, head))
+    }
+
+    /// How answers of this request are described, and what is done about others.
+    fn described(&self, exchange: &Exchange) -> Option<(&Validate, &Operation)> {
+        let rule = self
+            .validate
+            .as_ref()
+            .filter(|rule| rule.response != ResponseCheck::Off)?;
+        Some((rule, rule.contract.operations.get(exchange.operation?)?))
+    }
+
+    /// Whether an answer is to be looked at.
+    pub(super) fn wants(&self, exchange: &Exchange, head: &response::Parts) -> bool {
+        self.edits(exchange, head).is_some() || self.described(exchange).is_some()
+    }
+
+    /// Makes an answer's body what the client is to get, and holds that against its description.
     pub(super) async fn response(
         &self,
         head: &mut response::Parts,
         lease: &mut Lease<RequestBody>,
         pause: Duration,
         by: Option<Instant>,
-        exchange: &Exchange,
+        exchange: &mut Exchange,
         pattern: &PathMatch,
     ) -> Answer {
-        let (Some(shaper), Some(kept)) = (&self.response, &exchange.kept) else {
-            return Answer::Refused(Reject::Internal);
+        let edits = self.edits(exchange, head);
+        let described = self.described(exchange);
+        // Where the type is another afterwards, that is what is described.
+        let told = described.map(|(rule, operation)| {
+            let mut headers = head.headers.clone();
+            if let Some(page) = edits.and_then(|shaper| shaper.page.as_ref()) {
+                headers.insert(CONTENT_TYPE, page.content_type.clone());
+            }
+            let body = has_body(exchange, head) && !lease.is_read();
+            (rule, validate::answer(operation, head.status, &headers, body))
+        });
+        let (rule, validator) = match told {
+            None => (None, None),
+            Some((rule, Ok(validator))) => (Some(rule), validator),
+            Some((rule, Err(why))) => {
+                if let Some(refused) = unlike(rule, &why, exchange) {
+                    return refused;
+                }
+                (Some(rule), None)
+            }
         };
-        let passes = shaper.edit.wrong == WrongBody::Pass;
-        let raw = match read(lease, shaper.edit.max_bytes, pause, by).await {
+        if edits.is_none() && validator.is_none() {
+            return Answer::Untouched;
+        }
+        let enforces =
+            rule.is_some_and(|rule| rule.response == ResponseCheck::Enforce) && validator.is_some();
+        let passes = !enforces && edits.is_none_or(|shaper| shaper.edit.wrong == WrongBody::Pass);
+        let bounds = [
+            edits.map(|shaper| shaper.edit.max_bytes),
+            rule.filter(|_| validator.is_some()).map(|rule| rule.max_bytes),
+        ];
+        let most = bounds.into_iter().flatten().min().unwrap_or_default();
+        let raw = match read(lease, most, pause, by).await {
             Ok(raw) => raw,
             Err(Unread::Broke(reject)) => return Answer::Refused(reject),
             Err(Unread::TooLong(front)) if passes => return Answer::Begun(front),
             Err(Unread::TooLong(_)) => return Answer::Refused(Reject::ResponseInvalid),
         };
-        let made = plain(&head.headers, &raw, shaper.edit.max_bytes)
-            .and_then(|plain| shaper.make(&plain, &kept.facts(pattern), Some(head.status)).ok());
-        match made {
-            Some((made, kind)) => {
-                relabel(&mut head.headers, made.len(), kind);
-                Answer::Whole(made)
+        let plain = plain(&head.headers, &raw, most);
+        let made = match (edits, &exchange.kept, plain) {
+            (Some(shaper), Some(kept), Some(plain)) => {
+                shaper.make(&plain, &kept.facts(pattern), Some(head.status)).ok()
             }
-            None if passes => Answer::Whole(raw),
-            None => Answer::Refused(Reject::ResponseInvalid),
+            (None, _, Some(plain)) => Some((plain, None)),
+            _ => None,
+        };
+        let Some((made, kind)) = made else {
+            return match passes {
+                true => Answer::Whole(raw),
+                false => Answer::Refused(Reject::ResponseInvalid),
+            };
+        };
+        if let (Some(rule), Some(validator)) = (rule, validator)
+            && let Err(why) = validate::answer_body(validator, &made, rule.max_depth)
+            && let Some(refused) = unlike(rule, &why, exchange)
+        {
+            return refused;
         }
+        if edits.is_none() {
+            return Answer::Whole(raw);
+        }
+        relabel(&mut head.headers, made.len(), kind);
+        Answer::Whole(made)
     }
+}
+
+/// An answer is not what is described: it ends here, or is only counted. Why is for the log alone.
+fn unlike(rule: &Validate, why: &str, exchange: &mut Exchange) -> Option<Answer> {
+    tracing::debug!(why, "the answer is not what the API describes");
+    if rule.response == ResponseCheck::Enforce {
+        return Some(Answer::Refused(Reject::ResponseInvalid));
+    }
+    exchange.observed.push(Reject::ResponseInvalid);
+    None
+}
+
+/// Whether an answer has a body of its own that is there as a whole.
+fn has_body(exchange: &Exchange, head: &response::Parts) -> bool {
+    let bodiless = matches!(
+        head.status,
+        StatusCode::NO_CONTENT
+            | StatusCode::RESET_CONTENT
+            | StatusCode::PARTIAL_CONTENT
+            | StatusCode::NOT_MODIFIED
+    );
+    let asked = exchange.kept.as_ref().map(|kept| kept.method());
+    !bodiless
+        && asked.is_some_and(|method| *method != Method::HEAD)
+        && !head.headers.contains_key(CONTENT_RANGE)
+}
+
+/// Whether a body can be looked at without any change to the request: it is known to be short, and is not coded.
+fn fits(rule: &Validate, head: &request::Parts, body: &RequestBody) -> bool {
+    !head.headers.contains_key(CONTENT_ENCODING)
+        && body
+            .size_hint()
+            .exact()
+            .is_some_and(|length| length <= rule.max_bytes)
 }
 
 /// What came of an answer.
 #[derive(Debug)]
 pub(super) enum Answer {
+    /// Nothing was read of it.
+    Untouched,
     /// All of it.
     Whole(Bytes),
     /// It is too long, and goes on as it is: what was read of it, and the rest.
@@ -231,16 +378,19 @@ impl Shaper {
 impl BodyForm {
     /// Whether a message says that its body is of this form.
     fn is_of(self, headers: &HeaderMap) -> bool {
-        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let essence = kind
-            .and_then(|kind| kind.split(';').next())
-            .unwrap_or_default()
-            .trim();
+        let essence = essence_of(headers);
         match self {
-            Self::Json => is_json(essence),
-            Self::Form => essence.eq_ignore_ascii_case("application/x-www-form-urlencoded"),
+            Self::Json => is_json(&essence),
+            Self::Form => essence == "application/x-www-form-urlencoded",
         }
     }
+}
+
+/// The media type of a body, in lower case and without parameters; empty if nothing is said.
+fn essence_of(headers: &HeaderMap) -> String {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    essence.trim().to_ascii_lowercase()
 }
 
 /// Whether a media type is JSON, by itself or by its suffix (RFC 6839, 3.1).
