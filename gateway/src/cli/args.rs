@@ -251,8 +251,31 @@ Each line is ok, warn (it works, but less well than it could) or FAIL (the filte
 fails. Changes nothing, and needs no running gateway.")]
     Doctor,
 
+    /// Work with OpenAPI documents.
+    Openapi {
+        #[command(subcommand)]
+        command: OpenapiCommand,
+    },
+
     /// Take the packet filter out of the kernel: program, tables and pins. Commanded rules stay remembered on disk.
     Detach,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum OpenapiCommand {
+    /// Write routes for the operations of a document (3.0 or 3.1), each held against it. What the document asks of callers becomes
+    /// `auth`, with places for the operator's own keys and issuers.
+    Import {
+        /// The document, in YAML or JSON. Its $refs lead to files beside and below it, and nowhere else.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Write to this file instead of standard output.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Name of the upstream.
+        #[arg(long, value_name = "NAME", default_value = "api", value_parser = upstream)]
+        upstream: String,
+    },
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -389,6 +412,15 @@ fn timeout(text: &str) -> Result<Duration, String> {
         return Err("wait for more than nothing and at most 24h".to_owned());
     }
     Ok(timeout)
+}
+
+/// The name of an upstream.
+fn upstream(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if (1..=64).contains(&text.len()) && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err("letters, digits, hyphens, underscores and dots".to_owned())
 }
 
 /// Any length of time.

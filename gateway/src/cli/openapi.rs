@@ -29,7 +29,10 @@ pub fn run(command: &OpenapiCommand) -> Result<Exit> {
 fn named(file: &Path, out: Option<&Path>) -> PathBuf {
     let whole = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     let beside = out.and_then(|out| {
-        let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let directory = out
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         directory.canonicalize().ok()
     });
     match beside.and_then(|directory| whole.strip_prefix(directory).ok().map(Path::to_owned)) {
@@ -47,7 +50,11 @@ pub fn routes(contract: &Contract, file: &Path, upstream: &str) -> String {
         "# Routes of an OpenAPI document, made by `gateway openapi import`: add listen and what else there is to say."
     );
     let _ = writeln!(out, "upstreams:\n  {}:", quoted(upstream));
-    let note = if server.is_some() { "" } else { "  # the document names no server" };
+    let note = if server.is_some() {
+        ""
+    } else {
+        "  # the document names no server"
+    };
     let _ = writeln!(
         out,
         "    endpoints: [{{url: {}}}]{note}\nroutes:",
@@ -59,7 +66,12 @@ pub fn routes(contract: &Contract, file: &Path, upstream: &str) -> String {
     }
     for operation in &contract.operations {
         if matches!(operation.method.as_str(), "TRACE") {
-            let _ = writeln!(out, "  # {} {}: the gateway serves no TRACE", operation.method, comment(&operation.path));
+            let _ = writeln!(
+                out,
+                "  # {} {}: the gateway serves no TRACE",
+                operation.method,
+                comment(&operation.path)
+            );
             continue;
         }
         let mut name = name(operation);
@@ -69,16 +81,31 @@ pub fn routes(contract: &Contract, file: &Path, upstream: &str) -> String {
         }
         let path = match operation.template.pattern() {
             Some(pattern) => quoted(&format!("{}{pattern}", contract.base)),
-            None => format!("{{regex: {}}}", quoted(&format!("{}{}", regex_of(&contract.base), operation.template.regex()))),
+            None => format!(
+                "{{regex: {}}}",
+                quoted(&format!(
+                    "{}{}",
+                    regex_of(&contract.base),
+                    operation.template.regex()
+                ))
+            ),
         };
         let path = if path == "\"\"" { "\"/\"".to_owned() } else { path };
         let _ = writeln!(out, "  - name: {}", quoted(&name));
-        let _ = writeln!(out, "    match: {{path: {path}, methods: [{}]}}", operation.method);
+        let _ = writeln!(
+            out,
+            "    match: {{path: {path}, methods: [{}]}}",
+            operation.method
+        );
         let id = match &operation.id {
             Some(id) if alone => format!(", operation: {}", quoted(id)),
             _ => String::new(),
         };
-        let base = if contract.base.is_empty() { "/" } else { &contract.base };
+        let base = if contract.base.is_empty() {
+            "/"
+        } else {
+            &contract.base
+        };
         let _ = writeln!(
             out,
             "    validate: {{openapi: {{file: {}{id}, base: {}}}}}",
@@ -97,19 +124,38 @@ fn security(out: &mut String, contract: &Contract, operation: &Operation) {
     if operation.security.is_empty() {
         return;
     }
-    let _ = writeln!(out, "    # The document asks for: {}", comment(&operation.security.join(" or ")));
-    let known = |name: &String| contract.schemes.iter().find(|(own, _)| own == name).map(|(_, scheme)| scheme);
+    let _ = writeln!(
+        out,
+        "    # The document asks for: {}",
+        comment(&operation.security.join(" or "))
+    );
+    let known = |name: &String| {
+        contract
+            .schemes
+            .iter()
+            .find(|(own, _)| own == name)
+            .map(|(_, scheme)| scheme)
+    };
     let first = operation.security.iter().find_map(known);
     let keys = format!("keys: [{{name: nobody, sha256: \"{NOBODY}\"}}]");
     let line = match first {
-        Some(Scheme::Key { at: In::Header, name }) => format!("api_key: {{header: {}, {keys}}}", quoted(name)),
+        Some(Scheme::Key { at: In::Header, name }) => {
+            format!("api_key: {{header: {}, {keys}}}", quoted(name))
+        }
         Some(Scheme::Bearer) => {
             let audience = contract.server.as_deref().unwrap_or("the-audience");
-            format!("jwt: {{issuer: \"https://issuer.example.com\", audience: {}}}", quoted(audience))
+            format!(
+                "jwt: {{issuer: \"https://issuer.example.com\", audience: {}}}",
+                quoted(audience)
+            )
         }
         Some(Scheme::OpenId(url)) => {
             let issuer = url.split("/.well-known/").next().unwrap_or_default();
-            let issuer = if issuer.starts_with("https://") { issuer } else { "https://issuer.example.com" };
+            let issuer = if issuer.starts_with("https://") {
+                issuer
+            } else {
+                "https://issuer.example.com"
+            };
             format!("jwt: {{issuer: {}, audience: \"the-audience\"}}", quoted(issuer))
         }
         other => {
@@ -118,7 +164,10 @@ fn security(out: &mut String, contract: &Contract, operation: &Operation) {
                 Some(Scheme::Basic) => "a user and a password".to_owned(),
                 _ => "something else".to_owned(),
             };
-            let _ = writeln!(out, "    # That is {what}: say how it is checked; until then nobody gets in.");
+            let _ = writeln!(
+                out,
+                "    # That is {what}: say how it is checked; until then nobody gets in."
+            );
             format!("api_key: {{{keys}}}")
         }
     };
@@ -133,7 +182,11 @@ fn name(operation: &Operation) -> String {
 /// As a route's name may be.
 fn plain(text: &str) -> String {
     let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '`');
-    let name: String = text.chars().map(|c| if fits(c) { c } else { '-' }).take(128).collect();
+    let name: String = text
+        .chars()
+        .map(|c| if fits(c) { c } else { '-' })
+        .take(128)
+        .collect();
     if name.is_empty() { "-".to_owned() } else { name }
 }
 
@@ -165,7 +218,8 @@ mod tests {
             let contract = Contract::load(&file).unwrap_or_else(|fault| panic!("{document}: {fault}"));
             let made = routes(&contract, &file, "api");
             let text = format!("listen: [{{address: 127.0.0.1:1}}]\nxdp: {{mode: none}}\n{made}");
-            let (config, _) = Config::parse(&text, document, &directory).unwrap_or_else(|faults| panic!("{faults}\n{made}"));
+            let (config, _) = Config::parse(&text, document, &directory)
+                .unwrap_or_else(|faults| panic!("{faults}\n{made}"));
             assert_eq!(config.routes.len(), count, "{made}");
             for route in &config.routes {
                 let rule = route.validate.as_ref().expect("a rule");
@@ -180,7 +234,11 @@ mod tests {
             "operationId": "x\"\nroutes: []", "security": [{"k\nupstream: evil": []}], "responses": {}}}}}"##;
         let contract = Contract::parse(text, Path::new("/nonexistent")).expect("a document");
         let made = routes(&contract, Path::new("a\nb"), "u\np");
-        assert!(made.lines().all(|line| line.starts_with([' ', '#']) || line == "routes:" || line == "upstreams:"), "{made}");
+        assert!(
+            made.lines()
+                .all(|line| line.starts_with([' ', '#']) || line == "routes:" || line == "upstreams:"),
+            "{made}"
+        );
         assert!(!made.contains("\nupstream: evil"), "{made}");
     }
 }

@@ -74,8 +74,10 @@ pub(super) struct Finish {
 impl Finish {
     /// Tells what steps would have refused if they did more than observe.
     pub(super) fn observed(&self, rejects: &[Reject]) {
+        let Some(route) = &self.route else {
+            return;
+        };
         for reject in rejects {
-            let route = self.route.as_deref();
             self.conn.worker.observed(self.client, route, *reject);
         }
     }

@@ -140,6 +140,17 @@ impl<D: Buf> Stream<D> {
     /// Gathers what ends a body.
     pub fn finish(&mut self, framing: Framing, trailer: Option<&HeaderMap>) {
         if framing == Framing::Chunked {
+            // What is gathered is written before a piece, and the end comes behind the last one.
+            if let Some(mut piece) = self.piece.take() {
+                self.gathered.reserve(piece.remaining() + self.behind.len());
+                while piece.has_remaining() {
+                    let chunk = piece.chunk();
+                    self.gathered.extend_from_slice(chunk);
+                    let length = chunk.len();
+                    piece.advance(length);
+                }
+                self.gathered.extend_from_slice(self.behind);
+            }
             write::trailer(&mut self.gathered, trailer);
         }
     }

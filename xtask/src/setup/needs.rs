@@ -161,7 +161,7 @@ pub fn all() -> Vec<Need> {
         ),
         tool(
             "python3 peers",
-            "WebSocket, gRPC and tokens as others make them, in the tests",
+            "WebSocket, gRPC and tokens and JSON Schema as others make them, in the tests",
             Test,
             has_python_peers,
             &[
@@ -170,6 +170,8 @@ pub fn all() -> Vec<Need> {
                 "python3-grpcio",
                 "python3-jwt",
                 "python3-cryptography",
+                "python3-jsonschema",
+                "python3-yaml",
             ],
         ),
         tool(
@@ -280,7 +282,7 @@ fn has_venv() -> bool {
 /// Of the distribution's own python3, wherever another one may be first.
 fn has_python_peers() -> bool {
     shell::succeeds(
-        shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc, jwt, cryptography"]),
+        shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc, jwt, cryptography, jsonschema, yaml"]),
     )
 }
 

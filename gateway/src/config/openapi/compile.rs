@@ -5,7 +5,9 @@ use jsonschema::{PatternOptions, Registry};
 use serde_json::{Map, Value};
 
 use super::Fault;
-use super::document::{Body, Content, In, Kinds, Operation, Parameter, Response, Scheme, Status, Style, Validator};
+use super::document::{
+    Body, Content, In, Kinds, Operation, Parameter, Response, Scheme, Status, Style, Validator,
+};
 use super::files::{Files, Place};
 use super::paths::Template;
 use super::schema::{Bundle, Way};
@@ -283,7 +285,8 @@ impl Compiler {
         let (scheme, rest) = url.split_once("://")?;
         let authority = rest.split('/').next()?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
-        let good = matches!(scheme, "http" | "https") && !authority.is_empty() && authority.bytes().all(plain);
+        let good =
+            matches!(scheme, "http" | "https") && !authority.is_empty() && authority.bytes().all(plain);
         good.then(|| format!("{scheme}://{authority}"))
     }
 
@@ -302,7 +305,10 @@ impl Compiler {
                 let value = self.files.at(&place.step(key)).and_then(Value::as_str);
                 value.unwrap_or_default().to_owned()
             };
-            let scheme = match (text("type").as_str(), text("scheme").to_ascii_lowercase().as_str()) {
+            let scheme = match (
+                text("type").as_str(),
+                text("scheme").to_ascii_lowercase().as_str(),
+            ) {
                 ("apiKey", _) => Scheme::Key {
                     at: match text("in").as_str() {
                         "query" => In::Query,

@@ -52,7 +52,10 @@ pub struct Operation {
 /// How a caller shows who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    Key { at: In, name: String },
+    Key {
+        at: In,
+        name: String,
+    },
     Basic,
     Bearer,
     /// With the address of its description.

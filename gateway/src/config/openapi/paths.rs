@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+/// Most names in one segment: each more makes a search within a search.
+const MOST_NAMES: usize = 3;
+
 /// A path template, cut at its slashes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Template(Vec<Segment>);
@@ -73,13 +76,14 @@ impl Template {
         Some(found)
     }
 
-    /// The same as a pattern of a route; `None` if it can be none: a name beside other text in one segment.
+    /// The same as a pattern of a route; `None` if it can be none: a name beside other text in one segment, or a slash at the end.
     #[must_use]
     pub fn pattern(&self) -> Option<String> {
         let mut out = String::new();
         for segment in &self.0 {
             out.push('/');
             match segment {
+                Segment::Literal(text) if text.is_empty() => return None,
                 Segment::Literal(text) => out.push_str(text),
                 Segment::Whole(name) => {
                     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -136,6 +140,13 @@ fn segment(text: &str) -> Option<Segment> {
         if name.is_empty() || matches!(pieces.last(), Some(Piece::Name(_))) {
             return None;
         }
+        let names = pieces
+            .iter()
+            .filter(|piece| matches!(piece, Piece::Name(_)))
+            .count();
+        if names == MOST_NAMES {
+            return None;
+        }
         pieces.push(Piece::Name(name.to_owned()));
         rest = after;
     }
@@ -145,37 +156,31 @@ fn segment(text: &str) -> Option<Segment> {
     }
 }
 
-/// Each name takes as little as it can, and something.
+/// Each name takes as much as it can, and something.
 fn mixed(pieces: &[Piece], text: &str, found: &mut Found) -> Option<()> {
-    let mut rest = text;
-    let mut pieces = pieces.iter().peekable();
-    while let Some(piece) = pieces.next() {
-        match piece {
-            Piece::Text(text) => rest = rest.strip_prefix(text.as_str())?,
-            Piece::Name(name) => {
-                let end = match pieces.peek() {
-                    Some(Piece::Text(next)) => {
-                        let first = rest.chars().next()?.len_utf8();
-                        let at = rest.get(first..)?.find(next.as_str())? + first;
-                        // The last text stands at the end.
-                        if pieces.len() == 1 {
-                            rest.len().checked_sub(next.len()).filter(|end| *end >= at)?
-                        } else {
-                            at
-                        }
-                    }
-                    _ => rest.len(),
-                };
-                let (value, after) = rest.split_at_checked(end)?;
-                if value.is_empty() {
-                    return None;
-                }
-                found.push((name.clone(), value.to_owned()));
-                rest = after;
-            }
+    let Some((piece, more)) = pieces.split_first() else {
+        return text.is_empty().then_some(());
+    };
+    let name = match piece {
+        Piece::Text(literal) => return mixed(more, text.strip_prefix(literal.as_str())?, found),
+        Piece::Name(name) => name,
+    };
+    let Some(Piece::Text(next)) = more.first() else {
+        if text.is_empty() {
+            return None;
         }
+        found.push((name.clone(), text.to_owned()));
+        return Some(());
+    };
+    let known = found.len();
+    for (at, _) in text.rmatch_indices(next.as_str()).filter(|(at, _)| *at > 0) {
+        found.push((name.clone(), text[..at].to_owned()));
+        if mixed(more, &text[at..], found).is_some() {
+            return Some(());
+        }
+        found.truncate(known);
     }
-    rest.is_empty().then_some(())
+    None
 }
 
 /// Templates by their number of segments, the most concrete first.
@@ -227,7 +232,7 @@ mod tests {
         assert_eq!(find("/a/x.json.json"), Some((2, "x.json".into())));
         assert_eq!(find("/a/.json"), Some((0, ".json".into())));
         assert_eq!(find("/b/c"), Some((3, "b,c".into())));
-        assert_eq!(find("/a/1-2-3/z"), Some((4, "1,2-3".into())));
+        assert_eq!(find("/a/1-2-3/z"), Some((4, "1-2,3".into())));
         assert_eq!(find("/"), Some((5, String::new())));
         for none in ["/a", "/a/", "/a/-1/z", "/a/b/c"] {
             assert_eq!(find(none), None, "{none}");

@@ -39,8 +39,6 @@ pub struct Exchange {
     pub lines: Vec<(HeaderName, HeaderValue)>,
     /// What a refusal tells besides its code.
     pub problem: Option<Box<Problem>>,
-    /// What steps that only observe would have refused it for.
-    pub observed: Vec<Reject>,
     /// Number of the operation that it is of, in the document that it was held against.
     pub operation: Option<usize>,
     /// Facts of the request for edits that come later, on routes with such.
@@ -59,7 +57,6 @@ impl Exchange {
             identity: None,
             lines: Vec::new(),
             problem: None,
-            observed: Vec::new(),
             operation: None,
             kept: None,
             observed: Vec::new(),

@@ -377,7 +377,9 @@ fn scalars(kinds: &Kinds, text: String) -> Vec<Value> {
     // Where nothing is said a text may stand for anything.
     let any = *kinds == Kinds::default();
     let mut out = Vec::new();
+    // A number is all of the text: no blanks around it.
     if (kinds.number || any)
+        && !text.contains(|c: char| c.is_ascii_whitespace())
         && let Ok(Value::Number(number)) = serde_json::from_str::<Value>(&text)
     {
         out.push(Value::Number(number));
