@@ -20,6 +20,8 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("path", None),
     ("rewrite", None),
     ("proxy", None),
+    ("openapi", None),
+    ("body", None),
 ];
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",

@@ -139,9 +139,15 @@ fn security(out: &mut String, contract: &Contract, operation: &Operation) {
     let first = operation.security.iter().find_map(known);
     let keys = format!("keys: [{{name: nobody, sha256: \"{NOBODY}\"}}]");
     let line = match first {
-        Some(Scheme::Key { at: In::Header, name }) => {
-            format!("api_key: {{header: {}, {keys}}}", quoted(name))
+        Some(Scheme::Key { at, name }) => {
+            let place = match at {
+                In::Query => "query",
+                In::Cookie => "cookie",
+                In::Header | In::Path => "header",
+            };
+            format!("api_key: {{{place}: {}, {keys}}}", quoted(name))
         }
+        Some(Scheme::Basic) => "basic: {users: []}".to_owned(),
         Some(Scheme::Bearer) => {
             let audience = contract.server.as_deref().unwrap_or("the-audience");
             format!(
@@ -158,15 +164,10 @@ fn security(out: &mut String, contract: &Contract, operation: &Operation) {
             };
             format!("jwt: {{issuer: {}, audience: \"the-audience\"}}", quoted(issuer))
         }
-        other => {
-            let what = match other {
-                Some(Scheme::Key { at, name }) => format!("an API key {} in the {at:?}", comment(name)),
-                Some(Scheme::Basic) => "a user and a password".to_owned(),
-                _ => "something else".to_owned(),
-            };
+        _ => {
             let _ = writeln!(
                 out,
-                "    # That is {what}: say how it is checked; until then nobody gets in."
+                "    # The gateway can not tell how that is checked; until you say so nobody gets in."
             );
             format!("api_key: {{{keys}}}")
         }

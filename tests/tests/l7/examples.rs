@@ -220,3 +220,88 @@ fn an_application_in_the_browser_with_tokens() {
     );
     assert!(told.header("authorization").is_empty());
 }
+
+/// An answer to a request with a body, over plain HTTP.
+fn post(gateway: &Gateway, line: &str, kind: &str, body: &str) -> gateway_tests::l7::Response {
+    let request = format!(
+        "{line} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    gateway_tests::l7::Client::connect(gateway.address())
+        .send(request)
+        .response()
+}
+
+#[test]
+fn older_services_behind_a_json_api() {
+    let bodies = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&bodies);
+    let upstream = Upstream::start(move |request, wire| {
+        let body = String::from_utf8_lossy(&wire.body(request)).into_owned();
+        seen.lock().unwrap().push((request.target.clone(), body));
+        wire.send("HTTP/1.1 200 OK\r\nServer: perl\r\nContent-Length: 0\r\n\r\n");
+        true
+    });
+    let gateway = Etc::new().serve("legacy-form.yaml", &upstream, |text| text);
+    let json = "application/json";
+    let customer = r#"{"name":"A & B","internal":1,"city":"x y"}"#;
+    let response = post(&gateway, "POST /customers", json, customer);
+    assert_eq!((response.status, response.header("server")), (200, None));
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(
+        post(&gateway, "POST /contact", form, "text=hi&captcha=x").status,
+        200
+    );
+    let order = r#"{"lines":[{"sku":"a\"<","quantity":2}]}"#;
+    assert_eq!(post(&gateway, "PUT /orders/7", json, order).status, 200);
+    let expected = [
+        (
+            "/cgi-bin/customer.pl",
+            "CUSTNAME=A+%26+B&ORIGIN=api+127.0.0.1&city=x+y",
+        ),
+        ("/contact", r#"{"text":"hi"}"#),
+        (
+            "/soap/orders",
+            r#"<order id="7"><line sku="a&quot;&lt;">2</line></order>"#,
+        ),
+    ];
+    let expected = expected.map(|(target, body)| (target.to_owned(), body.to_owned()));
+    assert_eq!(*bodies.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_service_that_is_what_its_document_says() {
+    let etc = Etc::new();
+    let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/openapi/orders.yaml");
+    etc.write("api.yaml", &std::fs::read_to_string(document).unwrap());
+    let upstream = Upstream::start(|_, wire| {
+        wire.send("HTTP/1.1 204 No Content\r\n\r\n");
+        true
+    });
+    let gateway = etc.serve("openapi-first.yaml", &upstream, |text| text);
+    let get = |path: &str| {
+        gateway_tests::l7::Client::connect(gateway.address())
+            .get(path)
+            .status
+    };
+    assert_eq!(get("/v1/orders/mine"), 204);
+    assert_eq!(upstream.last().target, "/orders/mine");
+    assert_eq!(get("/v1/orders/7"), 502, "204 is not described for it");
+    assert_eq!(get("/v1/orders/x"), 400);
+    assert_eq!(get("/v1/orders/mine?debug=1"), 400);
+    assert_eq!(get("/v1/nothing"), 404);
+    assert_eq!(get("/v1/reports/7"), 204);
+}
+
+#[test]
+fn a_grpc_service() {
+    use gateway_tests::l7::peer::{Peer, talk};
+    let peer = Peer::serve("grpc_peer.py");
+    let nobody = Upstream::text("");
+    let gateway = Etc::new().serve("grpc-service.yaml", &nobody, |text| {
+        // The peer serves a service of its own.
+        text.replace(&nobody.address().to_string(), &peer.address().to_string())
+            .replace("/orders.v1.Orders/**", "/test.Echo/**")
+    });
+    talk("grpc_peer.py", &[&gateway.address().to_string(), "grpc.example"]);
+}

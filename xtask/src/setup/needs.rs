@@ -281,9 +281,10 @@ fn has_venv() -> bool {
 
 /// Of the distribution's own python3, wherever another one may be first.
 fn has_python_peers() -> bool {
-    shell::succeeds(
-        shell::command("/usr/bin/python3").args(["-c", "import websockets, grpc, jwt, cryptography, jsonschema, yaml"]),
-    )
+    shell::succeeds(shell::command("/usr/bin/python3").args([
+        "-c",
+        "import websockets, grpc, jwt, cryptography, jsonschema, yaml",
+    ]))
 }
 
 fn has_components() -> bool {

@@ -23,7 +23,9 @@ pub(super) fn routes<'t>(
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
     let mut documents = Documents::default();
     for item in top.list(walk, "routes") {
-        let read = walk.table(&item, |walk, table| route(walk, table, upstreams, &mut auths, &mut documents));
+        let read = walk.table(&item, |walk, table| {
+            route(walk, table, upstreams, &mut auths, &mut documents)
+        });
         routes.extend(read.flatten().map(|route| (route, item)));
     }
     auths.finish(walk);

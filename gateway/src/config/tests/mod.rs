@@ -44,6 +44,10 @@ fn etc() -> TempDir {
         "# a feed\n203.0.113.0/24 ; SBL1\n\n2001:db8:1::/48\r\n::ffff:192.0.2.66\n",
     );
     write("tls/internal-ca.crt", &pair("ca.internal").cert.pem());
+    write(
+        "api.yaml",
+        "openapi: 3.1.0\npaths: {/orders: {get: {operationId: listOrders, responses: {}}}}\n",
+    );
     write("sticky.key", "0123456789abcdef0123456789abcdef\n");
     write("allow.txt", "192.0.2.1\n");
     let key = rcgen::KeyPair::generate().expect("a key");
