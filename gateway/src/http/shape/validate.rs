@@ -561,3 +561,6 @@ fn text(part: &str) -> Option<String> {
     };
     form_text(&part)
 }
+
+#[cfg(test)]
+mod tests;
