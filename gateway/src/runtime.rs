@@ -16,6 +16,7 @@ use crate::http::door::Door;
 use crate::http::filter::Chain;
 use crate::http::filter::auth::Auth;
 use crate::http::filter::auth::jwt::{KeyKeeper, KeySets};
+use crate::http::filter::limit::Registry;
 use crate::http::rewrite::Rewriter;
 use crate::http::router::Router;
 use crate::http::shape::Whole;
@@ -32,6 +33,7 @@ pub struct Runtime {
     upstreams: Vec<Arc<Upstream>>,
     /// In the order of the configuration.
     routes: Vec<Arc<Route>>,
+    limits: Registry,
 }
 
 /// Why a configuration can not serve.
@@ -88,11 +90,13 @@ impl Runtime {
         let mut auths: HashMap<*const model::Auth, Arc<Auth>> = HashMap::new();
         let mut kept = config.clone();
         let mut router = Router::default();
+        let mut limits = Registry::after(previous.map(|previous| &previous.limits));
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &mut kept.routes {
             let before = known_routes.get(route.name.as_str()).copied();
             if let Some(before) = before.filter(|before| same && before.model == *route) {
                 *route = Arc::clone(&before.model);
+                limits.keep(route);
                 router.insert(&route.host, &route.path, &route.when, Arc::clone(before));
                 routes.push(Arc::clone(before));
                 continue;
@@ -121,7 +125,7 @@ impl Runtime {
             let compiled = Route {
                 model: Arc::clone(route),
                 name: route.name.as_str().into(),
-                chain: Chain::compile(route, auth.clone()),
+                chain: Chain::compile(route, auth.clone(), &mut limits),
                 auth,
                 cors: route.cors.as_ref().map(Cors::compile),
                 rewrite: route
@@ -168,15 +172,18 @@ impl Runtime {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarding_header: config.forwarding_header,
             paths: config.paths,
+            errors: config.errors.clone(),
             cors: config.routes.iter().any(|route| route.cors.is_some()),
             doors,
             access_log: config.log.access,
         };
+        limits.settle();
         Ok(Self {
             config: kept,
             site: Arc::new(site),
             upstreams,
             routes,
+            limits,
         })
     }
 
@@ -184,6 +191,12 @@ impl Runtime {
     #[must_use]
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    /// What limits have counted.
+    #[must_use]
+    pub fn limits(&self) -> &Registry {
+        &self.limits
     }
 
     /// What a worker serves from; also answers "which route?" offline.

@@ -42,14 +42,20 @@ mod openapi;
 mod overload;
 #[path = "l7/peers.rs"]
 mod peers;
+#[path = "l7/refusals.rs"]
+mod refusals;
 #[path = "l7/retries.rs"]
 mod retries;
 #[path = "l7/routing.rs"]
 mod routing;
 #[path = "l7/shape.rs"]
 mod shape;
+#[path = "l7/shared.rs"]
+mod shared;
 #[path = "l7/stalled.rs"]
 mod stalled;
+#[path = "l7/throttle.rs"]
+mod throttle;
 #[path = "l7/tls.rs"]
 mod tls;
 #[path = "l7/upgrade.rs"]

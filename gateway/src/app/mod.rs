@@ -13,6 +13,7 @@ mod host;
 mod keys;
 mod lists;
 pub mod offline;
+mod quotas;
 mod signals;
 mod watch;
 
@@ -155,6 +156,7 @@ async fn live(
         }
     };
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
+    quotas::restore(&config.state_dir, site.load().limits());
     let bound = Bound::bind(&config.listen, config.workers)?;
     let socket = AdminSocket::bind(&config.admin.socket).map_err(io(format!(
         "listen on the admin socket {}",
@@ -238,6 +240,8 @@ async fn live(
         tokio::task::spawn_local(metrics::serve(listener, Rc::clone(&control)));
     }
     tokio::task::spawn_local(lists::follow(Rc::clone(&control)));
+    let state_dir = config.state_dir.clone();
+    let counting = tokio::task::spawn_local(quotas::keep(Rc::clone(&control), state_dir.clone()));
     tokio::task::spawn_local({
         let control = Rc::clone(&control);
         async move { heap::tidy(&control.freed).await }
@@ -300,6 +304,10 @@ async fn live(
     );
     if !server.shutdown(drain).await && died.is_none() {
         tracing::warn!("some requests had not ended in time and were cut off");
+    }
+    counting.abort();
+    if let Err(error) = quotas::write(&state_dir, "last", control.site.load().limits()) {
+        tracing::error!(%error, "the counts of quotas can not be written: they begin where they last were");
     }
     answering.abort();
     let _ = answering.await;

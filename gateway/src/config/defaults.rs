@@ -9,8 +9,8 @@ use gateway_common::outcome::DropReason;
 use gateway_common::tables::capacity;
 
 use super::model::{
-    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ForwardingHeader, Health, Limits, ListSources,
-    Log, LogFormat, Paths, Probe, Retries, Strikes, TlsVersion, Xdp, XdpMode,
+    Admin, BlockPolicy, Capacity, Caps, Config, Dns, Ejection, ErrorPages, ForwardingHeader, Health, Limits,
+    ListSources, Log, LogFormat, Paths, Probe, Retries, Strikes, TlsVersion, Xdp, XdpMode,
 };
 
 /// Where `gateway` looks for its configuration unless told otherwise.
@@ -47,6 +47,17 @@ pub const TLS_VERSION: TlsVersion = TlsVersion::V1_2;
 pub const HTTPS_PORT: u16 = 443;
 /// Bits: one subscriber's line, or one rented machine.
 pub const SYN_IPV6_PREFIX: u8 = 64;
+/// Bits of an address that make one client to limits of requests: whole for IPv4, one subscriber's line for IPv6.
+pub const LIMIT_PREFIXES: (u8, u8) = (32, 64);
+/// Of a question to redis, which a request waits for.
+pub const REDIS_TIMEOUT: Duration = Duration::from_millis(50);
+pub const REDIS_PORT: u16 = 6379;
+pub const REDIS_PREFIX: &str = "gateway:";
+/// Largest burst of a rate limit of requests.
+pub const MOST_BURST: NonZeroU32 = match NonZeroU32::new(1_000_000) {
+    Some(most) => most,
+    None => NonZeroU32::MIN,
+};
 /// Bits of an IPv4 and of an IPv6 address that make one network under `syn_limit.aggregate`.
 pub const AGGREGATE_PREFIXES: (u8, u8) = (24, 48);
 /// Between two looks at a list file: each costs a system call.
@@ -218,6 +229,8 @@ pub fn config() -> Config {
         trusted_proxies: Vec::new(),
         forwarding_header: ForwardingHeader::default(),
         paths: Paths::default(),
+        errors: ErrorPages::default(),
+        redis: None,
         xdp: xdp(),
         strikes: Strikes {
             block: None,

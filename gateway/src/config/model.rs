@@ -15,7 +15,9 @@ use ipnet::IpNet;
 
 mod auth;
 mod bodies;
+mod errors;
 mod keys;
+mod limits;
 mod passwords;
 mod routing;
 mod shape;
@@ -23,7 +25,9 @@ mod upstreams;
 
 pub use auth::*;
 pub use bodies::*;
+pub use errors::*;
 pub use keys::*;
+pub use limits::*;
 pub use passwords::*;
 pub(in crate::config) use routing::anchored;
 pub use routing::*;
@@ -39,9 +43,12 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     pub forwarding_header: ForwardingHeader,
     pub paths: Paths,
+    pub errors: ErrorPages,
     pub xdp: Xdp,
     pub strikes: Strikes,
     pub limits: Limits,
+    /// The server of shared limits.
+    pub redis: Option<Arc<Redis>>,
     /// Shared with what is made of them.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Shared likewise.
@@ -411,7 +418,7 @@ pub struct Route {
     pub compress: Option<Compress>,
     /// Cap on a request's body after decoding, in bytes; without one, coded bodies go on as they are.
     pub decompress: Option<u64>,
-    pub rate_limit: Option<RateLimit>,
+    pub throttle: Throttle,
     /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,
     pub response_header: Option<Duration>,
@@ -422,22 +429,6 @@ pub struct Route {
     pub tunnel_life: Option<Option<Duration>>,
     /// Where the route stands, for messages: `file:line`.
     pub source: String,
-}
-
-/// How often one caller may use a route. Read and checked; not enforced by this version, and warned about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RateLimit {
-    pub rate: Rate,
-    /// Requests at once.
-    pub burst: NonZeroU32,
-    pub by: RateKey,
-}
-
-/// What makes one caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RateKey {
-    /// The client's address, as a trusted proxy names it or else that of the socket.
-    ClientIp,
 }
 
 impl Route {

@@ -169,20 +169,13 @@ impl RequestBody {
         (body, Some(progress))
     }
 
-    /// Has what passes copied; whether there is something to come. One that is decoded on its way is not copied: nothing comes of the
-    /// copier then.
+    /// Has what passes copied; whether there is something to come.
     pub(super) fn tee(&mut self, copier: Tee) -> bool {
-        match self {
-            Self::Stream { tee, .. } => *tee = Some(Box::new(copier)),
-            Self::Whole(Some(bytes)) => {
-                if let Some(copier) = Box::new(copier).take(bytes) {
-                    copier.end();
-                }
-            }
-            Self::Decoded { .. } => drop(copier),
-            Self::Empty | Self::Whole(None) => return false,
+        if let Self::Stream { tee, .. } = self {
+            *tee = Some(Box::new(copier));
+            return true;
         }
-        true
+        false
     }
 
     /// The same body, made plain. `progress` is the one that came with it.

@@ -12,7 +12,7 @@ use super::body::Incoming;
 use super::cors::{self, Granted};
 use super::filter::Exchange;
 use super::forwarded::{self, Told};
-use super::reject::Reject;
+use super::reject::{Form, Reject};
 use super::router::Ask;
 use super::service::Conn;
 use super::site::{Route, Site};
@@ -27,6 +27,8 @@ pub(super) struct Facts {
     /// What the policy knows and has learnt.
     pub(super) exchange: Exchange,
     pub(super) id: HeaderValue,
+    /// In which form a refusal is told.
+    pub(super) form: Form,
     pub(super) route: Option<Arc<Route>>,
     /// The canonical path, once there is one and if it is not the one sent.
     pub(super) path: Option<String>,
@@ -65,6 +67,7 @@ pub(super) fn identify(conn: &Conn, site: &Site, head: &Parts) -> Facts {
     Facts {
         exchange: Exchange::new(client),
         id: id.unwrap_or_else(|| conn.worker.request_id()),
+        form: Form::of(&head.headers),
         route: None,
         path: None,
         told,

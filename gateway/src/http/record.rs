@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::body::{Fault, Progress};
 use super::client::Client;
+use super::filter::limit::Permit;
 use super::reject::Reject;
 use super::service::Conn;
 use super::site::Route;
@@ -69,6 +70,9 @@ pub(super) struct Finish {
     pub(super) tries: u32,
     pub(super) log: Option<Box<Line>>,
     pub(super) id: HeaderValue,
+    /// What limits count as under way.
+    #[expect(dead_code, reason = "it is given back when this is dropped")]
+    pub(super) held: Vec<Permit>,
 }
 
 impl Finish {

@@ -8,6 +8,7 @@ mod problem;
 
 use http::StatusCode;
 
+pub use answer::{Form, Telling};
 pub use problem::{At, Problem};
 
 /// Whose doing a reject is.
@@ -72,8 +73,16 @@ pub enum Reject {
     Blocked,
     /// Too many connections, in all or from this client.
     TooManyConnections,
+    /// More requests in a time than the route grants this caller.
+    RateLimited,
+    /// More requests of this caller under way than the route grants.
+    ConcurrencyLimited,
+    /// This caller has had what the route grants in a day or month.
+    QuotaExceeded,
     /// A fault of the gateway itself.
     Internal,
+    /// A limit that gateways share can not be checked now, and is to refuse then.
+    LimitUnavailable,
     /// The gateway is stopping.
     Draining,
     /// No connection to any endpoint.
@@ -122,7 +131,11 @@ impl Reject {
         Self::AuthUnavailable,
         Self::Blocked,
         Self::TooManyConnections,
+        Self::RateLimited,
+        Self::ConcurrencyLimited,
+        Self::QuotaExceeded,
         Self::Internal,
+        Self::LimitUnavailable,
         Self::Draining,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
@@ -163,6 +176,10 @@ impl Reject {
             Self::AuthUnavailable => "auth_unavailable",
             Self::Blocked => "blocked",
             Self::TooManyConnections => "too_many_connections",
+            Self::RateLimited => "rate_limited",
+            Self::ConcurrencyLimited => "concurrency_limited",
+            Self::QuotaExceeded => "quota_exceeded",
+            Self::LimitUnavailable => "limit_unavailable",
             Self::Internal => "internal",
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
@@ -224,6 +241,10 @@ impl Reject {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::CredentialsMissing | Self::CredentialsInvalid => StatusCode::UNAUTHORIZED,
             Self::Forbidden | Self::Blocked => StatusCode::FORBIDDEN,
+            Self::RateLimited | Self::ConcurrencyLimited | Self::QuotaExceeded => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::LimitUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -241,7 +262,9 @@ impl Reject {
     #[must_use]
     pub const fn blame(self) -> Blame {
         match self {
-            Self::Internal | Self::Draining | Self::AuthUnavailable => Blame::Gateway,
+            Self::Internal | Self::Draining | Self::AuthUnavailable | Self::LimitUnavailable => {
+                Blame::Gateway
+            }
             Self::UpstreamUnreachable
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded
@@ -257,7 +280,8 @@ impl Reject {
     /// Strikes this reject costs the client unless the configuration says otherwise.
     ///
     /// Only what an honest client does not do by accident counts: a missing route or an oversized upload is
-    /// more often a mistake in an application than an attack.
+    /// more often a mistake in an application than an attack. So are more requests than a limit grants, which costs the
+    /// gateway next to nothing to refuse; behind one address there may be many honest people.
     #[must_use]
     pub const fn default_strikes(self) -> u32 {
         match self {
@@ -299,6 +323,10 @@ impl Reject {
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
             Self::Blocked => "This client is blocked.",
             Self::TooManyConnections => "Too many connections.",
+            Self::RateLimited => "Too many requests in this time.",
+            Self::ConcurrencyLimited => "Too many requests at once.",
+            Self::QuotaExceeded => "No requests are left in this period.",
+            Self::LimitUnavailable => "Limits can not be checked at the moment.",
             Self::Internal => "The gateway failed.",
             Self::Draining => "The gateway is stopping.",
             Self::UpstreamUnreachable => "The service can not be reached.",

@@ -23,7 +23,7 @@ use super::filter::{Admitted, At, Step};
 use super::forward::{Way, forward, reject_of};
 use super::prepare::{Facts, Found, finish, identify, prepare};
 use super::record::{Finish, Line, unanswered};
-use super::reject::Reject;
+use super::reject::{Form, Reject, Telling};
 use super::shape::{self, Ended};
 use super::site::{Action, Route};
 use super::websocket::{self, Opening};
@@ -70,12 +70,12 @@ pub(super) async fn serve(
 ) -> Response<ResponseBody> {
     conn.partial.set(false);
     conn.active.set(conn.active.get() + 1);
-    let started = Instant::now();
     let (mut head, body) = request.into_parts();
     let opening = head.extensions.get::<Opening>().cloned();
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
+    let started = facts.exchange.started;
     let limits = site.limits;
     let turn = match (doomed, conn.door.redirect_to_https) {
         (Some(reject), _) => Turn::Refusal(reject, true),
@@ -111,6 +111,7 @@ pub(super) async fn serve(
         tries: 0,
         log,
         id: facts.id.clone(),
+        held: std::mem::take(&mut facts.exchange.held),
     };
     if let Some(line) = &mut finish.log {
         if let Some(path) = facts.path.take() {
@@ -138,7 +139,7 @@ pub(super) async fn serve(
             return refuse(finish, &facts, reject, close);
         }
     };
-    let (pause, patience) = if headers::is_grpc(&head.headers) {
+    let (pause, patience) = if facts.form == Form::Grpc {
         (route.tunnel_idle, route.tunnel_idle)
     } else {
         (limits.body_progress, route.response_header)
@@ -445,7 +446,11 @@ fn tell(
 /// What a client reads that only stopped sending in the middle of a request. It is no refusal, and no strike.
 fn gone(finish: Finish, facts: &Facts, close: bool) -> Response<ResponseBody> {
     let (head, body) = Reject::Malformed
-        .answer(Some(&facts.id), None, close)
+        .answer(Telling {
+            id: Some(&facts.id),
+            close,
+            ..Telling::default()
+        })
         .into_parts();
     Response::from_parts(head, ResponseBody::to_nobody(body, finish))
 }
@@ -453,10 +458,18 @@ fn gone(finish: Finish, facts: &Facts, close: bool) -> Response<ResponseBody> {
 /// The gateway's own refusal.
 fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Response<ResponseBody> {
     finish.broke(reject);
+    let site = finish.conn.worker.site();
     let answer = match &facts.exchange.answer {
         Some(theirs) => of_service(theirs, &finish.id, close),
-        None => reject.answer(Some(&finish.id), facts.exchange.problem.as_deref(), close),
+        None => reject.answer(Telling {
+            id: Some(&facts.id),
+            problem: facts.exchange.problem.as_deref(),
+            form: facts.form,
+            close,
+            pages: (!site.errors.is_empty()).then_some(&site.errors),
+        }),
     };
+    drop(site);
     let (mut head, body) = answer.into_parts();
     finish.status = head.status;
     if let Some(route) = &facts.route {

@@ -15,7 +15,7 @@ use super::filter::auth::Auth;
 use super::rewrite::Rewriter;
 use super::router::Router;
 use super::shape::Whole;
-use crate::config::model::{self, Compress, ForwardingHeader, HashBy, Limits, Paths};
+use crate::config::model::{self, Compress, ErrorPages, ForwardingHeader, HashBy, Limits, Paths};
 use crate::telemetry::metrics::RouteMetrics;
 use crate::upstream::Upstream;
 
@@ -30,6 +30,8 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     pub forwarding_header: ForwardingHeader,
     pub paths: Paths,
+    /// What the operator wrote for the gateway's own errors.
+    pub errors: ErrorPages,
     /// Whether some route has `cors`: only then is a preflight looked for.
     pub cors: bool,
     /// The listeners, in the order of the configuration.

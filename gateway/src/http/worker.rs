@@ -3,11 +3,13 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::Guard;
 use bytes::{BufMut, BytesMut};
 use http::HeaderValue;
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::body::{RequestBody, Unread};
 use super::budget::Pool;
@@ -19,6 +21,9 @@ use super::site::{Route, Site, SiteHandle};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::{NO_ROUTE, RouteMetrics};
 use crate::upstream;
+
+/// One log line of what is only observed in this time, for each worker.
+const OBSERVED_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the server is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub(super) struct Worker {
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
     emptied: Notify,
+    /// When the log last showed what was only observed.
+    told: Cell<Option<Instant>>,
     ids: RefCell<Ids>,
     /// What chains remember.
     pub(super) local: Local,
@@ -82,6 +89,7 @@ impl Worker {
             phase,
             open: Cell::new(0),
             emptied: Notify::new(),
+            told: Cell::new(None),
             ids: RefCell::new(Ids {
                 state: seed,
                 slab: BytesMut::new(),
@@ -109,15 +117,19 @@ impl Worker {
         self.watch.rejected(client, reject);
     }
 
-    /// What a policy that is only observed would have refused: counted and logged, and told to nobody who strikes.
+    /// What a policy that only observes would have refused: counted, and logged now and then.
     pub(super) fn observed(&self, client: Client, route: &Route, reject: Reject) {
         self.metrics.observed(&route.name, reject.code());
-        tracing::info!(
-            code = reject.code(),
-            client = %client.effective(),
-            route = &*route.name,
-            "would be refused"
-        );
+        let now = Instant::now();
+        if self.told.get().is_none_or(|last| now - last >= OBSERVED_EVERY) {
+            self.told.set(Some(now));
+            tracing::info!(
+                code = reject.code(),
+                client = %client.effective(),
+                route = &*route.name,
+                "would be refused, but is only observed; the metrics count all of these, the log shows one a second"
+            );
+        }
     }
 
     /// A new request id: 128 random bits in hexadecimal. Unique, not secret.

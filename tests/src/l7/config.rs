@@ -75,12 +75,14 @@ impl Site {
             trusted_proxies: vec![],
             forwarding_header: ForwardingHeader::default(),
             paths: Paths::default(),
+            errors: ErrorPages::default(),
             xdp,
             strikes: Strikes {
                 block: None,
                 scores: BTreeMap::new(),
             },
             limits,
+            redis: None,
             upstreams: vec![],
             routes: vec![],
             log: Log {
@@ -111,8 +113,10 @@ impl Site {
         site.config.trusted_proxies = config.trusted_proxies;
         site.config.forwarding_header = config.forwarding_header;
         site.config.paths = config.paths;
+        site.config.errors = config.errors;
         site.config.upstreams = config.upstreams;
         site.config.routes = config.routes;
+        site.config.redis = config.redis;
         site
     }
 
@@ -156,7 +160,7 @@ impl Site {
             },
             when: Conditions::default(),
             cors: None,
-            rate_limit: None,
+            throttle: Throttle::default(),
             auth: None,
             request: HeaderEdit::default(),
             response: HeaderEdit::default(),

@@ -52,6 +52,7 @@ impl Gateway {
         let recorder = Arc::new(Recorder::default());
         let runtime = Runtime::compile(&site.config, None, &metrics).expect("the configuration compiles");
         let handle = RuntimeHandle::new(runtime);
+        handle.load().limits().tick(super::NOON);
         metrics.with_registry(|registry| registry.register_collector(Box::new(handle.states())));
         let (listen, workers) = (&site.config.listen, site.config.workers);
         let server = Server::start(listen, workers, handle.site(), recorder.clone(), metrics.clone())

@@ -301,23 +301,3 @@ routes:
     );
     assert_eq!(gateway.rejects(), []);
 }
-
-#[test]
-fn a_mirror_gets_the_body_that_the_upstream_gets() {
-    let (upstream, shadow) = (echo(), echo());
-    let routes = format!(
-        "upstreams: {{shadow: {{endpoints: [{{url: \"http://{}\"}}]}}}}\nroutes: [{{match: {{path: /**}}, mirror: {{upstream: shadow}}, \
-         request: {{body: {{json: [{{remove: /a}}]}}}}, upstream: UP}}]\n",
-        shadow.address()
-    );
-    let gateway = Gateway::start(&Site::written(&routes, &upstream));
-    let mut client = Client::connect(gateway.address());
-    assert_eq!(
-        post(&mut client, "/", JSON, r#"{"a":1,"b":2}"#).text(),
-        r#"{"b":2}"#
-    );
-    assert!(gateway_tests::l7::gateway::eventually(
-        || shadow.requests().len() == 1
-    ));
-    assert_eq!(shadow.last().header("content-length"), ["7"]);
-}

@@ -175,6 +175,13 @@ pub fn all() -> Vec<Need> {
             ],
         ),
         tool(
+            "redis-server",
+            "gateways share limits through it, in the tests",
+            Test,
+            || has("redis-server"),
+            &["redis-server"],
+        ),
+        tool(
             "python3 venv",
             "runs the Kubernetes schema checker",
             Test,

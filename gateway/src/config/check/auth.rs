@@ -11,7 +11,6 @@ mod others;
 mod service;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use http::HeaderName;
@@ -19,10 +18,9 @@ use http::HeaderName;
 use super::{headers, label, lists};
 use crate::config::decode::{Field, Key, Table, Walk};
 use crate::config::fault::{Wrong, nearest, quote};
-use crate::config::model::{Attribute, Auth, Place, RateKey, RateLimit, Way, Ways};
+use crate::config::model::{Attribute, Auth, Place, Way, Ways};
 use crate::config::raw::Value;
-use crate::config::scalar::{choice, number, truth};
-use crate::config::units;
+use crate::config::scalar::truth;
 
 pub use api_key::read_keys;
 
@@ -311,32 +309,4 @@ fn one_or_more<T>(walk: &mut Walk, field: &Field<'_>, read: impl Fn(&str) -> Res
         walk.fault(field, Wrong::new("the list is empty"));
     }
     items.iter().filter_map(|item| walk.value(item, &read)).collect()
-}
-
-/// How often one caller may use the route.
-pub(super) fn rate_limit(walk: &mut Walk, route: &mut Table<'_>) -> Option<RateLimit> {
-    let field = route.get(walk, "rate_limit")?;
-    walk.warn(
-        &field,
-        Wrong::new("rate_limit is NOT ENFORCED by this version: requests on this route are not limited"),
-    );
-    walk.table(&field, |walk, table| {
-        let rate = table.require(walk, "rate", "such as rate: 100/s");
-        let rate = rate.and_then(|field| walk.value(&field, units::rate));
-        let burst = table
-            .value(walk, "burst", number(1..=1_000_000))
-            .and_then(NonZeroU32::new);
-        let by = table.value_or(
-            walk,
-            "by",
-            RateKey::ClientIp,
-            choice(&[("client_ip", RateKey::ClientIp)]),
-        );
-        let rate = rate?;
-        Some(RateLimit {
-            rate,
-            burst: burst.unwrap_or(rate.count),
-            by,
-        })
-    })?
 }

@@ -9,6 +9,7 @@ mod bodies;
 mod coding;
 mod conflicts;
 mod cors;
+mod errors;
 pub(super) mod files;
 mod headers;
 mod limits;
@@ -18,6 +19,9 @@ mod matches;
 mod messages;
 mod packets;
 mod patterns;
+mod quota;
+mod rate;
+mod redis;
 mod rewrite;
 mod routes;
 pub(super) mod strikes;
@@ -57,6 +61,7 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
             choice(&FORWARDING_HEADERS),
         );
         let paths = paths(walk, top);
+        let errors = errors::errors(walk, top);
         if let (Some(field), false) = (
             &proxied,
             top.has("trusted_proxies") && !trusted_proxies.is_empty(),
@@ -73,7 +78,10 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
         let strikes = strikes::strikes(walk, top);
         let limits = limits::limits(walk, top);
         let mut upstreams = upstreams::named(walk, top);
-        let routes = routes::routes(walk, top, &mut upstreams);
+        let redis = redis::redis(walk, top);
+        let mut shared = rate::named(walk, top, redis.as_ref());
+        let routes = routes::routes(walk, top, &mut upstreams, &mut shared);
+        shared.finish(walk, &top.field);
         if !listen.is_empty() && routes.is_empty() && !top.has("routes") {
             let wrong = Wrong::new("there are listeners and no routes: every request will be refused");
             walk.warn(&top.field, wrong.hint("add routes"));
@@ -88,9 +96,11 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
             trusted_proxies,
             forwarding_header,
             paths,
+            errors,
             xdp,
             strikes,
             limits,
+            redis,
             upstreams: upstreams.finish(walk),
             routes,
             log: log(walk, top),

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::upstreams::Upstreams;
 use super::validate::Documents;
-use super::{actions, auth, coding, conflicts, cors, label, limits, matches, messages, rewrite, validate};
+use super::{
+    actions, auth, coding, conflicts, cors, label, limits, matches, messages, rate, rewrite, validate,
+};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{
@@ -18,13 +20,14 @@ pub(super) fn routes<'t>(
     walk: &mut Walk,
     top: &mut Table<'t>,
     upstreams: &mut Upstreams<'_>,
+    shared: &mut rate::Named<'_>,
 ) -> Vec<Arc<Route>> {
     let mut auths = auth::named(walk, top);
     let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
     let mut documents = Documents::default();
     for item in top.list(walk, "routes") {
         let read = walk.table(&item, |walk, table| {
-            route(walk, table, upstreams, &mut auths, &mut documents)
+            route(walk, table, upstreams, &mut auths, &mut documents, shared)
         });
         routes.extend(read.flatten().map(|route| (route, item)));
     }
@@ -49,6 +52,7 @@ fn route(
     upstreams: &mut Upstreams<'_>,
     auths: &mut auth::Named<'_>,
     documents: &mut Documents,
+    shared: &mut rate::Named<'_>,
 ) -> Option<Route> {
     let name = table.value(walk, "name", label(128));
     let matched = table
@@ -56,7 +60,7 @@ fn route(
         .and_then(|field| matches::matched(walk, &field));
     let cors = cors::cors(walk, table);
     let auth = auths.of_route(walk, table);
-    let rate_limit = auth::rate_limit(walk, table);
+    let throttle = rate::throttle(walk, table, shared);
     let path = matched.as_ref().map(|(_, path, _)| path);
     let request = messages::request(walk, table, path);
     let response = messages::response(walk, table, path);
@@ -106,7 +110,7 @@ fn route(
         action: action.unwrap_or(Action::Forward(UpstreamId(usize::MAX))),
         compress,
         decompress,
-        rate_limit,
+        throttle,
         body_bytes: own.body_bytes,
         response_header: own.response_header,
         total: own.total,

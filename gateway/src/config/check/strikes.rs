@@ -38,6 +38,9 @@ pub const STRIKE_CODES: &[&str] = &[
     "forbidden",
     "blocked",
     "too_many_connections",
+    "rate_limited",
+    "concurrency_limited",
+    "quota_exceeded",
 ];
 
 const SECOND: Duration = Duration::from_secs(1);

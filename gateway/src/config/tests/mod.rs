@@ -49,6 +49,8 @@ fn etc() -> TempDir {
         "openapi: 3.1.0\npaths: {/orders: {get: {operationId: listOrders, responses: {}}}}\n",
     );
     write("sticky.key", "0123456789abcdef0123456789abcdef\n");
+    write("redis.key", "secret\n");
+    write("error.json", "{\"code\": \"{code}\", \"id\": \"{request_id}\"}\n");
     write("allow.txt", "192.0.2.1\n");
     let key = rcgen::KeyPair::generate().expect("a key");
     write("jwt.pem", &key.public_key_pem());

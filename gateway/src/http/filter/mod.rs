@@ -9,6 +9,7 @@
 pub mod auth;
 mod cache;
 mod identity;
+pub mod limit;
 mod local;
 
 use std::future::Future;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use tokio::time::Instant;
 
 use super::client::Client;
 use super::facts::{Facts, Kept};
@@ -25,6 +27,7 @@ use super::headers;
 use super::reject::{Problem, Reject};
 use crate::config::model::Route;
 use auth::{Auth, Progress};
+use limit::{Permit, Registry, Shared, Throttle};
 
 pub use identity::Identity;
 pub use local::Local;
@@ -33,6 +36,8 @@ pub use local::Local;
 #[derive(Debug)]
 pub struct Exchange {
     pub client: Client,
+    /// When the request's header was there.
+    pub started: Instant,
     /// Who calls, if the route wants to know.
     pub identity: Option<Arc<Identity>>,
     /// Header lines that the answer gets, whoever gives it: the upstream, the route or a refusal.
@@ -47,6 +52,8 @@ pub struct Exchange {
     pub observed: Vec<Reject>,
     /// A service's own refusal, in the place of the gateway's.
     pub answer: Option<Box<Response<Bytes>>>,
+    /// What is given back when the exchange has ended, in whatever way.
+    pub held: Vec<Permit>,
 }
 
 impl Exchange {
@@ -54,6 +61,7 @@ impl Exchange {
     pub fn new(client: Client) -> Self {
         Self {
             client,
+            started: Instant::now(),
             identity: None,
             lines: Vec::new(),
             problem: None,
@@ -61,6 +69,7 @@ impl Exchange {
             kept: None,
             observed: Vec::new(),
             answer: None,
+            held: Vec::new(),
         }
     }
 }
@@ -88,6 +97,10 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<At, Reject>> + 'a>>;
 #[derive(Debug)]
 enum FilterKind {
     Auth(Arc<Auth>),
+    /// How often, and how many at once.
+    Throttle(Box<Throttle>),
+    /// Rates that other gateways count too.
+    Shared(Box<Shared>),
     /// Facts are kept for what is changed later.
     Keep,
     /// Header edits of the route's `request` and `response`.
@@ -99,11 +112,19 @@ enum FilterKind {
 pub struct Chain(Box<[FilterKind]>);
 
 impl Chain {
-    /// Compiles a route's policy: who may call comes first, edits come last and so have the last word.
+    /// Compiles a route's policy: limits of those who need not be known, who may call, limits of those who are; edits come
+    /// last and so have the last word.
     #[must_use]
-    pub fn compile(route: &Arc<Route>, auth: Option<Arc<Auth>>) -> Self {
+    pub fn compile(route: &Arc<Route>, auth: Option<Arc<Auth>>, limits: &mut Registry) -> Self {
         let mut steps = Vec::new();
+        let mut throttle = |steps: &mut Vec<FilterKind>, late| {
+            let (local, shared) = limit::compile(route, limits, late);
+            steps.extend(local.map(|limits| FilterKind::Throttle(limits.into())));
+            steps.extend(shared.map(|limits| FilterKind::Shared(limits.into())));
+        };
+        throttle(&mut steps, false);
         steps.extend(auth.map(FilterKind::Auth));
+        throttle(&mut steps, true);
         if route.keeps_facts() {
             steps.push(FilterKind::Keep);
         }
@@ -131,6 +152,8 @@ impl Chain {
                         return Ok(Step::Ask(At(at)));
                     }
                 }
+                FilterKind::Throttle(limits) => limits.admit(exchange, head)?,
+                FilterKind::Shared(_) => return Ok(Step::Ask(At(at))),
                 FilterKind::Keep => {
                     let kept = Kept::of(head, exchange.client, exchange.identity.as_ref());
                     exchange.kept = Some(Box::new(kept));
@@ -161,8 +184,11 @@ impl Chain {
         Box::pin(async move {
             match self.0.get(at.0) {
                 Some(FilterKind::Auth(auth)) => auth.ask(exchange, head, local).await?,
+                Some(FilterKind::Shared(limits)) => limits.ask(exchange, head).await?,
                 // These ask nobody.
-                None | Some(FilterKind::Keep | FilterKind::Headers(_)) => return Err(Reject::Internal),
+                None | Some(FilterKind::Throttle(_) | FilterKind::Keep | FilterKind::Headers(_)) => {
+                    return Err(Reject::Internal);
+                }
             }
             Ok(At(at.0 + 1))
         })
@@ -172,7 +198,7 @@ impl Chain {
     pub fn respond(&self, exchange: &Exchange, response: &mut HeaderMap) {
         for step in self.0.iter().rev() {
             match step {
-                FilterKind::Auth(_) | FilterKind::Keep => {}
+                FilterKind::Auth(_) | FilterKind::Throttle(_) | FilterKind::Shared(_) | FilterKind::Keep => {}
                 FilterKind::Headers(route) => {
                     let edit = &route.response;
                     let kept = exchange.kept.as_ref().filter(|_| !edit.made.is_empty());

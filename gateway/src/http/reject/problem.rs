@@ -78,6 +78,18 @@ impl Problem {
         self.errors.is_empty()
     }
 
+    /// The faults as lines of text.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        let line = |error: &Error| {
+            let place = match &error.at {
+                Shown::Body { pointer } => format!("body {pointer}"),
+                Shown::Parameter { part, name } => format!("{part} {name}"),
+            };
+            format!("{place}: {}", error.detail).replace(char::is_control, " ")
+        };
+        self.errors.iter().map(line)
+    }
+
     pub(super) fn errors(&self) -> &[Error] {
         &self.errors
     }

@@ -561,6 +561,3 @@ fn text(part: &str) -> Option<String> {
     };
     form_text(&part)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,245 @@
+//! One worker's connection to the Redis or Valkey that gateways share limits through, and what is done while there is none.
+//! The only user of the redis crate.
+//!
+//! All requests of a worker share one pipelined connection. Nobody waits longer than the deadline, and nobody at all once the
+//! server is known to be away: three late answers in a row, or one broken connection, end the asking until a connection that
+//! answers has been made behind the requests' backs.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError, RedisResult, Script,
+};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::config::model::Redis;
+
+/// Late answers in a row after which the server counts as away.
+const LATE: u32 = 3;
+/// For a connection and its first answer.
+const CONNECT: Duration = Duration::from_secs(1);
+/// Between two tries to connect: the first pause, doubled each time, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// GCRA for several keys at once: all are charged, or none. The time is the server's, so that gateways whose clocks differ
+/// agree. TATs are microseconds since 2025, which a double holds to a hundredth of one. `ARGV` has for each key the cost of a
+/// request, the whole burst, and 1 for a limit that only observes. The answer has for each key how far ahead of now its TAT
+/// is or would be with this request, negative if that is too far.
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local t = redis.call('TIME')
+local now = (tonumber(t[1]) - 1735689600) * 1000000 + tonumber(t[2])
+local ahead, over, stop = {}, {}, false
+for i, key in ipairs(KEYS) do
+  local tat = tonumber(redis.call('GET', key) or now)
+  ahead[i] = math.max(tat - now, 0) + tonumber(ARGV[3 * i - 2])
+  over[i] = ahead[i] > tonumber(ARGV[3 * i - 1]) + 0.5
+  stop = stop or (over[i] and ARGV[3 * i] == '0')
+end
+local told = {}
+for i, key in ipairs(KEYS) do
+  if not stop and not over[i] then
+    redis.call('SET', key, string.format('%.17g', now + ahead[i]), 'PX', math.ceil(ahead[i] / 1000) + 1)
+  end
+  told[i] = math.ceil(ahead[i])
+  if over[i] then told[i] = -told[i] end
+end
+return told",
+    )
+});
+
+/// What a key is held against.
+pub(super) struct Ask {
+    pub(super) key: String,
+    /// Nanoseconds.
+    pub(super) interval: u64,
+    /// Nanoseconds.
+    pub(super) burst: u64,
+    pub(super) observe: bool,
+}
+
+/// One worker's way to one server.
+pub(super) struct Link {
+    model: Arc<Redis>,
+    state: RefCell<State>,
+    /// A connection has been made, or could not be.
+    moved: Notify,
+    late: Cell<u32>,
+}
+
+enum State {
+    Unasked,
+    Connecting,
+    Ready(MultiplexedConnection),
+    Away,
+}
+
+thread_local! {
+    /// This worker's links. A reload that changes the server leaves the old one behind, to go with its last request.
+    static LINKS: RefCell<Option<Rc<Link>>> = const { RefCell::new(None) };
+}
+
+impl Link {
+    /// This worker's link to a server.
+    pub(super) fn to(model: &Arc<Redis>) -> Rc<Self> {
+        LINKS.with_borrow_mut(|known| {
+            if let Some(link) = known.as_ref().filter(|link| link.model == *model) {
+                return Rc::clone(link);
+            }
+            let link = Rc::new(Self {
+                model: Arc::clone(model),
+                state: RefCell::new(State::Unasked),
+                moved: Notify::new(),
+                late: Cell::new(0),
+            });
+            *known = Some(Rc::clone(&link));
+            link
+        })
+    }
+
+    /// Charges all of these or none, within the deadline; in microseconds, as the script tells. `None` if the server is away.
+    pub(super) async fn ask(self: &Rc<Self>, asked: &[Ask]) -> Option<Vec<i64>> {
+        let by = Instant::now() + self.model.timeout;
+        match timeout_at(by, self.answer(asked)).await {
+            Ok(answer) => answer.filter(|told| told.len() == asked.len()),
+            Err(_) => {
+                self.late.set(self.late.get() + 1);
+                let ready = matches!(*self.state.borrow(), State::Ready(_));
+                if ready && self.late.get() >= LATE {
+                    self.lost("answers come too late");
+                }
+                None
+            }
+        }
+    }
+
+    async fn answer(self: &Rc<Self>, asked: &[Ask]) -> Option<Vec<i64>> {
+        let mut connection = self.connection().await?;
+        let mut call = SCRIPT.prepare_invoke();
+        for ask in asked {
+            let microseconds = |nanoseconds: u64| {
+                let (whole, rest) = (nanoseconds / 1000, nanoseconds % 1000);
+                format!("{whole}.{rest:03}")
+            };
+            call.key(&ask.key);
+            call.arg(microseconds(ask.interval));
+            call.arg(microseconds(ask.burst));
+            call.arg(u8::from(ask.observe));
+        }
+        let told: RedisResult<Vec<i64>> = call.invoke_async(&mut connection).await;
+        match told {
+            Ok(told) => {
+                self.late.set(0);
+                Some(told)
+            }
+            Err(error) => {
+                self.lost(&describe(&error));
+                None
+            }
+        }
+    }
+
+    async fn connection(self: &Rc<Self>) -> Option<MultiplexedConnection> {
+        loop {
+            let unasked = match &*self.state.borrow() {
+                State::Ready(connection) => return Some(connection.clone()),
+                State::Away => return None,
+                State::Unasked => true,
+                State::Connecting => false,
+            };
+            if unasked {
+                *self.state.borrow_mut() = State::Connecting;
+                self.seek();
+            }
+            self.moved.notified().await;
+        }
+    }
+
+    /// Asks no more, and looks for a connection meanwhile. Those who come together tell it once.
+    fn lost(self: &Rc<Self>, why: &str) {
+        if !matches!(*self.state.borrow(), State::Ready(_)) {
+            return;
+        }
+        tracing::warn!(server = %self.model.url, why, "redis is away: shared limits do as when_away says");
+        *self.state.borrow_mut() = State::Away;
+        self.late.set(0);
+        self.seek();
+    }
+
+    fn seek(self: &Rc<Self>) {
+        let link = Rc::downgrade(self);
+        tokio::task::spawn_local(seek(link));
+    }
+}
+
+/// Connects, and tries until it can; ends with the link.
+async fn seek(link: Weak<Link>) {
+    let (mut pause, longest) = PAUSES;
+    loop {
+        let Some(model) = link.upgrade().map(|link| Arc::clone(&link.model)) else {
+            return;
+        };
+        let found = timeout_at(Instant::now() + CONNECT, connect(&model)).await;
+        let Some(link) = link.upgrade() else { return };
+        let first = matches!(*link.state.borrow(), State::Connecting);
+        match found {
+            Ok(Ok(connection)) => {
+                *link.state.borrow_mut() = State::Ready(connection);
+                link.moved.notify_waiters();
+                if !first {
+                    tracing::info!(server = %model.url, "redis is back");
+                }
+                return;
+            }
+            Ok(Err(error)) if first => {
+                tracing::warn!(server = %model.url, why = describe(&error), "redis can not be reached");
+            }
+            Err(_) if first => tracing::warn!(server = %model.url, "redis does not answer"),
+            _ => {}
+        }
+        *link.state.borrow_mut() = State::Away;
+        link.moved.notify_waiters();
+        drop(link);
+        sleep(pause).await;
+        pause = (pause * 2).min(longest);
+    }
+}
+
+async fn connect(model: &Redis) -> RedisResult<MultiplexedConnection> {
+    let address = ConnectionAddr::Tcp(model.host.clone(), model.port);
+    let info = address.into_connection_info()?;
+    let mut login = info
+        .redis_settings()
+        .clone()
+        .set_db(model.database)
+        .set_skip_set_lib_name();
+    if let Some(username) = &model.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &model.password {
+        login = login.set_password(password.reveal());
+    }
+    let client = Client::open(info.set_redis_settings(login))?;
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT))
+        .set_response_timeout(None);
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
+    redis::cmd("PING").query_async::<()>(&mut connection).await?;
+    Ok(connection)
+}
+
+/// Without what the server quotes of a request.
+fn describe(error: &RedisError) -> String {
+    match error.code() {
+        Some(code) => code.to_owned(),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,115 @@
+//! A real redis-server on a free port, without a file of its own.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// The running server; it ends with this.
+#[derive(Debug)]
+pub struct Redis {
+    child: Option<Child>,
+    address: SocketAddr,
+}
+
+impl Redis {
+    /// Starts one and waits until it listens.
+    ///
+    /// # Panics
+    /// If there is no redis-server.
+    #[must_use]
+    pub fn start() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let mut redis = Self { child: None, address };
+        redis.resume();
+        redis
+    }
+
+    /// Starts it again at the same address, empty.
+    ///
+    /// # Panics
+    /// If it does not listen within ten seconds.
+    pub fn resume(&mut self) {
+        let port = self.address.port().to_string();
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--requirepass",
+                "secret",
+            ])
+            .stdout(Stdio::null())
+            .stdin(Stdio::null())
+            .spawn();
+        self.child = Some(child.expect("redis-server: cargo xtask setup installs it"));
+        for _ in 0..200 {
+            if TcpStream::connect(self.address).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("redis-server does not listen at {}", self.address);
+    }
+
+    /// Kills it.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it in its tracks (or lets it go on): connections stay and nobody answers.
+    pub fn freeze(&self, frozen: bool) {
+        if let Some(child) = &self.child {
+            let signal = if frozen { "-STOP" } else { "-CONT" };
+            let _ = Command::new("kill")
+                .args([signal, &child.id().to_string()])
+                .status();
+        }
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How often scripts have been run, and how often time was asked: what the server itself counted.
+    #[must_use]
+    pub fn calls(&self, command: &str) -> u64 {
+        let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        let output = Command::new("redis-cli")
+            .args([
+                "-h",
+                &host,
+                "-p",
+                &port,
+                "-a",
+                "secret",
+                "--no-auth-warning",
+                "INFO",
+                "commandstats",
+            ])
+            .output()
+            .expect("redis-cli");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|rest| rest.split(',').next()?.parse().ok())
+            .unwrap_or(0)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,160 @@
+//! Limits that gateways share through a real redis-server.
+
+use std::time::{Duration, Instant};
+
+use gateway::http::reject::Reject;
+use gateway_tests::l7::gateway::eventually;
+use gateway_tests::l7::redis::Redis;
+use gateway_tests::l7::{Client, Gateway, Site, Upstream};
+
+/// A site whose limits are counted at `redis`; `limit` are the settings of its route.
+fn site(redis: &Redis, limit: &str, upstream: &Upstream) -> (tempfile::TempDir, Site) {
+    let directory = tempfile::tempdir().unwrap();
+    let password = directory.path().join("password");
+    std::fs::write(&password, "secret\n").unwrap();
+    let text = format!(
+        "redis: {{url: \"redis://{}\", password_file: {}, timeout: 100ms}}\n\
+         routes: [{{name: r, match: {{path: /**}}, upstream: UP, rate_limit: {limit}}}]",
+        redis.address(),
+        password.display(),
+    );
+    let site = Site::written(&text, upstream);
+    (directory, site)
+}
+
+fn ask(gateway: &Gateway) -> u16 {
+    Client::connect(gateway.address()).get("/").status
+}
+
+#[test]
+fn t39_two_gateways_and_a_thousand_requests_at_once_are_counted_to_the_last_one_in_one_question_each() {
+    let (redis, upstream) = (Redis::start(), Upstream::text("ok"));
+    let limit = "{rate: 1/h, burst: 300, by: route, shared: true, when_away: closed, headers: false}";
+    let (_files, mut site) = site(&redis, limit, &upstream);
+    site.config.workers = 2.try_into().unwrap();
+    // Not a matter of this test: a machine that is busy elsewhere.
+    let server = site.config.redis.clone().unwrap();
+    let patient = std::sync::Arc::new(gateway::config::model::Redis {
+        timeout: Duration::from_secs(5),
+        ..(*server).clone()
+    });
+    site = site.with(|route| {
+        for rate in &mut route.throttle.rates {
+            if let Some(shared) = &mut std::sync::Arc::make_mut(rate).shared {
+                shared.server = patient.clone();
+            }
+        }
+    });
+    let gateways = [Gateway::start(&site), Gateway::start(&site)];
+    let admitted: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..20)
+            .map(|number| {
+                let gateway = &gateways[number % 2];
+                scope.spawn(move || {
+                    let mut client = Client::connect(gateway.address());
+                    (0..50).filter(|_| client.get("/").status == 200).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!((admitted, upstream.requests().len()), (300, 300));
+    // Who asks before the server has the script asks once more: the first request of each client at most.
+    let asked = redis.calls("evalsha");
+    assert!((1000..=1020).contains(&asked), "one question each: {asked}");
+}
+
+#[test]
+fn t38_redis_killed_and_back_is_never_a_500_and_never_a_stall() {
+    let (mut redis, upstream) = (Redis::start(), Upstream::text("ok"));
+    let limit =
+        "[{rate: 1000/s, by: route, shared: true, when_away: open}, {rate: 1/h, burst: 400, shared: true}]";
+    let (_files, site) = site(&redis, limit, &upstream);
+    let gateway = Gateway::start(&site);
+    assert_eq!(ask(&gateway), 200);
+    let evaluated = || redis.calls("evalsha");
+    assert!(evaluated() >= 1, "it was asked");
+    let deadline = Duration::from_millis(100);
+    let mut slowest = Duration::ZERO;
+    let mut look = |count: usize| {
+        let mut client = Client::connect(gateway.address());
+        for _ in 0..count {
+            let begun = Instant::now();
+            assert_eq!(client.get("/").status, 200);
+            slowest = slowest.max(begun.elapsed());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    };
+    redis.kill();
+    look(50);
+    redis.resume();
+    assert!(
+        eventually(|| {
+            ask(&gateway);
+            redis.calls("evalsha") > 0
+        }),
+        "it is asked again by itself"
+    );
+    redis.freeze(true);
+    look(50);
+    redis.freeze(false);
+    let before = redis.calls("evalsha");
+    assert!(eventually(|| {
+        ask(&gateway);
+        redis.calls("evalsha") > before
+    }));
+    assert!(
+        gateway
+            .rejects()
+            .iter()
+            .all(|reject| *reject == Reject::RateLimited),
+        "{:?}",
+        gateway.rejects()
+    );
+    // The machine may be busy; a stall would be seconds.
+    assert!(slowest < deadline + Duration::from_millis(400), "{slowest:?}");
+}
+
+#[test]
+fn t38_each_limit_says_what_holds_while_redis_is_away() {
+    let (mut redis, upstream) = (Redis::start(), Upstream::text("ok"));
+    redis.kill();
+    for (away, expected) in [
+        ("local", [200, 200, 429]),
+        ("open", [200, 200, 200]),
+        ("closed", [503, 503, 503]),
+    ] {
+        let limit = format!("{{rate: 1/h, burst: 2, shared: true, when_away: {away}}}");
+        let (_files, site) = site(&redis, &limit, &upstream);
+        let gateway = Gateway::start(&site);
+        let mut client = Client::connect(gateway.address());
+        let answers = [client.get("/"), client.get("/"), client.get("/")];
+        assert_eq!(answers.each_ref().map(|answer| answer.status), expected, "{away}");
+        if away == "closed" {
+            assert_eq!(answers[0].code().as_deref(), Some("limit_unavailable"));
+        }
+    }
+}
+
+#[test]
+fn a_shared_limit_tells_what_a_local_one_would_and_charges_all_or_none() {
+    let (redis, upstream) = (Redis::start(), Upstream::text("ok"));
+    let limit = "[{rate: 6/m, burst: 3, by: \"header:X-A\", shared: true}, {rate: 1/h, burst: 4, by: route, shared: true, headers: false}]";
+    let (_files, site) = site(&redis, limit, &upstream);
+    let gateway = Gateway::start(&site);
+    let of = |name: &str| {
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nX-A: {name}\r\n\r\n");
+        Client::connect(gateway.address()).send(request).response()
+    };
+    let first = of("a");
+    assert_eq!(first.header("ratelimit-policy"), Some("\"1\";q=3;w=30"));
+    assert_eq!(first.header("ratelimit"), Some("\"1\";r=2;t=10"));
+    assert_eq!([of("a").status, of("a").status], [200, 200]);
+    let refused = of("a");
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("10")));
+    assert_eq!(
+        [of("a").status, of("b").status, of("b").status],
+        [429, 200, 429],
+        "three refusals cost the route nothing"
+    );
+}
