@@ -14,6 +14,8 @@ mod certificates;
 mod crowd;
 #[path = "edge/drain.rs"]
 mod drain;
+#[path = "edge/keys.rs"]
+mod keys;
 #[path = "edge/reload.rs"]
 mod reload;
 #[path = "edge/soak.rs"]

@@ -22,6 +22,7 @@ const TARGETS: &[(&str, Option<&str>)] = &[
     ("proxy", None),
     ("openapi", None),
     ("body", None),
+    ("token", None),
 ];
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
