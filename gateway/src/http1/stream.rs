@@ -107,20 +107,24 @@ impl<D: Buf> Stream<D> {
     }
 
     /// Gathers a piece of a body, with `behind` after it. Only while [`Stream::has_room`].
-    pub fn push(&mut self, mut piece: D, behind: &'static [u8]) {
+    pub fn push(&mut self, piece: D, behind: &'static [u8]) {
         if piece.remaining() <= COPIED {
-            self.gathered.reserve(piece.remaining() + behind.len());
-            while piece.has_remaining() {
-                let chunk = piece.chunk();
-                self.gathered.extend_from_slice(chunk);
-                let length = chunk.len();
-                piece.advance(length);
-            }
-            self.gathered.extend_from_slice(behind);
+            self.copy(piece, behind);
         } else {
             self.piece = Some(piece);
             self.behind = behind;
         }
+    }
+
+    fn copy(&mut self, mut piece: D, behind: &'static [u8]) {
+        self.gathered.reserve(piece.remaining() + behind.len());
+        while piece.has_remaining() {
+            let chunk = piece.chunk();
+            self.gathered.extend_from_slice(chunk);
+            let length = chunk.len();
+            piece.advance(length);
+        }
+        self.gathered.extend_from_slice(behind);
     }
 
     /// Gathers a piece of a body as its framing has it. Only while [`Stream::has_room`].
@@ -141,15 +145,8 @@ impl<D: Buf> Stream<D> {
     pub fn finish(&mut self, framing: Framing, trailer: Option<&HeaderMap>) {
         if framing == Framing::Chunked {
             // What is gathered is written before a piece, and the end comes behind the last one.
-            if let Some(mut piece) = self.piece.take() {
-                self.gathered.reserve(piece.remaining() + self.behind.len());
-                while piece.has_remaining() {
-                    let chunk = piece.chunk();
-                    self.gathered.extend_from_slice(chunk);
-                    let length = chunk.len();
-                    piece.advance(length);
-                }
-                self.gathered.extend_from_slice(self.behind);
+            if let Some(piece) = self.piece.take() {
+                self.copy(piece, self.behind);
             }
             write::trailer(&mut self.gathered, trailer);
         }
