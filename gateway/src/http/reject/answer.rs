@@ -46,15 +46,19 @@ impl Form {
             .filter_map(|line| line.to_str().ok());
         for range in ranges.flat_map(|line| line.split(',')) {
             let mut parts = range.split(';').map(str::trim);
-            let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+            let kind = parts.next().unwrap_or_default();
+            let is = |known: &[&str]| known.iter().any(|known| kind.eq_ignore_ascii_case(known));
             let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
             let weight = weight.map_or(1000, thousandths);
-            match kind.as_str() {
-                "text/plain" | "text/*" => text = text.max(weight),
-                "application/problem+json" | "application/json" | "application/*" | "*/*" => {
-                    json = json.max(weight);
-                }
-                _ => {}
+            if is(&["text/plain", "text/*"]) {
+                text = text.max(weight);
+            } else if is(&[
+                "application/problem+json",
+                "application/json",
+                "application/*",
+                "*/*",
+            ]) {
+                json = json.max(weight);
             }
         }
         if text > json { Self::Text } else { Self::Json }
