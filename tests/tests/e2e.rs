@@ -86,6 +86,13 @@ impl Stage {
         Gateway::start(&self.wire.gateway, &self.home, &[])
     }
 
+    /// Starts one that is not ready as long as an interface is missing.
+    fn start_unready(&self) -> Result<Gateway> {
+        let gateway = Gateway::spawn(&self.wire.gateway, &self.home, &[])?;
+        gateway.wait_for_log("ready version=")?;
+        Ok(gateway)
+    }
+
     /// A `gateway` command that must end with `code`; returns what it printed.
     fn expect(&self, code: i32, words: &[&str]) -> Result<String> {
         let (exit, out, err) = command(&self.wire.gateway, &self.home, words)?;

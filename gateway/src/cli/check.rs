@@ -62,7 +62,9 @@ fn missing(args: &Args, config: &Config, interface: &str) -> Option<Warning> {
         column: 0,
         path: "xdp.interfaces".to_owned(),
         message: format!("there is no interface {interface} on this host"),
-        hint: Some("`ip link` lists those that there are".to_owned()),
+        hint: Some(
+            "`ip link` lists those that there are; the gateway filters it as soon as it is there".to_owned(),
+        ),
         excerpt: None,
     }))
 }

@@ -155,13 +155,62 @@ fn pins_that_an_operator_removed_are_not_made_again() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_does_not_exist_is_an_error_at_the_start() -> Result<()> {
-    let text = config("", "1m", "").replace("[gw0]", "[gw0, nowhere0]");
+fn an_interface_that_is_not_there_at_the_start_is_waited_for_and_the_others_are_filtered() -> Result<()> {
+    let text = config("  deny: [10.77.0.2]", "1m", "").replace("[gw0]", "[gw0, spare0]");
     let stage = Stage::new(&text)?;
-    let text = stage.expect(1, &["run"])?;
-    assert!(text.contains("nowhere0"), "{text}");
-    assert_eq!(stage.program_on_wire()?, None, "nothing is attached");
-    assert!(!stage.home.pins().exists());
+    let gateway = stage.start_unready()?;
+    assert_eq!(stage.wire.status(A, URL, GOOD)?, Err(28), "the list is in force");
+    let text = stage.wait_ready("503")?;
+    assert!(
+        text.contains("spare0: there is no interface of this name"),
+        "{text}"
+    );
+    let status = stage.expect(0, &["status"])?;
+    assert!(
+        status.contains("gw0 filtered") && status.contains("spare0 not filtered: "),
+        "{status}"
+    );
+    let log = gateway.log();
+    let loud = |line: &str| line.contains("WARN") && line.contains("NOT FILTERED") && line.contains("spare0");
+    assert_eq!(log.lines().filter(|line| loud(line)).count(), 1, "{log}");
+    let spare = [
+        "ip", "link", "add", "spare0", "type", "veth", "peer", "name", "spare1",
+    ];
+    stage.wire.gateway.run(&spare)?;
+    stage.wait_ready("200")?;
+    let status = stage.expect(0, &["status"])?;
+    assert!(status.contains("spare0 filtered"), "{status}");
+    Ok(())
+}
+
+#[test]
+fn the_only_interface_is_waited_for_at_the_start() -> Result<()> {
+    let stage = Stage::new(&config("  deny: [10.77.0.2]", "1m", ""))?;
+    stage.wire.cut()?;
+    let _gateway = stage.start_unready()?;
+    assert_not_filtered(&stage, "no interface of this name")?;
+    stage.wire.join()?;
+    assert_filtered(&stage)
+}
+
+#[test]
+fn a_foreign_program_is_refused_though_another_interface_is_not_there() -> Result<()> {
+    let text = config("", "1m", "").replace("[gw0]", "[spare0, gw0]");
+    let stage = Stage::new(&text)?;
+    let foreign = Home::new()?;
+    let pin = foreign.pins();
+    let kernel = stage.wire.gateway.within({
+        let pin_dir = pin.to_owned();
+        move || -> Result<_> {
+            use gateway::dataplane::{Backend as _, Kernel, kernel::Options};
+            let capacity = gateway::config::defaults::capacity();
+            let mut kernel = Kernel::load(&Options { pin_dir, capacity })?;
+            kernel.attach("gw0", gateway::config::model::XdpMode::Native)?;
+            Ok(kernel)
+        }
+    })??;
+    stage.expect(4, &["run"])?;
+    kernel.detach_all()?;
     Ok(())
 }
 

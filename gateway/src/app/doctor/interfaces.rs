@@ -56,7 +56,7 @@ pub fn checks(name: &str, xdp: &Xdp) -> Vec<Check> {
         return vec![Check::fail(
             name,
             "there is no interface of this name",
-            "`ip link` lists those that there are; mend xdp.interfaces",
+            "`ip link` lists those that there are; mend xdp.interfaces, or leave it: it is filtered as soon as it is there",
         )];
     }
     let mut checks = vec![program(name, xdp)];

@@ -1,4 +1,4 @@
-//! The configured interfaces: attaching at the start, and noticing when one is no longer filtered.
+//! The configured interfaces: attaching at the start, and noticing when one is not filtered, or no longer.
 //!
 //! A link dies with its interface, and anyone with the right can take it off. So each interface is looked at again and
 //! again, by name; where ours is gone and nobody else's is there, the program is put back. The tables outlive all of
@@ -73,19 +73,29 @@ fn sentence(interface: &str, why: &str) -> String {
 
 impl Engine {
     /// Attaches the program to the configuration's interfaces, adopting what an earlier gateway left, and takes it off
-    /// those that are no longer among them.
+    /// those that are no longer among them. One that is not there yet is told of and waited for by [`Engine::watch`]:
+    /// the others are worth no less without it.
     ///
-    /// All or none: if one interface can not be had and none was held before, what was made is taken away again.
+    /// Else all or none: if one that is there can not be had and none was held before, what was made is taken away again.
     pub fn attach(&mut self) -> Result<(), Error> {
         let Some(tables) = &mut self.tables else {
             return Ok(());
         };
         let before = tables.interfaces()?;
+        let mut missing = false;
         for watched in &mut self.interfaces.all {
             match tables.attach(&watched.name, self.interfaces.mode) {
                 Ok(attachment) => {
                     told(&attachment);
                     watched.note = attachment.note;
+                }
+                Err(Error::NoInterface { interface }) => {
+                    tracing::warn!(
+                        target: "gateway::dataplane", %interface, why = %Unfiltered::Missing,
+                        "NOT FILTERED: packets from this interface pass; it is filtered as soon as it is there"
+                    );
+                    watched.unfiltered = Some(Unfiltered::Missing.to_string());
+                    missing = true;
                 }
                 Err(error) => {
                     if before.is_empty() {
@@ -99,6 +109,9 @@ impl Engine {
         for left in before.iter().filter(|left| !wanted(&left.interface)) {
             tables.release(&left.interface)?;
             tracing::info!(target: "gateway::dataplane", interface = %left.interface, "detached, as it is no longer configured");
+        }
+        if missing {
+            self.tell_unfiltered();
         }
         Ok(())
     }
@@ -168,14 +181,19 @@ impl Engine {
             }
         }
         if changed {
-            let all = self.interfaces.all.iter();
-            let unfiltered = all.filter_map(|watched| {
-                let why = watched.unfiltered.as_deref()?;
-                Some(sentence(&watched.name, why))
-            });
-            self.world.events.unfiltered(unfiltered.collect());
+            self.tell_unfiltered();
         }
         again
+    }
+
+    /// Tells the rest of the gateway which interfaces are not filtered, as last seen.
+    fn tell_unfiltered(&mut self) {
+        let all = self.interfaces.all.iter();
+        let unfiltered = all.filter_map(|watched| {
+            let why = watched.unfiltered.as_deref()?;
+            Some(sentence(&watched.name, why))
+        });
+        self.world.events.unfiltered(unfiltered.collect());
     }
 
     /// How each interface is filtered now: the configured ones, and those that an earlier gateway left filtered.
