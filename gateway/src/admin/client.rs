@@ -28,16 +28,21 @@ pub enum ClientError {
     Io { path: String, cause: std::io::Error },
     /// It took the question, or has no room for one more, and says nothing.
     #[error("the gateway{} on {path} has been silent for {}: {}; what the kernel holds stays in force meanwhile, and \
-             --timeout TIME waits longer", of_process(*.pid), show_duration(*.patience), remedy(*.pid, *.stopped))]
+             --timeout TIME waits longer{}", of_process(*.pid), show_duration(*.patience), remedy(*.pid, *.stopped), afterwards(*.ordered))]
     Silent {
         path: String,
         pid: Option<u32>,
         /// Whether its process is stopped by a signal.
         stopped: bool,
         patience: Duration,
+        /// Whether it was asked to change something.
+        ordered: bool,
     },
-    #[error("the gateway's answer could not be read: {0}; is it of another version?")]
-    Garbled(serde_json::Error),
+    /// It took the question, and hung up.
+    #[error("the gateway on {path} has ended before it answered; its log may say why{}", afterwards(*.ordered))]
+    Ended { path: String, ordered: bool },
+    #[error("the gateway's answer could not be read: {cause}; is it of another version?{}", afterwards(*.ordered))]
+    Garbled { cause: serde_json::Error, ordered: bool },
 }
 
 /// A gateway that answers.
@@ -57,6 +62,15 @@ fn remedy(pid: Option<u32>, stopped: bool) -> String {
     }
 }
 
+/// What is to be said of an order that nobody confirms.
+fn afterwards(ordered: bool) -> &'static str {
+    if ordered {
+        "; what was ordered may have been done all the same, if it had been begun: `gateway status` and the lists show it"
+    } else {
+        ""
+    }
+}
+
 /// Who answers on this socket, if anyone does.
 pub fn running(socket: &Path, patience: Duration) -> Result<Option<Running>, ClientError> {
     match Line::open(socket, patience) {
@@ -71,6 +85,8 @@ struct Line<'a> {
     stream: UnixStream,
     socket: &'a Path,
     patience: Duration,
+    /// Whether it was asked to change something.
+    ordered: bool,
 }
 
 impl<'a> Line<'a> {
@@ -83,6 +99,7 @@ impl<'a> Line<'a> {
                 pid: None,
                 stopped: false,
                 patience,
+                ordered: false,
             },
             _ => ClientError::Io {
                 path: socket.display().to_string(),
@@ -93,6 +110,7 @@ impl<'a> Line<'a> {
             stream,
             socket,
             patience,
+            ordered: false,
         })
     }
 
@@ -103,9 +121,13 @@ impl<'a> Line<'a> {
     }
 
     fn failed(&self, cause: std::io::Error) -> ClientError {
-        let path = self.socket.display().to_string();
-        if !matches!(cause.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) {
-            return ClientError::Io { path, cause };
+        let (path, ordered) = (self.socket.display().to_string(), self.ordered);
+        match cause.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => {}
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => {
+                return ClientError::Ended { path, ordered };
+            }
+            _ => return ClientError::Io { path, cause },
         }
         let pid = self.peer();
         ClientError::Silent {
@@ -113,12 +135,19 @@ impl<'a> Line<'a> {
             pid,
             stopped: pid.is_some_and(is_stopped),
             patience: self.patience,
+            ordered,
         }
     }
 
+    fn garbled(&self, cause: serde_json::Error) -> ClientError {
+        let ordered = self.ordered;
+        ClientError::Garbled { cause, ordered }
+    }
+
     fn send(&mut self, request: &Request) -> Result<(), ClientError> {
-        let mut line = serde_json::to_vec(request).map_err(ClientError::Garbled)?;
+        let mut line = serde_json::to_vec(request).map_err(|cause| self.garbled(cause))?;
         line.push(b'\n');
+        self.ordered = request.writes() && !matches!(request, Request::Watch(_));
         self.stream.write_all(&line).map_err(|cause| self.failed(cause))
     }
 }
@@ -163,6 +192,7 @@ pub fn silent(socket: &Path, pid: Option<u32>, patience: Duration) -> ClientErro
         pid,
         stopped: pid.is_some_and(is_stopped),
         patience,
+        ordered: false,
     }
 }
 
@@ -179,7 +209,10 @@ pub fn ask(socket: &Path, request: &mut Request, patience: Duration) -> Result<O
         .take(LONGEST as u64)
         .read_line(&mut answer)
         .map_err(|cause| line.failed(cause))?;
-    let mut outcome: Outcome = serde_json::from_str(&answer).map_err(ClientError::Garbled)?;
+    if !answer.ends_with('\n') && answer.len() < LONGEST {
+        return Err(line.failed(ErrorKind::UnexpectedEof.into()));
+    }
+    let mut outcome: Outcome = serde_json::from_str(&answer).map_err(|cause| line.garbled(cause))?;
     if let Ok(answer) = &mut outcome
         && let Some((text, bytes)) = answer.text()
     {
@@ -212,9 +245,42 @@ mod tests {
         assert!(
             matches!(error, ClientError::Silent { stopped: false, .. })
                 && said.contains(&format!("process {pid}"))
-                && said.contains("--timeout"),
+                && said.contains("--timeout")
+                && !said.contains("may have been done"),
             "{said}"
         );
+        let order = Request::BypassOff;
+        let error = ask(&path, &mut order.clone(), SHORT).expect_err("nobody accepts");
+        assert!(error.to_string().contains("may have been done"), "{error}");
+    }
+
+    #[test]
+    fn an_order_to_a_gateway_that_ends_may_have_been_done() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("admin.sock");
+        let listener = UnixListener::bind(&path).expect("bound");
+        // Once without a word, once in the middle of one, once without having read the order.
+        for said in [Some(&b""[..]), Some(b" {\"Ok"), None] {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let (stream, _) = listener.accept().expect("a client");
+                    if let Some(said) = said {
+                        let mut order = String::new();
+                        BufReader::new(&stream).read_line(&mut order).expect("an order");
+                        (&stream).write_all(said).expect("written");
+                    } else {
+                        std::thread::sleep(SHORT);
+                    }
+                });
+                let error = ask(&path, &mut Request::BypassOff, 10 * SHORT).expect_err("it has ended");
+                let told = error.to_string();
+                assert!(
+                    matches!(error, ClientError::Ended { ordered: true, .. })
+                        && told.contains("may have been done"),
+                    "{said:?}: {told}"
+                );
+            });
+        }
     }
 
     #[test]

@@ -140,6 +140,12 @@ async fn converse<A: Future<Output = Reply<M>>, M: Feed>(
                         return Err(std::io::ErrorKind::UnexpectedEof.into());
                     }
                 }
+                // A first sign of life, which can not be given to one who has gone: what the asker gave up should not
+                // be done behind his back. One that has only ended his own half still reads.
+                if let Err(error) = write.write_all(b" ").await {
+                    tracing::info!(target: "gateway::admin", %error, "an order was not begun, as who gave it has gone");
+                    return Ok(());
+                }
                 with_signs_of_life(answer(request), &mut write).await?
             }
             Err(error) => Reply::One(Err(Failure::new(
@@ -212,6 +218,50 @@ fn lines(outcomes: &[Outcome]) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Nothing;
+
+    impl Feed for Nothing {
+        async fn next(&mut self) -> Option<Vec<Outcome>> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn what_its_asker_has_given_up_is_not_begun() {
+        use std::io::{Read as _, Write as _};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("admin.sock");
+        let socket = AdminSocket::bind(&path).unwrap();
+        let ask = |request: &Request| {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            serde_json::to_writer(&mut stream, request).unwrap();
+            stream.write_all(b"\n").unwrap();
+            stream
+        };
+        // Nobody accepts yet, as when the process is stopped.
+        drop(ask(&Request::BypassOff));
+        let mut waits = ask(&Request::BypassStatus);
+        // Its own half only.
+        waits.shutdown(std::net::Shutdown::Write).unwrap();
+        let begun = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let seen = Rc::clone(&begun);
+        let local = tokio::task::LocalSet::new();
+        let served = local.run_until(async move {
+            let answer = move |request| {
+                seen.borrow_mut().push(format!("{request:?}"));
+                async { Reply::<Nothing>::One(Err(Failure::new(FailureKind::Failed, "done".to_owned()))) }
+            };
+            let served = socket.serve(answer);
+            let _ = tokio::time::timeout(Duration::from_millis(500), served).await;
+        });
+        served.await;
+        assert_eq!(*begun.borrow(), ["BypassStatus"]);
+        let mut answer = String::new();
+        waits.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        waits.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains("done"), "{answer}");
+    }
 
     #[tokio::test]
     async fn a_socket_left_behind_is_replaced_and_a_file_that_is_none_is_left_alone() {

@@ -130,7 +130,10 @@ impl Gateway {
             return Err(Failed::new(Exit::Failed, "the gateway has stopped"));
         };
         self.first_by = None;
-        let outcome: Outcome = serde_json::from_str(&line).map_err(ClientError::Garbled)?;
+        let outcome: Outcome = serde_json::from_str(&line).map_err(|cause| ClientError::Garbled {
+            cause,
+            ordered: false,
+        })?;
         Ok(vec![outcome?])
     }
 }

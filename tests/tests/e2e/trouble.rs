@@ -419,3 +419,23 @@ fn where_nothing_is_attached_status_says_so_and_what_should_be() -> Result<()> {
     assert!(text.contains("NOT FILTERED"), "{text}");
     Ok(())
 }
+
+#[test]
+fn an_order_that_was_given_up_is_not_done_later() -> Result<()> {
+    let stage = Stage::new(&config("", "1m", ""))?;
+    let gateway = stage.start()?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid())?).context("a process")?;
+    rustix::process::kill_process(pid, Signal::STOP)?;
+    let text = stage.expect(1, &["deny", "add", A, "--timeout", "300ms"])?;
+    assert!(
+        text.contains("has been silent") && text.contains("may have been done"),
+        "{text}"
+    );
+    let text = stage.expect(1, &["status", "--timeout", "300ms"])?;
+    assert!(!text.contains("may have been done"), "{text}");
+    rustix::process::kill_process(pid, Signal::CONT)?;
+    // It takes connections in their order.
+    stage.expect(0, &["deny", "add", B])?;
+    assert_eq!(stage.expect(0, &["deny", "export"])?, format!("{B}/32\n"));
+    gateway.wait_for_log("an order was not begun")
+}
