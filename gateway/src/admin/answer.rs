@@ -27,7 +27,9 @@ impl From<Refusal> for Failure {
             Refusal::Protected(..) | Refusal::CutsOff { .. } | Refusal::Allowed { .. } => {
                 FailureKind::Refused
             }
-            Refusal::Invalid(_) | Refusal::Unreadable { .. } => FailureKind::BadInput,
+            Refusal::Invalid(_) | Refusal::Unreadable { .. } | Refusal::DoesNotFit { .. } => {
+                FailureKind::BadInput
+            }
             Refusal::Store(_)
             | Refusal::ReadOnly
             | Refusal::Tables(_)

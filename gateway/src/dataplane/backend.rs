@@ -135,6 +135,13 @@ pub fn removal(interface: &str, program: &str) -> String {
     )
 }
 
+/// How many entries one list can have, by family: IPv4, IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    pub addresses: [u32; 2],
+    pub networks: [u32; 2],
+}
+
 /// Why the tables could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -199,6 +206,11 @@ pub trait Backend: Send {
     /// removals are of different networks.
     fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
         self.apply(changes)
+    }
+
+    /// How many entries `list` can have beside what the other lists have now; `None` where nothing bounds it.
+    fn room(&self, _list: List) -> Option<Room> {
+        None
     }
 
     /// How many entries of each list (allow, deny, block) are there and have not ended.

@@ -260,7 +260,9 @@ impl Desired {
         }
     }
 
-    fn config_list(&self, list: List) -> &[IpNet] {
+    /// What the configuration lists, sorted.
+    #[must_use]
+    pub fn config_list(&self, list: List) -> &[IpNet] {
         match list {
             List::Allow => &self.config_allow,
             List::Deny => &self.config_deny,

@@ -120,6 +120,72 @@ fn what_does_not_fit_is_named_and_remembered_and_the_rest_is_in_force() -> Resul
 }
 
 #[test]
+fn a_list_that_does_not_fit_replaces_nothing() -> Result<()> {
+    let stage = Stage::new(&config(
+        "  deny: [192.0.2.77]\n  capacity: {deny_addresses: 1024, deny_prefixes: 16}",
+        "1m",
+        "",
+    ))?;
+    let list = |name: &str, most: u32, line: &dyn Fn(u32) -> String| {
+        file(&stage, name, &(0..most).map(line).collect::<String>())
+    };
+    let address = |n: u32| format!("11.0.{}.{}\n", n / 250, n % 250);
+    let whole = list("whole.txt", 1_023, &address)?;
+    let gateway = stage.start()?;
+    let replace =
+        |code, file: &str| stage.expect(code, &["deny", "import", "--replace", "--no-aggregate", file]);
+    replace(0, &whole)?;
+    let untouched = || -> Result<()> {
+        assert_eq!(stage.expect(0, &["deny", "export"])?.lines().count(), 1_023);
+        assert_eq!(stage.verdict("11.0.4.22")?.0, "denied");
+        assert_eq!(stage.verdict("11.0.4.23")?.0, "clean");
+        let lists = &stage.json(&["status"])?["lists"][1];
+        assert_eq!(
+            (&lists["desired"], &lists["enforced"]),
+            (&1_024.into(), &1_024.into())
+        );
+        Ok(())
+    };
+    untouched()?;
+    for (file, setting, wanted) in [
+        (list("more.txt", 1_024, &address)?, "deny_addresses", "1025"),
+        (
+            list("six.txt", 257, &|n| format!("2001:db8::{n:x}\n"))?,
+            "deny_addresses",
+            "257",
+        ),
+        (
+            list("networks.txt", 17, &|n| format!("12.0.{n}.0/24\n"))?,
+            "deny_prefixes",
+            "17",
+        ),
+    ] {
+        let text = replace(2, &file)?;
+        assert!(
+            text.contains("does not fit, and nothing was changed")
+                && text.contains(&format!("xdp.capacity.{setting}"))
+                && text.contains(wanted),
+            "{text}"
+        );
+        untouched()?;
+    }
+    // The same when nobody runs, and after a start.
+    ensure!(gateway.signal(Signal::KILL)?.is_none());
+    let networks = list("many.txt", 20_000, &|n| {
+        format!("12.{}.{}.0/24\n", n / 250, n % 250)
+    })?;
+    assert!(replace(2, &networks)?.contains("xdp.capacity.deny_prefixes"));
+    untouched()?;
+    let _gateway = stage.start()?;
+    untouched()?;
+    // One as long as the old one takes its place.
+    let other = list("other.txt", 1_023, &|n| address(n + 2_000))?;
+    replace(0, &other)?;
+    assert_eq!(stage.verdict("11.0.4.22")?.0, "clean");
+    Ok(())
+}
+
+#[test]
 fn lists_of_every_form_are_read_and_a_strict_import_takes_all_or_nothing() -> Result<()> {
     let stage = Stage::new(&config("", "1m", ""))?;
     let _gateway = stage.start()?;
@@ -134,6 +200,17 @@ fn lists_of_every_form_are_read_and_a_strict_import_takes_all_or_nothing() -> Re
         "{text}"
     );
     assert_eq!(stage.expect(0, &["deny", "export"])?, "");
+    // A list that replaces another one is taken whole, or not at all, unless it is said otherwise.
+    stage.expect(0, &["deny", "add", "192.0.2.0/24"])?;
+    let text = stage.expect(2, &["deny", "import", "--replace", &bad])?;
+    assert!(
+        text.contains("line 4") && text.contains("nothing was changed") && text.contains("--lenient"),
+        "{text}"
+    );
+    assert_eq!(stage.expect(0, &["deny", "export"])?, "192.0.2.0/24\n");
+    stage.expect(1, &["deny", "import", "--replace", "--lenient", &bad])?;
+    assert_eq!(stage.expect(0, &["deny", "export"])?, "11.0.0.0/8 # x\n");
+    stage.expect(0, &["deny", "flush"])?;
     let text = stage.expect(1, &["deny", "import", &bad])?;
     assert!(text.contains("2 networks became 1"), "{text}");
     assert_eq!(stage.expect(0, &["deny", "export"])?, "11.0.0.0/8 # x\n");

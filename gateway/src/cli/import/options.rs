@@ -31,9 +31,12 @@ pub struct ImportArgs {
     /// Have the list in the place of all that was commanded before: a packet meets the old list or the new one.
     #[arg(long)]
     pub replace: bool,
-    /// Change nothing if a single line is bad.
+    /// Change nothing if a single line is bad, as with --replace.
     #[arg(long)]
     pub strict: bool,
+    /// Leave bad lines out even with --replace, which then takes the place of all there was with the rest.
+    #[arg(long, conflicts_with = "strict")]
+    pub lenient: bool,
     /// Keep networks as they are listed, instead of joining those that lie side by side or in each other.
     #[arg(long)]
     pub no_aggregate: bool,

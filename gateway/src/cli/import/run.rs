@@ -27,11 +27,16 @@ pub fn import(args: &Args, list: RuleList, order: &ImportArgs) -> Result<Exit> {
     let mut imported = open(order, now, &mut progress)?;
     let bad = imported.bad_count;
     tell(&imported, &order.file, &mut progress);
-    if order.strict && bad > 0 {
+    if bad > 0 && !order.lenient && (order.strict || order.replace) {
         let lines = counted(bad, "bad line", "bad lines");
+        let why = if order.strict {
+            "--strict is given; nothing was changed"
+        } else {
+            "--replace takes a list whole; nothing was changed: mend it, or have bad lines left out with --lenient"
+        };
         return Err(Failed::new(
             Exit::BadInput,
-            format!("{shown}: {lines}, and --strict is given; nothing was changed"),
+            format!("{shown}: {lines}, and {why}"),
         ));
     }
     let end = order.how.ttl.map(|ttl| now.wall_of_boot(now.after(ttl)));

@@ -103,6 +103,7 @@ impl Engine {
         }
         if replace {
             self.spare_in_place_of(rules, &entries, &By { operators, force })?;
+            self.refuse_too_many(list, &entries)?;
         }
         let flush = replace.then_some(Record::Flush { list: rules });
         let puts = entries.iter().map(|(net, entry)| record(rules, *net, entry, now));
@@ -233,6 +234,48 @@ impl Engine {
             .map(|((net, shield), why)| Protection { net, shield, why })
             .collect();
         Err(Refusal::Protected(first, of))
+    }
+
+    /// `Err` if `entries`, in the place of all that was commanded before, do not all have a place in the tables.
+    fn refuse_too_many(&self, list: List, entries: &[(IpNet, Entry)]) -> Result<(), Refusal> {
+        let Some(room) = self.tables.as_ref().and_then(|tables| tables.room(list)) else {
+            return Ok(());
+        };
+        let ours = entries.iter().map(|(net, _)| net);
+        let ours = ours.filter(|net| !self.desired.in_config(list, net));
+        let (mut addresses, mut networks) = ([0; 2], [0; 2]);
+        for net in ours.chain(self.desired.config_list(list)) {
+            let single = net.prefix_len() == net.max_prefix_len();
+            let counts = if single { &mut addresses } else { &mut networks };
+            let [v4, v6] = counts;
+            *(if net.addr().is_ipv4() { v4 } else { v6 }) += 1;
+        }
+        let [addresses4, addresses6] = addresses;
+        let [networks4, networks6] = networks;
+        let name = list.name();
+        let [of_addresses, of_networks] =
+            ["addresses", "prefixes"].map(|part| format!("xdp.capacity.{name}_{part}"));
+        for (wanted, room, what, setting) in [
+            (addresses4, room.addresses[0], "IPv4 addresses", &of_addresses),
+            (
+                addresses6,
+                room.addresses[1],
+                "IPv6 addresses, who get a quarter",
+                &of_addresses,
+            ),
+            (networks4, room.networks[0], "IPv4 networks", &of_networks),
+            (networks6, room.networks[1], "IPv6 networks", &of_networks),
+        ] {
+            if wanted > room {
+                return Err(Refusal::DoesNotFit {
+                    wanted,
+                    what,
+                    room,
+                    setting: setting.clone(),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What the operator should know of denies that allow rules make void.

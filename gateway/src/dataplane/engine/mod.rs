@@ -109,6 +109,18 @@ pub enum Refusal {
     Store(#[from] StoreError),
     #[error("line {line} of the list can not be read: {why}")]
     Unreadable { line: usize, why: String },
+    #[error(
+        "the list does not fit, and nothing was changed: with what the configuration lists it makes {wanted} {what}, \
+         and the tables take {room}; raise {setting} in the configuration, stop the gateway, run `gateway detach` and \
+         start it again, as pinned tables keep their size (nothing is filtered meanwhile, and blocks are lost), or \
+         import a shorter list"
+    )]
+    DoesNotFit {
+        wanted: u32,
+        what: &'static str,
+        room: u32,
+        setting: String,
+    },
     #[error("this needs the state directory, which is open for reading only")]
     ReadOnly,
     #[error(transparent)]

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::addresses::single;
 use super::networks::Listed;
 use crate::config::model::Capacity;
+use crate::dataplane::Room;
 
 /// IPv6 addresses of a list, as a part of the configured number.
 pub const V6_SHARE: u32 = 4;
@@ -86,6 +87,20 @@ impl Counts {
         self.addresses[family].iter().map(|count| count.has).sum()
     }
 
+    /// How many entries a list can have in tables made for so many of all lists, by family, beside those of the other
+    /// lists; no more than its own share.
+    pub fn room(&self, kind: Kind, addresses: [u32; 2], networks: u32) -> Room {
+        let left = |of: &ByList, family: usize, made_for: u32| {
+            let all: u32 = of[family].iter().map(|count| count.has).sum();
+            let own = of[family][kind as usize];
+            own.most.min(made_for.saturating_sub(all - own.has))
+        };
+        Room {
+            addresses: [0, 1].map(|family| left(&self.addresses, family, addresses[family])),
+            networks: [0, 1].map(|family| left(&self.networks, family, networks)),
+        }
+    }
+
     /// Entries of one list.
     pub fn all(&self, kind: Kind) -> usize {
         let both = self.addresses.iter().chain(&self.networks);
@@ -110,5 +125,37 @@ impl Counts {
 fn clear(counts: &mut ByList) {
     for count in counts.iter_mut().flatten() {
         count.has = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_has_its_share_or_what_smaller_tables_leave_of_it() {
+        let capacity = Capacity {
+            deny_addresses: 100,
+            deny_prefixes: 10,
+            allow_addresses: 40,
+            allow_prefixes: 5,
+            blocks: 60,
+        };
+        let mut counts = Counts::new(Some(&capacity));
+        let room = |addresses, networks| Room { addresses, networks };
+        assert_eq!(counts.room(Kind::Deny, [200, 50], 15), room([100, 25], [10, 10]));
+        let own: IpNet = "192.0.2.1/32".parse().expect("a literal");
+        counts.of(&own, Kind::Deny).has = 100;
+        counts.of(&own, Kind::Block).has = 30;
+        let net: IpNet = "2001:db8::/32".parse().expect("a literal");
+        counts.of(&net, Kind::Allow).has = 3;
+        assert_eq!(
+            counts.room(Kind::Deny, [200, 50], 15),
+            room([100, 25], [10, 10]),
+            "what it has itself makes room, and the others' shares are theirs"
+        );
+        assert_eq!(counts.room(Kind::Deny, [80, 8], 4), room([50, 8], [4, 1]));
+        let unknown = Counts::new(None).room(Kind::Allow, [80, 8], 4);
+        assert_eq!(unknown, room([80, 8], [4, 4]));
     }
 }

@@ -18,6 +18,7 @@ mod networks;
 mod region;
 mod ring;
 mod settings;
+mod sizes;
 mod sys;
 mod sysctls;
 mod tables;
@@ -39,7 +40,7 @@ use self::error::{at, load_failed};
 use self::sysctls::Sysctls;
 use self::tables::Maps;
 use super::lock::{LockError, PinLock};
-use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List};
+use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Room};
 use crate::config::model::{self, Capacity, XdpMode};
 use crate::dataplane::cookies::Ability;
 
@@ -78,7 +79,7 @@ impl Kernel {
         let dir = versioned(&options.pin_dir);
         std::fs::create_dir_all(&dir).map_err(at(format!("creating {}", dir.display())))?;
 
-        let sizes = tables::sizes(&options.capacity);
+        let sizes = sizes::sizes(&options.capacity);
         let mut loader = EbpfLoader::new();
         loader
             .default_map_pin_directory(&dir)
@@ -94,7 +95,7 @@ impl Kernel {
             .map_err(|e| load_failed("loading the kernel program", &e))?;
 
         let maps = Maps::open(&dir, Some(&options.capacity))?;
-        let warnings = tables::other_sizes(&sizes, &options.capacity, |name| maps.capacity(name));
+        let warnings = sizes::other_sizes(&sizes, &options.capacity, |name| maps.capacity(name));
         Ok(Self {
             dir,
             maps,
@@ -216,6 +217,10 @@ impl Backend for Kernel {
 
     fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
         self.maps.apply_at_once(changes)
+    }
+
+    fn room(&self, list: List) -> Option<Room> {
+        Some(self.maps.room(list))
     }
 
     fn live(&mut self, boot_ns: u64) -> Result<[usize; 3], Error> {

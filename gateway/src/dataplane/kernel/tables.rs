@@ -13,7 +13,6 @@ use std::path::Path;
 
 use aya::maps::{Array, Map, MapData, MapError, PerCpuArray};
 use gateway_common::addr::Addr;
-use gateway_common::addresses::PROBES;
 use gateway_common::entry::Kind;
 use gateway_common::networks::SPANS;
 use gateway_common::outcome::SLOTS;
@@ -21,79 +20,19 @@ use gateway_common::tables::{ALL_LISTENERS, Answered, Counter, Layout, Rule, Set
 use ipnet::IpNet;
 
 use super::addresses::{Addresses, Crowded, Table, V4, V6, single};
-use super::counts::{Counts, V6_SHARE, family};
+use super::counts::{Counts, family};
 use super::error::{load_failed, map_failed};
 use super::networks::{Listed, Networks};
 use super::region::Region;
 use super::settings::Copies;
+use super::sizes::made_for;
 use super::sys;
 use crate::config::model::Capacity;
 use crate::dataplane::place::{canonical, keep_own};
-use crate::dataplane::{Change, Counters, Error, Found, Image, List};
+use crate::dataplane::{Change, Counters, Error, Found, Image, List, Room};
 
 /// More changes than this are made in the idle half: copying it then costs less than being seen half done is worth.
 const IN_PLACE: usize = 64;
-
-/// Entries of each sized map, by its name, for a capacity.
-pub fn sizes(capacity: &Capacity) -> [(&'static str, u32); 5] {
-    let addresses =
-        u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
-    // Two thirds full when the lists are: few walks then go beyond their first bucket.
-    let buckets4 = addresses * 3 / 16 + 1;
-    let buckets6 = addresses / u64::from(V6_SHARE) * 2 / 5 + 1;
-    let halves = |buckets: u64| u32::try_from((buckets + u64::from(PROBES)) * 2).unwrap_or(u32::MAX);
-    let networks = capacity.allow_prefixes.saturating_add(capacity.deny_prefixes);
-    // A network adds two borders at most, and there is one range more than borders. As many networks there can be: as
-    // many of each family, and the first place is never used.
-    let ranges = networks.saturating_mul(2).saturating_add(1).saturating_mul(2);
-    [
-        (names::ADDRESSES4, halves(buckets4)),
-        (names::ADDRESSES6, halves(buckets6)),
-        (names::RANGES4, ranges),
-        (names::RANGES6, ranges),
-        (names::NETWORKS, ranges),
-    ]
-}
-
-/// What an operator should know if pinned tables were made for another capacity. `has` says how many entries a map has.
-pub fn other_sizes(
-    sizes: &[(&'static str, u32)],
-    capacity: &Capacity,
-    has: impl Fn(&str) -> u32,
-) -> Vec<String> {
-    let differs = |names: &[&str]| {
-        let mut differing = sizes
-            .iter()
-            .filter(|(name, wanted)| names.contains(name) && has(name) != *wanted);
-        differing.next().is_some()
-    };
-    // The other way round than `sizes`.
-    let addresses = (u64::from(has(names::ADDRESSES4)) / 2).saturating_sub(u64::from(PROBES) + 1) * 16 / 3;
-    let networks = (has(names::NETWORKS) / 2).saturating_sub(1) / 2;
-    let asked =
-        u64::from(capacity.allow_addresses) + u64::from(capacity.deny_addresses) + u64::from(capacity.blocks);
-    let mut parts = Vec::new();
-    if differs(&[names::ADDRESSES4, names::ADDRESSES6]) {
-        parts.push(format!(
-            "about {addresses} addresses (allow_addresses, deny_addresses and blocks ask for {asked})"
-        ));
-    }
-    if differs(&[names::RANGES4, names::RANGES6, names::NETWORKS]) {
-        parts.push(format!(
-            "{networks} networks of each family (allow_prefixes and deny_prefixes ask for {})",
-            capacity.allow_prefixes.saturating_add(capacity.deny_prefixes)
-        ));
-    }
-    if parts.is_empty() {
-        return Vec::new();
-    }
-    vec![format!(
-        "xdp.capacity has changed, and the tables in the kernel stay as they were made, with what is in them: room for {}. \
-         For new ones stop the gateway, run `gateway detach` and start it again; nothing is filtered meanwhile, and blocks \
-         are lost",
-        parts.join(" and ")
-    )]
-}
 
 /// All shared tables.
 pub struct Maps {
@@ -186,6 +125,12 @@ impl Maps {
     /// Entries of a sized map; 0 for another name.
     pub fn capacity(&self, name: &str) -> u32 {
         self.capacities.get(name).copied().unwrap_or(0)
+    }
+
+    /// See [`crate::dataplane::Backend::room`].
+    pub fn room(&self, list: List) -> Room {
+        let (addresses, networks) = made_for(|name| self.capacity(name));
+        self.counts.room(list.kind(), addresses, networks)
     }
 
     /// Shows every entry of the live halves.
