@@ -34,13 +34,14 @@ const IMPORT: &str = "\
 Examples:
   gateway deny import drop.txt --reason 'our list' --ttl 7d
   curl -s https://feed.example/list.csv | gateway deny import --format csv -
-  gateway deny import --replace --strict feed.json      all of it in one moment, or nothing
+  gateway deny import --replace feed.json               all of it in one moment, or nothing
 
 Plain text is one network a line; `#` and `;` start a comment, which becomes the reason; `until=SECONDS` (since 1970)
 ends an entry. CSV takes the column named address, cidr, ip or network, or the first, and columns named reason, ttl and
 expires. JSON is an array of texts, or of objects with cidr, ip, address or value, and reason, ttl or expires.
 
-Bad lines are named, the first 20 of them, and left out (exit code 1); --strict takes all or nothing (exit code 2).";
+Bad lines are named, the first 20 of them, and left out (exit code 1). --replace and --strict take all or nothing (exit code
+2); --replace --lenient leaves bad lines out. A list that does not fit into the tables replaces none.";
 
 /// An edge gateway: packets filtered in the kernel, requests proxied above, one memory of who misbehaves.
 #[derive(Debug, Parser)]
@@ -381,7 +382,7 @@ pub enum BlockCommand {
     /// Lift blocks.
     #[command(alias = "delete", alias = "remove")]
     Del {
-        #[arg(required = true, value_name = "ADDR")]
+        #[arg(required = true, value_name = "ADDR", value_parser = address)]
         addrs: Vec<IpAddr>,
     },
 }
@@ -398,10 +399,10 @@ pub struct WatchArgs {
     #[arg(long, value_name = "N", conflicts_with = "top", value_parser = count)]
     pub count: Option<NonZeroU64>,
     /// End after this time, such as 10s or 5m.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = watch_time)]
     pub duration: Option<Duration>,
     /// Instead of single drops, show each second who was dropped most, and why.
-    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10")]
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "10", value_parser = top)]
     pub top: Option<NonZeroU16>,
 }
 
@@ -467,6 +468,37 @@ fn count(text: &str) -> Result<NonZeroU64, String> {
         .map_err(|_| "a whole number from 1 on; leave --count out to go on until Ctrl-C".to_owned())
 }
 
+/// How many sources to show.
+fn top(text: &str) -> Result<NonZeroU16, String> {
+    text.parse()
+        .map_err(|_| "a whole number from 1 to 65535".to_owned())
+}
+
+/// How long to watch.
+fn watch_time(text: &str) -> Result<Duration, String> {
+    let lasts = time(text)?;
+    if lasts.is_zero() {
+        return Err("watch for more than nothing; leave --duration out to go on until Ctrl-C".to_owned());
+    }
+    Ok(lasts)
+}
+
+/// A single address, as blocks are of.
+fn address(text: &str) -> Result<IpAddr, String> {
+    if let Ok(addr) = text.parse() {
+        return Ok(addr);
+    }
+    match network(text) {
+        Ok(net) if net.prefix_len() == net.max_prefix_len() => Ok(net.addr()),
+        Ok(_) => Err(
+            "a network, and blocks are of single addresses, which `gateway block list` shows; a network that is \
+             denied is let go by `gateway deny del`"
+                .to_owned(),
+        ),
+        Err(_) => Err("an address is written as 203.0.113.7 or 2001:db8::7".to_owned()),
+    }
+}
+
 /// How long a bypass may last.
 fn bypass_time(text: &str) -> Result<Duration, String> {
     let lasts = crate::config::units::duration(text).map_err(|fault| fault.to_string())?;
@@ -499,6 +531,29 @@ mod tests {
     fn the_default_timeout_is_the_client_s() {
         let args = Args::try_parse_from(["gateway", "status"]).expect("good words");
         assert_eq!(args.timeout, crate::admin::client::PATIENCE);
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_refused_with_what_would() {
+        for (words, told) in [
+            (&["watch", "--top", "0"][..], "a whole number from 1 to 65535"),
+            (&["watch", "--top", "70000"], "a whole number from 1 to 65535"),
+            (&["watch", "--duration", "0s"], "more than nothing"),
+            (&["block", "del", "1.1.1.0/24"], "`gateway deny del`"),
+            (&["block", "del", "1.1.1"], "203.0.113.7"),
+        ] {
+            let words = [&["gateway"], words].concat();
+            let error = Args::try_parse_from(&words).expect_err("refused").to_string();
+            assert!(error.contains(told), "{words:?}: {error}");
+        }
+        for words in [
+            &["watch", "--top"][..],
+            &["watch", "--top", "1", "--duration", "1ms"],
+            &["block", "del", "1.1.1.1", "2001:db8::7", "1.1.1.1/32"],
+        ] {
+            let words = [&["gateway"], words].concat();
+            assert!(Args::try_parse_from(&words).is_ok(), "{words:?}");
+        }
     }
 
     #[test]
