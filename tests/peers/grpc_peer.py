@@ -1,6 +1,6 @@
 """gRPC peers of the tests, on bytes instead of generated messages: `serve` prints its port; `talk ADDRESS [CA]` calls every kind of
 method through whatever lies between and checks messages, trailers, status, deadlines and cancellation; `hold ADDRESS AUTHORITY`
-goes on talking in one call until its input ends."""
+goes on talking in one call until its input ends; `refused ADDRESS AUTHORITY CODE WORD` expects that error and word of each call."""
 
 import sys
 import threading
@@ -105,6 +105,18 @@ def talk(address, authority):
     print("ok")
 
 
+def refused(address, authority, code, word):
+    channel = grpc.insecure_channel(address, options=[("grpc.default_authority", authority)])
+    for kind, question in (("unary_unary", b""), ("stream_stream", iter((b"",)))):
+        try:
+            answer = getattr(channel, kind)(f"/{SERVICE}/Unary")(question, timeout=5)
+            list(answer if kind == "stream_stream" else ())
+            raise SystemExit("an answer")
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode[code] and word in error.details(), error
+    print("ok")
+
+
 def hold(address, authority):
     channel = grpc.insecure_channel(address, options=[("grpc.default_authority", authority)])
     ended = threading.Event()
@@ -129,5 +141,5 @@ def hold(address, authority):
     print(f"ok {count}")
 
 
-MODES = {"serve": serve, "talk": talk, "hold": hold}
+MODES = {"serve": serve, "talk": talk, "refused": refused, "hold": hold}
 MODES[sys.argv[1]](*sys.argv[2:])

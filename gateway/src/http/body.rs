@@ -22,6 +22,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::budget::Charged;
 use super::coding::decode::{Broken, Decoder};
 use super::coding::stream::{Failed, Recoder};
+use super::headers;
 use super::mirror::Tee;
 use super::reject::Reject;
 use crate::http1;
@@ -131,6 +132,8 @@ pub enum RequestBody {
         progress: Rc<Progress>,
         /// Takes a copy for the route's mirror.
         tee: Option<Box<Tee>>,
+        /// Whether what of a trailer may go on does so.
+        trailer: bool,
     },
     /// A [`RequestBody::Stream`] that is made plain on its way.
     Decoded {
@@ -147,12 +150,13 @@ pub struct BrokeOff;
 
 impl RequestBody {
     /// `cap` in bytes. The progress is there only if there is a body.
-    /// Under HTTP/2, what is not read of it goes to `unread`.
+    /// Under HTTP/2, what is not read of it goes to `unread`. Without `trailer` the lines behind it are left out.
     pub fn new(
         incoming: Incoming,
         cap: Option<u64>,
         pause: Duration,
         unread: Option<Unread>,
+        trailer: bool,
     ) -> (Self, Option<Rc<Progress>>) {
         if incoming.is_end_stream() {
             return (Self::Empty, None);
@@ -165,6 +169,7 @@ impl RequestBody {
             stall: Stall::new(pause),
             progress: Rc::clone(&progress),
             tee: None,
+            trailer,
         };
         (body, Some(progress))
     }
@@ -217,15 +222,16 @@ impl Body for RequestBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
-        let (incoming, left, stall, progress, tee) = match self.get_mut() {
+        let (incoming, left, stall, progress, tee, trailer) = match self.get_mut() {
             Self::Stream {
                 incoming: Some(incoming),
                 left,
                 stall,
                 progress,
                 tee,
+                trailer,
                 ..
-            } => (incoming, left, stall, progress, tee),
+            } => (incoming, left, stall, progress, tee, *trailer),
             Self::Decoded {
                 coded,
                 recoder,
@@ -235,7 +241,14 @@ impl Body for RequestBody {
             Self::Empty | Self::Stream { incoming: None, .. } => return Poll::Ready(None),
         };
         let fault = match incoming.poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(lines) = frame.trailers_mut() {
+                    if trailer {
+                        headers::prepare_trailer(lines);
+                    } else {
+                        lines.clear();
+                    }
+                }
                 stall.moved();
                 progress.moved.set(Instant::now());
                 let length = frame.data_ref().map_or(0, Bytes::len) as u64;

@@ -106,10 +106,13 @@ impl<'r> Facts<'r> {
         Some(out)
     }
 
-    /// As [`Facts::fill`], as the value of a header line; `None` also if it can be none, as one with a line's end.
+    /// As [`Facts::fill`], as the value of a header line; `None` also if it can be none, as one with a line's end, or with a
+    /// blank at either end: who reads the line leaves that out, and has another value.
     #[must_use]
     pub fn line(&self, template: &ValueTemplate) -> Option<HeaderValue> {
-        HeaderValue::try_from(self.fill(template)?).ok()
+        let value = self.fill(template)?;
+        let bare = value.trim_matches([' ', '\t']).len() == value.len();
+        HeaderValue::try_from(value).ok().filter(|_| bare)
     }
 
     /// Each fact for itself, for templates of whole bodies; `None` if it is missing.

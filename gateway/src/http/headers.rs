@@ -7,8 +7,9 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VARY,
-    VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRANSFER_ENCODING,
+    UPGRADE, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
@@ -79,6 +80,30 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
         "1.1 gateway"
     };
     headers.append(VIA, HeaderValue::from_static(via));
+}
+
+/// Makes the trailer of a client's request fit for the upstream, which may take its lines for lines of the header (RFC 9110,
+/// 6.5.1): what a client must not say there, it must not say here, and neither what decides how the request is taken.
+pub fn prepare_trailer(trailer: &mut HeaderMap) {
+    let decides = [
+        RANGE,
+        VIA,
+        IF_MATCH,
+        IF_NONE_MATCH,
+        IF_MODIFIED_SINCE,
+        IF_UNMODIFIED_SINCE,
+        IF_RANGE,
+    ];
+    strip(trailer, |name| {
+        is_forwarding(name)
+            || is_identity(name)
+            || name.as_str().contains('_')
+            || decides.contains(name)
+            || matches!(
+                *name,
+                HOST | CONTENT_LENGTH | AUTHORIZATION | COOKIE | CONTENT_TYPE | CONTENT_ENCODING
+            )
+    });
 }
 
 /// Writes the forwarding lines, each once, over whatever there was.

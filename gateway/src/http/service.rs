@@ -144,7 +144,8 @@ pub(super) async fn serve(
     } else {
         (limits.body_progress, route.response_header)
     };
-    let (body, progress) = RequestBody::new(body, route.body_bytes, pause, unread_body);
+    let (body, progress) =
+        RequestBody::new(body, route.body_bytes, pause, unread_body, route.chain.is_empty());
     finish.progress.clone_from(&progress);
     let body = match (facts.decode, &progress) {
         (Some((coding, most)), Some(progress)) => match Decoder::new(coding, most) {

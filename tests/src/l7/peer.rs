@@ -113,14 +113,22 @@ impl Drop for Held {
 /// # Panics
 /// If it finds fault with what it sees.
 pub fn talk(script: &str, arguments: &[&str]) {
+    run(script, "talk", arguments);
+}
+
+/// Has `tests/peers/SCRIPT` do `what`.
+///
+/// # Panics
+/// If it is not content.
+pub fn run(script: &str, what: &str, arguments: &[&str]) {
     let output = command(script)
-        .arg("talk")
+        .arg(what)
         .args(arguments)
         .output()
         .expect("python3");
     assert!(
         output.status.success() && output.stdout == b"ok\n",
-        "{script} {arguments:?}: {}{}",
+        "{script} {what} {arguments:?}: {}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );

@@ -107,6 +107,18 @@ routes: [{match: {path: /**}, request: {body: {json: [{remove: /a}], max_bytes: 
         );
     }
     assert!(client.is_closed(), "a body that was not read ends the connection");
+    // Here `+AGE-` is a text, and for who believes the charset an `a`.
+    let mut client = Client::connect(gateway.address());
+    let response = post(
+        &mut client,
+        "/",
+        "application/json; charset=UTF-7",
+        "{\"+AGE-\":1}",
+    );
+    assert_eq!(
+        (response.status, response.code().as_deref()),
+        (415, Some("unsupported_media_type"))
+    );
     let mut client = Client::connect(gateway.address());
     let document: serde_json::Value =
         serde_json::from_slice(&post(&mut client, "/", JSON, "{").body).expect("JSON");

@@ -385,3 +385,43 @@ fn t58_a_proxy_header_does_not_reach_what_would_make_it_a_variable() {
             .all(|(name, _)| !name.starts_with("proxy"))
     );
 }
+
+#[test]
+fn what_a_client_must_not_say_in_the_header_it_must_not_say_in_the_trailer() {
+    let upstream = Upstream::start(|request, wire| {
+        let body = wire.body(request);
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        ));
+        wire.send(body);
+        true
+    });
+    let site = "
+routes:
+  - {match: {path: /plain}, upstream: UP}
+  - {match: {path: /edited}, request: {headers: {remove: [X-Debug]}}, upstream: UP}";
+    let gateway = Gateway::start(&Site::written(site, &upstream));
+    let reached = |path: &str, trailer: &str| {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n{trailer}\r\n"
+        );
+        Client::connect(gateway.address())
+            .send(request)
+            .response()
+            .text()
+            .to_ascii_lowercase()
+    };
+    let forged = format!(
+        "{FORGED}X_Forwarded_For: 1\r\nX-Client-Cert-Subject: CN=root\r\nVia: x\r\nRange: bytes=0-1\r\nX-Checksum: 7\r\n"
+    );
+    assert_eq!(
+        reached("/plain", &forged),
+        "2\r\nhi\r\n0\r\nx-checksum: 7\r\n\r\n"
+    );
+    // A route that looks at the header, or changes it, can not do so here.
+    assert_eq!(
+        reached("/edited", "X-Debug: 1\r\nX-Checksum: 7\r\n"),
+        "2\r\nhi\r\n0\r\n\r\n"
+    );
+}

@@ -424,3 +424,27 @@ fn a_service_that_closes_its_connections_is_asked_again() {
     }
     assert_eq!(count.load(Ordering::Relaxed), 30);
 }
+
+#[test]
+fn t36_a_service_that_decides_never_sees_the_keys_that_are_the_gateway_s_to_check() {
+    let upstream = Upstream::text("in");
+    let service = Upstream::text("yes");
+    let key = "keys: [{name: a, sha256: 27042f4e6eca7d0b2a7ee4026df2ecfa51d3339e6d122aa099118ecd8563bad9}]";
+    let route = |path: &str, place: &str| {
+        let address = service.address();
+        format!(
+            "  - {{match: {{path: {path}}}, upstream: UP, auth: {{all: [{{api_key: {{{place}{key}}}}}, {{forward: {{url: \"http://{address}/\"}}}}]}}}}\n"
+        )
+    };
+    let routes = format!("routes:\n{}{}", route("/x", "query: key, "), route("/y", ""));
+    let gateway = Gateway::start(&Site::written(&routes, &upstream));
+    let answer = ask(&gateway, "GET /x?a=1&key=right", "X-Other: 1\r\n");
+    assert_eq!(answer.status, 200);
+    let seen = service.last();
+    assert_eq!(
+        (seen.header("x-forwarded-uri"), seen.header("x-other")),
+        (vec!["/x?a=1"], vec!["1"])
+    );
+    assert_eq!(ask(&gateway, "GET /y", "X-API-Key: right\r\n").status, 200);
+    assert!(service.last().header("x-api-key").is_empty());
+}

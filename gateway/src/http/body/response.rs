@@ -57,7 +57,8 @@ impl ResponseBody {
     /// The gateway's own answer to a client that went away, which counts as none.
     pub(in crate::http) fn to_nobody(bytes: Bytes, finish: Finish) -> Self {
         Self {
-            source: Source::Own(Some(bytes)),
+            // Under HTTP/2 an answer without a body must end with its header: to gRPC only that is a status (trailers-only).
+            source: Source::Own((!bytes.is_empty()).then_some(bytes)),
             recoder: None,
             share: finish.conn.budget.as_ref().map(Budget::share),
             finish: Some(finish),

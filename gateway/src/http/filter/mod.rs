@@ -134,6 +134,12 @@ impl Chain {
         Self(steps.into())
     }
 
+    /// Whether there is no policy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Runs the request through, from a place on: the first is the default.
     ///
     /// # Errors

@@ -35,7 +35,8 @@ use page::Page;
 use validate::{Todo, Wrong};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+const URLENCODED: &str = "application/x-www-form-urlencoded";
+const FORM: HeaderValue = HeaderValue::from_static(URLENCODED);
 
 /// What a route does with bodies, compiled.
 #[derive(Debug, Default)]
@@ -381,16 +382,31 @@ impl BodyForm {
         let essence = essence_of(headers);
         match self {
             Self::Json => is_json(&essence),
-            Self::Form => essence == "application/x-www-form-urlencoded",
+            Self::Form => essence == URLENCODED,
         }
     }
 }
 
-/// The media type of a body, in lower case and without parameters; empty if nothing is said.
+/// The media type of a body, in lower case and without parameters; empty if nothing is said. But for JSON and forms in
+/// another charset, which would be read here as something else than where the body goes: that is no type that anybody
+/// knows here.
 fn essence_of(headers: &HeaderMap) -> String {
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let essence = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
-    essence.trim().to_ascii_lowercase()
+    let mut parts = kind.unwrap_or_default().split(';').map(str::trim);
+    let mut essence = parts.next().unwrap_or_default().to_ascii_lowercase();
+    if is_json(&essence) || essence == URLENCODED {
+        for parameter in parts {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let value = value.trim().trim_matches('"');
+            let plain = ["utf-8", "utf8", "us-ascii"];
+            let fine = plain.iter().any(|plain| value.eq_ignore_ascii_case(plain));
+            if name.trim().eq_ignore_ascii_case("charset") && !fine {
+                essence.push_str("; charset=");
+                essence.push_str(&value.to_ascii_lowercase());
+            }
+        }
+    }
+    essence
 }
 
 /// Whether a media type is JSON, by itself or by its suffix (RFC 6839, 3.1).

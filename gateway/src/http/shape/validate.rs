@@ -249,6 +249,10 @@ fn body_of<'c>(
         return Err(Reject::UnsupportedMediaType.into());
     }
     let essence = essence_of(headers);
+    // Not even where any type will do: it would be passed on unseen.
+    if essence.contains(';') {
+        return Err(Reject::UnsupportedMediaType.into());
+    }
     let content = content_for(&described.content, &essence).ok_or(Reject::UnsupportedMediaType)?;
     Ok(match &content.schema {
         Some(validator) if is_json(&essence) => Todo::Json(validator),

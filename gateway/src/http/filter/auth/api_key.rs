@@ -185,6 +185,7 @@ mod tests {
             way.check(Call {
                 head: &head,
                 local: &local,
+                taken: &[],
             })
         };
         let Verdict::Known(who) = ask(&model(None), &["right"]) else {

@@ -67,9 +67,13 @@ impl Forward {
         }
     }
 
-    /// What the service is shown.
+    /// What the service is shown: not the credentials that are the gateway's own to check.
     fn shown(&self, call: Call<'_>) -> HeaderMap {
-        let theirs = &call.head.headers;
+        let mut head = call.head.clone();
+        for taker in call.taken {
+            taker.take(&mut head);
+        }
+        let theirs = &head.headers;
         let mut shown = HeaderMap::new();
         match &self.model.request_headers {
             None => {
@@ -96,12 +100,8 @@ impl Forward {
                 }
             }
         }
-        let method = HeaderValue::from_str(call.head.method.as_str());
-        let target = call
-            .head
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
+        let method = HeaderValue::from_str(head.method.as_str());
+        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         for (name, value) in [(METHOD, method), (URI, HeaderValue::from_str(target))] {
             shown.remove(&name);
             if let Ok(value) = value {

@@ -67,6 +67,8 @@ enum Glance {
 struct Call<'a> {
     head: &'a Parts,
     local: &'a Local,
+    /// Credentials that go no further than the gateway.
+    taken: &'a [Taker],
 }
 
 #[derive(Debug)]
@@ -242,7 +244,11 @@ impl Auth {
     ) -> Result<Progress, Reject> {
         let mut tally = Tally::default();
         for way in &self.ways {
-            match way.glance(Call { head, local }) {
+            match way.glance(Call {
+                head,
+                local,
+                taken: &self.taken,
+            }) {
                 Glance::Ask => return Ok(Progress::MustAsk),
                 Glance::Seen(verdict) => {
                     if tally.take(verdict, self.all) {
@@ -258,7 +264,11 @@ impl Auth {
     pub async fn ask(&self, exchange: &mut Exchange, head: &mut Parts, local: &Local) -> Result<(), Reject> {
         let mut tally = Tally::default();
         for way in &self.ways {
-            let call = Call { head, local };
+            let call = Call {
+                head,
+                local,
+                taken: &self.taken,
+            };
             let verdict = match way.glance(call) {
                 Glance::Seen(verdict) => verdict,
                 Glance::Ask => way.ask(call).await,

@@ -12,8 +12,8 @@ use crate::http::filter::Identity;
 /// Longest line, in bytes. What is longer is left out, not cut: half a name is another name.
 const MOST: usize = 4096;
 
-/// The line, if there is something to say. In text `%`, and all that is not printable, stands as `%` and two digits; in an
-/// item of a list the comma, too.
+/// The line, if there is something to say. In text `%`, all that is not printable, and a blank at either end, which readers
+/// leave out, stand as `%` and two digits; in an item of a list the comma, too.
 pub(super) fn value(identity: &Identity, attribute: &Attribute) -> Option<HeaderValue> {
     let mut out = String::new();
     match attribute {
@@ -45,8 +45,10 @@ fn claim(out: &mut String, value: &Value, item: bool) {
 }
 
 fn text(out: &mut String, text: &str, item: bool) {
-    for byte in text.bytes() {
+    let last = text.len().saturating_sub(1);
+    for (at, byte) in text.bytes().enumerate() {
         match byte {
+            b' ' if at == 0 || at == last => out.push_str("%20"),
             b'%' => out.push_str("%25"),
             b',' if item => out.push_str("%2C"),
             0x20..=0x7e => out.push(char::from(byte)),
@@ -66,7 +68,7 @@ mod tests {
     #[test]
     fn no_value_ends_the_line_or_passes_for_another() {
         let Value::Object(claims) = json!({
-            "s": "a b", "evil": "x\r\nX-Admin: 1", "u": "größe", "n": 7, "t": true, "l": ["a,b", 1, "c%2C"],
+            "s": "a b", "p": " admin ", "evil": "x\r\nX-Admin: 1", "u": "größe", "n": 7, "t": true, "l": ["a,b", 1, "c%2C"],
             "o": {"k": "v"}, "e": "", "long": "x".repeat(5000), "d": {"deep": "y"}
         }) else {
             panic!("an object")
@@ -81,6 +83,7 @@ mod tests {
         assert_eq!(of(Attribute::Name).as_deref(), Some("al%25ice"));
         assert_eq!(of(Attribute::Scopes).as_deref(), Some("read write"));
         assert_eq!(claim("s").as_deref(), Some("a b"));
+        assert_eq!(claim("p").as_deref(), Some("%20admin%20"));
         assert_eq!(claim("evil").as_deref(), Some("x%0D%0AX-Admin: 1"));
         assert_eq!(claim("u").as_deref(), Some("gr%C3%B6%C3%9Fe"));
         assert_eq!(
