@@ -29,6 +29,8 @@ mod ops;
 mod rules;
 #[path = "e2e/story.rs"]
 mod story;
+#[path = "e2e/tampered.rs"]
+mod tampered;
 #[path = "e2e/trouble.rs"]
 mod trouble;
 #[path = "e2e/watch.rs"]

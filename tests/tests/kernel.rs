@@ -30,6 +30,8 @@ mod crowd;
 mod random;
 #[path = "kernel/speed.rs"]
 mod speed;
+#[path = "kernel/tamper.rs"]
+mod tamper;
 
 const XDP_DROP: u32 = 1;
 const XDP_PASS: u32 = 2;

@@ -191,10 +191,26 @@ impl Error {
     }
 }
 
+/// Something that was not as the keeper had left it, and was put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// `settings` or `tables`.
+    pub kind: &'static str,
+    /// In an operator's words.
+    pub what: String,
+}
+
 /// A keeper of the tables. One owner, one writer.
 pub trait Backend: Send {
     /// Everything that is there.
     fn enforced(&mut self) -> Result<Image, Error>;
+
+    /// Holds what only the keeper knows of, keys and layout and whatever is made of the lists so that packets meet them,
+    /// against what was last written, and puts it right. Returns what differed. [`Backend::enforced`] must have just been
+    /// read.
+    fn mend(&mut self) -> Result<Vec<Mended>, Error> {
+        Ok(Vec::new())
+    }
 
     /// The settings in force.
     fn settings(&mut self) -> Result<Settings, Error>;

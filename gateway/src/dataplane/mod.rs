@@ -23,7 +23,9 @@ pub mod protected;
 pub mod shared;
 pub mod store;
 
-pub use backend::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Room, Unfiltered};
+pub use backend::{
+    Attachment, Backend, Change, Counters, Error, Found, Image, List, Mended, Room, Unfiltered,
+};
 pub use engine::Engine;
 pub use found::FoundAt;
 pub use handle::Handle;

@@ -292,6 +292,12 @@ impl Engine {
     /// Brings the tables to the desired state for the first time. [`Engine::open`] has just read them.
     pub fn begin(&mut self) -> Applied {
         let now = (self.world.clock)();
+        match self.mend() {
+            Ok(mended) => self.tell(&mended),
+            Err(error) => {
+                tracing::error!(target: "gateway::dataplane", %error, "the tables could not be compared")
+            }
+        }
         self.desired.expire(now.boot_ns);
         self.enforce(now)
     }
@@ -305,6 +311,8 @@ impl Engine {
             self.enforced = Image::default();
             self.enforced = tables.enforced()?;
         }
+        let mended = self.mend()?;
+        self.tell(&mended);
         Ok(self.enforce(now))
     }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::interfaces::Coverage;
 use super::{Bypass, Change, Engine, List};
 use crate::config::units::plain;
-use crate::dataplane::backend::{Error, Image};
+use crate::dataplane::backend::{Error, Image, Mended};
 use crate::dataplane::place::keep_own;
 use crate::dataplane::plan;
 
@@ -22,7 +22,7 @@ const TOLD: usize = 50;
 /// One difference.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
-    /// `missing`, `changed`, `extra`, `settings` or `interface`.
+    /// `missing`, `changed`, `extra`, `settings`, `tables` or `interface`.
     pub kind: String,
     /// In an operator's words.
     pub what: String,
@@ -143,6 +143,7 @@ impl Engine {
         // A million entries are not held twice.
         self.enforced = Image::default();
         self.enforced = tables.enforced()?;
+        let mended = self.mend()?;
         let found = &self.enforced;
         let changes = plan::diff(&self.desired, now.boot_ns, found);
         let drift = || {
@@ -161,11 +162,12 @@ impl Engine {
             ..Verified::default()
         };
         outcome.failures = self.apply(changes).failures;
-        if !drifted.is_empty() {
+        if !drifted.is_empty() || !mended.is_empty() {
             if let Some(tables) = &mut self.tables {
                 self.enforced = Image::default();
                 self.enforced = tables.enforced()?;
             }
+            let again = self.mend()?;
             let left = plan::diff(&self.desired, now.boot_ns, &self.enforced);
             let left: BTreeSet<Subject> = left.iter().map(subject).collect();
             for (index, subject) in drifted.iter().enumerate() {
@@ -175,9 +177,19 @@ impl Engine {
                     told.repaired = repaired;
                 }
             }
+            for (at, mended) in mended.iter().enumerate() {
+                let repaired = !again.contains(mended);
+                outcome.repaired += usize::from(repaired);
+                let difference = Difference {
+                    kind: mended.kind.to_owned(),
+                    what: mended.what.clone(),
+                    repaired,
+                };
+                outcome.differences.insert(at, difference);
+            }
         }
         self.repaired += outcome.repaired as u64;
-        outcome.drift = drifted.len() + unfiltered.len();
+        outcome.drift = mended.len() + drifted.len() + unfiltered.len();
         outcome
             .differences
             .extend(unfiltered.into_iter().map(|what| Difference {
@@ -186,6 +198,26 @@ impl Engine {
                 repaired: false,
             }));
         Ok(outcome)
+    }
+
+    /// Has the tables' keeper look after what is its own.
+    pub(super) fn mend(&mut self) -> Result<Vec<Mended>, Error> {
+        let Some(tables) = &mut self.tables else {
+            return Ok(Vec::new());
+        };
+        let mended = tables.mend()?;
+        if !mended.is_empty() {
+            self.enforced.settings = tables.settings()?;
+        }
+        Ok(mended)
+    }
+
+    /// Logs and counts what was mended outside of a comparison.
+    pub(super) fn tell(&mut self, mended: &[Mended]) {
+        self.repaired += mended.len() as u64;
+        for Mended { what, .. } in mended {
+            tracing::warn!(target: "gateway::dataplane", repaired = true, "drift: {what}");
+        }
     }
 
     /// The periodic comparison: as [`Engine::verify`], told to the log.

@@ -40,7 +40,7 @@ use self::error::{at, load_failed};
 use self::sysctls::Sysctls;
 use self::tables::Maps;
 use super::lock::{LockError, PinLock};
-use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Room};
+use super::{Attachment, Backend, Change, Counters, Error, Found, Image, List, Mended, Room};
 use crate::config::model::{self, Capacity, XdpMode};
 use crate::dataplane::cookies::Ability;
 
@@ -204,6 +204,10 @@ impl Kernel {
 impl Backend for Kernel {
     fn enforced(&mut self) -> Result<Image, Error> {
         self.maps.image()
+    }
+
+    fn mend(&mut self) -> Result<Vec<Mended>, Error> {
+        self.maps.mend()
     }
 
     fn settings(&mut self) -> Result<Settings, Error> {

@@ -56,15 +56,47 @@ impl Networks {
             return Err(TooMany);
         }
         self.write_networks(half, listed);
-        self.write_ranges4(half, &four);
-        let words = self.ranges6.words();
-        for (range, to) in six.iter().zip(words[self.first_range(half) * 4..].chunks(4)) {
-            store(&to[0], (range.start >> 64) as u64);
-            store(&to[1], range.start as u64);
-            store(&to[2], pair(range.allow, range.deny));
-            store(&to[3], 0);
-        }
+        self.each_word(half, &four, &six, |to, word| {
+            store(to, word);
+            true
+        });
         Ok(six.len() as u32 - 1)
+    }
+
+    /// Whether the ranges of a half, `last6` the last of IPv6, are those that its networks are cut into: what packets
+    /// meet is what is listed.
+    pub fn is_cut(&self, half: u32, last6: u32) -> bool {
+        let listed = self.listed(half);
+        let (four, six) = (cut(&listed, true), cut(&listed, false));
+        four.len().max(six.len()) <= self.ranges as usize
+            && six.len() as u64 == u64::from(last6) + 1
+            && self.each_word(half, &four, &six, |there, word| {
+                there.load(Ordering::Relaxed) == word
+            })
+    }
+
+    /// Shows each word of the ranges and spans of a half with what belongs there, for as long as `visit` wants more.
+    fn each_word(
+        &self,
+        half: u32,
+        four: &[Range],
+        six: &[Range],
+        mut visit: impl FnMut(&AtomicU64, u64) -> bool,
+    ) -> bool {
+        let words = self.ranges4.words()[self.first_range(half) * 2..].chunks(2);
+        let four_fit = four.iter().zip(words).all(|(range, at)| {
+            visit(&at[0], pair(range.start as u32, range.allow)) && visit(&at[1], pair(range.deny, 0))
+        });
+        let words = self.ranges6.words()[self.first_range(half) * 4..].chunks(4);
+        let six_fit = four_fit
+            && six.iter().zip(words).all(|(range, at)| {
+                visit(&at[0], (range.start >> 64) as u64)
+                    && visit(&at[1], range.start as u64)
+                    && visit(&at[2], pair(range.allow, range.deny))
+                    && visit(&at[3], 0)
+            });
+        let words = &self.spans4.words()[(half * SPANS) as usize..];
+        six_fit && spans(four).zip(words).all(|(span, at)| visit(at, span))
     }
 
     fn write_networks(&self, half: u32, listed: &[Listed]) {
@@ -82,30 +114,6 @@ impl Networks {
             && let Some(end) = places.next()
         {
             store(&end[2], 0);
-        }
-    }
-
-    fn write_ranges4(&self, half: u32, ranges: &[Range]) {
-        let words = self.ranges4.words();
-        for (range, to) in ranges.iter().zip(words[self.first_range(half) * 2..].chunks(2)) {
-            store(&to[0], pair(range.start as u32, range.allow));
-            store(&to[1], pair(range.deny, 0));
-        }
-        let spans = &self.spans4.words()[(half * SPANS) as usize..];
-        let mut at = 0;
-        for (upper, to) in (0..SPANS).zip(spans) {
-            let up_to = |at: &mut usize, end: u32| {
-                while ranges
-                    .get(*at + 1)
-                    .is_some_and(|next| next.start <= u128::from(end))
-                {
-                    *at += 1;
-                }
-                *at as u32
-            };
-            let first = up_to(&mut at, upper << 16);
-            let last = up_to(&mut at, upper << 16 | 0xffff);
-            store(to, pair(first, last));
         }
     }
 
@@ -161,23 +169,49 @@ impl Networks {
 
     fn around4(&self, half: u32, number: u32) -> [u32; 2] {
         let halves = self.ranges4.halves();
-        let at =
-            |index: u32, field: usize| load(&halves[(self.first_range(half) + index as usize) * 4 + field]);
+        // Spans that were tampered with may lead anywhere.
+        let at = |index: u32, field: usize| {
+            halves
+                .get((self.first_range(half) + index as usize) * 4 + field)
+                .map(load)
+        };
         let span = &self.spans4.halves()[((half * SPANS + (number >> 16)) * 2) as usize..];
         let found = search(load(&span[0]), load(&span[1]), |index| {
-            Some(at(index, 0) <= number)
+            Some(at(index, 0)? <= number)
         });
-        found.map_or([0; 2], |index| [at(index, 1), at(index, 2)])
+        let references = found.and_then(|index| Some([at(index, 1)?, at(index, 2)?]));
+        references.unwrap_or([0; 2])
     }
 
     fn around6(&self, half: u32, last: u32, number: [u64; 2]) -> [u32; 2] {
         let words = self.ranges6.words();
         let at = |index: u32, field: usize| {
-            words[(self.first_range(half) + index as usize) * 4 + field].load(Ordering::Relaxed)
+            let word = words.get((self.first_range(half) + index as usize) * 4 + field)?;
+            Some(word.load(Ordering::Relaxed))
         };
-        let found = search(0, last, |index| Some([at(index, 0), at(index, 1)] <= number));
-        found.map_or([0; 2], |index| halves_of(at(index, 2)))
+        let found = search(0, last, |index| Some([at(index, 0)?, at(index, 1)?] <= number));
+        let references = found.and_then(|index| at(index, 2)).map(halves_of);
+        references.unwrap_or([0; 2])
     }
+}
+
+/// The spans of IPv4 ranges, as they lie in their map.
+fn spans(ranges: &[Range]) -> impl Iterator<Item = u64> {
+    let mut at = 0;
+    let mut up_to = move |end: u32| {
+        while ranges
+            .get(at + 1)
+            .is_some_and(|next| next.start <= u128::from(end))
+        {
+            at += 1;
+        }
+        at as u32
+    };
+    (0..SPANS).map(move |upper| {
+        let first = up_to(upper << 16);
+        let last = up_to(upper << 16 | 0xffff);
+        pair(first, last)
+    })
 }
 
 fn store(to: &AtomicU64, value: u64) {

@@ -1,4 +1,4 @@
-//! The settings' two copies and the selector between them, and the random keys in them.
+//! The settings' two copies and the selector between them, and the drawing of the random keys in them.
 
 use aya::maps::{Array, MapData};
 use gateway_common::tables::{Settings, names};
@@ -50,17 +50,28 @@ impl Copies {
         })
     }
 
-    /// Gives fresh tables their random keys, which stay for their life. Returns those of the address tables.
-    pub fn draw_keys(&mut self) -> Result<[u64; 4], Error> {
-        let mut settings = self.read()?;
-        if settings.layout.mix == [0; 4] {
-            for word in settings.hash_key.iter_mut().chain(&mut settings.layout.mix) {
-                *word = getrandom::u64().map_err(|e| load_failed("drawing the hash keys", &e))?;
-            }
-            // Odd, which also is never the zero of "not drawn yet".
-            settings.layout.mix[0] |= 1;
-            self.write(settings)?;
-        }
-        Ok(settings.layout.mix)
+    /// The copy that is not in force: the settings before these, and zeros in fresh tables.
+    pub fn idle(&self) -> Result<Settings, Error> {
+        self.copies
+            .get(&(1 - self.live()?), 0)
+            .map_err(|e| map_failed("reading", names::SETTINGS, e))
     }
+
+    /// Whether the selector names no copy: the program then has no settings, and passes everything.
+    pub fn are_lost(&self) -> Result<bool, Error> {
+        let selector = self.selector.get(&0, 0);
+        Ok(selector.map_err(|e| map_failed("reading", names::SELECTOR, e))? > 1)
+    }
+}
+
+/// Random keys for a hash, the first of them odd, and so never all zero.
+pub fn draw_keys<const N: usize>() -> Result<[u64; N], Error> {
+    let mut keys = [0; N];
+    for key in &mut keys {
+        *key = getrandom::u64().map_err(|e| load_failed("drawing the hash keys", &e))?;
+    }
+    if let Some(first) = keys.first_mut() {
+        *first |= 1;
+    }
+    Ok(keys)
 }

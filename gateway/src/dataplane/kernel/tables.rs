@@ -7,6 +7,8 @@
 //! * Anything more is made in the idle halves, and one write of the settings switches to them: lists and settings
 //!   of a batch become visible together.
 
+mod mend;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
@@ -43,7 +45,15 @@ pub struct Maps {
     addresses: [Box<dyn Table>; 2],
     networks: Networks,
     counts: Counts,
+    own: Own,
     capacities: BTreeMap<&'static str, u32>,
+}
+
+/// What of the settings is the keeper's own, as it was last written or taken over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    hash_key: [u64; 2],
+    layout: Layout,
 }
 
 impl std::fmt::Debug for Maps {
@@ -57,6 +67,13 @@ impl std::fmt::Debug for Maps {
 struct Halves {
     addresses: [u32; 2],
     networks: u32,
+}
+
+/// Tables that are written anew whatever the changes are, from the entries that stand in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Anew {
+    addresses: [bool; 2],
+    networks: bool,
 }
 
 impl Halves {
@@ -85,18 +102,16 @@ impl Maps {
         let (ranges4, ranges) = region(names::RANGES4, 16)?;
         let (ranges6, _) = region(names::RANGES6, 32)?;
         let (networks, entries) = region(names::NETWORKS, 32)?;
-        let mut settings = Copies {
-            copies: array(dir, names::SETTINGS)?,
-            selector: array(dir, names::SELECTOR)?,
-        };
-        let mix = settings.draw_keys()?;
         let mut maps = Self {
-            settings,
+            settings: Copies {
+                copies: array(dir, names::SETTINGS)?,
+                selector: array(dir, names::SELECTOR)?,
+            },
             counters: percpu(dir, names::COUNTERS)?,
             answered: array(dir, names::ANSWERED)?,
             addresses: [
-                Box::new(Addresses::<V4>::new(addresses4, entries4, mix)),
-                Box::new(Addresses::<V6>::new(addresses6, entries6, mix)),
+                Box::new(Addresses::<V4>::new(addresses4, entries4)),
+                Box::new(Addresses::<V6>::new(addresses6, entries6)),
             ],
             networks: Networks {
                 spans4,
@@ -107,10 +122,11 @@ impl Maps {
                 entries: entries / 2,
             },
             counts: Counts::new(capacity),
+            own: Own::default(),
             capacities,
         };
-        maps.lay_out()?;
-        let layout = maps.settings()?.layout;
+        maps.take_over()?;
+        let layout = maps.kept()?.layout;
         maps.count(&layout);
         Ok(maps)
     }
@@ -153,24 +169,6 @@ impl Maps {
         self.counts = counts;
     }
 
-    /// Gives fresh tables their layout.
-    fn lay_out(&mut self) -> Result<(), Error> {
-        let settings = self.settings()?;
-        if settings.layout.buckets4 != 0 {
-            return Ok(());
-        }
-        let last6 = self
-            .networks
-            .write(0, &[])
-            .map_err(|_| full("deny_prefixes", 0))?;
-        let halves = Halves {
-            addresses: [0; 2],
-            networks: 0,
-        };
-        let layout = self.layout(&settings.layout, halves, last6);
-        self.write_settings(Settings { layout, ..settings })
-    }
-
     fn layout(&self, old: &Layout, halves: Halves, last6: u32) -> Layout {
         let [four, six] = &self.addresses;
         Layout {
@@ -187,12 +185,18 @@ impl Maps {
         }
     }
 
+    /// The settings in force, whoever wrote them.
     pub fn settings(&self) -> Result<Settings, Error> {
         self.settings.read()
     }
 
     fn write_settings(&mut self, wanted: Settings) -> Result<(), Error> {
-        self.settings.write(wanted)
+        self.settings.write(wanted)?;
+        self.own = Own {
+            hash_key: wanted.hash_key,
+            layout: wanted.layout,
+        };
+        Ok(())
     }
 
     pub fn apply(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
@@ -210,14 +214,14 @@ impl Maps {
 
     /// All of the changes become visible together.
     pub fn apply_at_once(&mut self, changes: &[Change]) -> Vec<(usize, Error)> {
-        let result = self.switch(changes);
+        let result = self.switch(changes, Anew::default());
         each(result, changes.len())
     }
 
     /// How many entries of each list are there and have not ended.
     pub fn live(&self, boot_ns: u64) -> Result<[usize; 3], Error> {
         let mut lists = [0; 3];
-        self.each(&self.settings()?.layout, |_, kind, rule| {
+        self.each(&self.kept()?.layout, |_, kind, rule| {
             lists[kind as usize - 1] += usize::from(rule.live(boot_ns));
         });
         Ok(lists)
@@ -225,12 +229,12 @@ impl Maps {
 
     /// Each change at once, in order.
     fn write_in_place(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
-        let halves = Halves::of(&self.settings()?.layout);
+        let halves = Halves::of(&self.kept()?.layout);
         let mut failures = Vec::new();
         for (index, change) in changes.iter().enumerate() {
             let result = match change {
                 Change::Settings(wanted) => {
-                    let kept = self.settings()?;
+                    let kept = self.kept()?;
                     self.write_settings(keep_own(**wanted, &kept))
                 }
                 _ => self.write_address(halves.addresses, change),
@@ -243,7 +247,7 @@ impl Maps {
     }
 
     fn mark(&mut self) -> Result<(), Error> {
-        let settings = self.settings()?;
+        let settings = self.kept()?;
         let features = settings.features & !feature::TABLES | self.counts.table_bits();
         if features == settings.features {
             return Ok(());
@@ -281,11 +285,14 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes all changes where nobody looks, then shows them together.
-    fn switch(&mut self, changes: &[Change]) -> Result<Vec<(usize, Error)>, Error> {
-        let kept = self.settings()?;
+    /// Makes all changes where nobody looks, then shows them together. Writes the tables in `anew` in any case.
+    fn switch(&mut self, changes: &[Change], anew: Anew) -> Result<Vec<(usize, Error)>, Error> {
+        let kept = self.kept()?;
         let live = Halves::of(&kept.layout);
-        let mut next = live;
+        let mut next = Halves {
+            addresses: [0, 1].map(|at| live.addresses[at] ^ u32::from(anew.addresses[at])),
+            networks: live.networks ^ u32::from(anew.networks),
+        };
         let mut networks = None;
         let mut wanted = kept;
         for change in changes {
@@ -322,7 +329,7 @@ impl Maps {
                 }
             }
             if removals {
-                self.tidy(live, next, &counts);
+                self.tidy(live, next, &counts, anew);
             }
         }
         let mut last6 = kept.layout.last6;
@@ -359,12 +366,12 @@ impl Maps {
         Ok(failures)
     }
 
-    /// Writes anew each idle half of which much was removed since it was copied.
-    fn tidy(&self, live: Halves, next: Halves, before: &Counts) {
+    /// Writes anew each idle half that must be, or of which much was removed since it was copied.
+    fn tidy(&self, live: Halves, next: Halves, before: &Counts, anew: Anew) {
         for (at, table) in self.addresses.iter().enumerate() {
             let (had, left) = (before.addresses(at), self.counts.addresses(at));
             let switched = next.addresses[at] != live.addresses[at];
-            if switched && had.saturating_sub(left).saturating_mul(4) > had {
+            if switched && (anew.addresses[at] || had.saturating_sub(left).saturating_mul(4) > had) {
                 table.tidy(next.addresses[at]);
             }
         }
@@ -420,10 +427,9 @@ impl Maps {
             .collect()
     }
 
-    /// Everything that is there. Counts it on the way, which only we should have changed, and sees to the bits of the
-    /// settings that follow from the counts.
+    /// Everything that is there. Counts it on the way, which only we should have changed.
     pub fn image(&mut self) -> Result<Image, Error> {
-        let layout = self.settings()?.layout;
+        let layout = self.kept()?.layout;
         let mut counts = self.counts;
         counts.clear();
         let mut lists = [Kind::Allow, Kind::Deny, Kind::Block]
@@ -433,7 +439,6 @@ impl Maps {
             lists[kind as usize - 1].push((net, rule));
         });
         self.counts = counts;
-        self.mark()?;
         // From a sorted list a tree is built at once.
         let [allow, deny, block] = lists.map(|mut list| {
             list.sort_unstable_by_key(|(net, _)| *net);
@@ -449,7 +454,7 @@ impl Maps {
 
     /// See [`crate::dataplane::Backend::rules`].
     pub fn rules(&self, list: List, nets: &[IpNet]) -> Result<Vec<Option<Rule>>, Error> {
-        let halves = Halves::of(&self.settings()?.layout);
+        let halves = Halves::of(&self.kept()?.layout);
         let (kind, mut networks) = (list.kind(), None);
         let rule = |net: &IpNet| match single(net) {
             Some(addr) => {
@@ -470,7 +475,12 @@ impl Maps {
         let settings = self.settings()?;
         let halves = Halves::of(&settings.layout);
         let (key, at) = (Addr::from(addr), family(addr));
-        let exact = |kind| self.addresses[at].get(halves.addresses[at], &key, kind);
+        // By another key the program looks elsewhere.
+        let hashed = settings.layout.mix == self.own.layout.mix;
+        let exact = |kind| {
+            let get = || self.addresses[at].get(halves.addresses[at], &key, kind);
+            hashed.then(get).flatten()
+        };
         let [allow_net, deny_net] = self.networks.around(halves.networks, settings.layout.last6, addr);
         Ok(Found {
             settings,
