@@ -11,6 +11,9 @@ use super::*;
 const SIZE: usize = size_of::<Settings>();
 const SOURCES: [&str; 4] = ["192.0.2.7", "198.51.100.200", "2001:db8::7", "2001:db8:1:ffff::1"];
 
+/// What is done to the tables, and its name.
+type Tamper = (&'static str, fn(&Pins));
+
 fn array<V: aya::Pod>(pins: &Pins, name: &str) -> Array<MapData, V> {
     let pin = pins.0.join(format!("v{ABI_VERSION}/{name}"));
     let map = Map::Array(MapData::from_pin(pin).expect("a pinned map"));
@@ -177,7 +180,7 @@ fn a_key_that_looks_right_and_is_not_has_the_tables_written_anew() {
 fn ranges_and_spans_that_someone_else_wrote_are_made_anew() {
     let pins = Pins::new("ranges");
     let mut kernel = filled(&pins);
-    let tamper: [(&str, fn(&Pins)); 4] = [
+    let tamper: [Tamper; 4] = [
         ("spans", |pins| empty::<1>(pins, names::SPANS4)),
         ("ranges", |pins| empty::<2>(pins, names::RANGES4)),
         ("IPv6 ranges", |pins| empty::<4>(pins, names::RANGES6)),
