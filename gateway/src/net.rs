@@ -5,6 +5,7 @@
 
 pub mod executor;
 pub mod proxy_protocol;
+pub mod wards;
 
 use std::io;
 use std::pin::Pin;

@@ -7,16 +7,16 @@
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::{Row, probe};
 use super::{Endpoint, Upstream, dns};
 use crate::config::model::{Ejection, Health};
+use crate::net::wards::Wards;
 use crate::telemetry::metrics::Rare;
 
 /// Longest time between two look-ups, whatever a record says.
@@ -30,10 +30,7 @@ const REMIND: Duration = Duration::from_secs(60);
 
 /// The running thread; dropping it ends it.
 #[derive(Debug)]
-pub struct Keeper {
-    wards: Option<UnboundedSender<Arc<Upstream>>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Keeper(Wards<Arc<Upstream>>);
 
 impl Keeper {
     /// Starts the thread.
@@ -41,39 +38,15 @@ impl Keeper {
     /// # Errors
     /// What the system said.
     pub fn start() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (wards, taken) = unbounded_channel();
-        let thread = std::thread::Builder::new()
-            .name("upstreams".to_owned())
-            .spawn(move || {
-                LocalSet::new().block_on(&runtime, keep_all(taken));
-                // A look-up by the system can not be broken off, and nobody waits for it any more.
-                runtime.shutdown_background();
-            })?;
-        Ok(Self {
-            wards: Some(wards),
-            thread: Some(thread),
-        })
+        Wards::start("upstreams", keep_all).map(Self)
     }
 
     /// Looks after an upstream for as long as there is one. Those that need nothing are left alone.
     pub fn keep(&self, upstream: &Arc<Upstream>) {
-        if let (Some(care), Some(wards)) = (&upstream.care, &self.wards)
+        if let Some(care) = &upstream.care
             && !care.taken.swap(true, Ordering::Relaxed)
         {
-            // Without a receiver the thread has ended, and the process is about to.
-            let _ = wards.send(Arc::clone(upstream));
-        }
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.wards = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+            self.0.take(Arc::clone(upstream));
         }
     }
 }

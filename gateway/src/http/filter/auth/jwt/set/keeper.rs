@@ -3,19 +3,18 @@
 //! A thread of its own, made when there is something to look after. It holds sets weakly: one that is configured no more is
 //! forgotten at the next look.
 
-use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
 
 use super::KeySet;
 use crate::config::model::{KeySource, Url, VerifyKey, key_set};
+use crate::net::wards::Wards;
 use crate::upstream::fetch::{Bounds, Kept, Service};
 
 /// Largest set, and largest metadata, in bytes.
@@ -26,13 +25,7 @@ const AGAIN_AT_MOST: Duration = Duration::from_secs(60);
 
 /// The thread, once there is one; dropping it ends it.
 #[derive(Debug, Default)]
-pub struct KeyKeeper(Mutex<Option<Running>>);
-
-#[derive(Debug)]
-struct Running {
-    wards: Option<UnboundedSender<Arc<KeySet>>>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct KeyKeeper(Mutex<Option<Wards<Arc<KeySet>>>>);
 
 impl KeyKeeper {
     /// Looks after a set for as long as there is one.
@@ -42,7 +35,7 @@ impl KeyKeeper {
         }
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if running.is_none() {
-            match Running::start() {
+            match Wards::start("keys", keep_all) {
                 Ok(started) => *running = Some(started),
                 Err(error) => {
                     tracing::error!(%error, "no thread to look at published keys: no token can be verified by them");
@@ -50,38 +43,8 @@ impl KeyKeeper {
                 }
             }
         }
-        if let Some(wards) = running.as_ref().and_then(|running| running.wards.as_ref()) {
-            // Without a receiver the thread has ended, and the process is about to.
-            let _ = wards.send(Arc::clone(set));
-        }
-    }
-}
-
-impl Running {
-    fn start() -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let (wards, taken) = unbounded_channel();
-        let thread = std::thread::Builder::new()
-            .name("keys".to_owned())
-            .spawn(move || {
-                LocalSet::new().block_on(&runtime, keep_all(taken));
-                // A look-up of a name can not be broken off, and nobody waits for it any more.
-                runtime.shutdown_background();
-            })?;
-        Ok(Self {
-            wards: Some(wards),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.wards = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(running) = running.as_ref() {
+            running.take(Arc::clone(set));
         }
     }
 }
