@@ -4,30 +4,13 @@ use std::time::Duration;
 
 use super::clean;
 use crate::admin::api::Sighting;
+use crate::config::moment;
 use crate::config::units::show_duration;
 
 /// `2023-11-14T22:13:20.123Z`, as log lines show the time.
 pub fn utc(ms: u64) -> String {
-    let (days, rest) = (ms / 86_400_000, ms % 86_400_000);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1_000 % 60);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
-        rest % 1_000
-    )
-}
-
-/// Year, month and day of a day counted from 1970-01-01 (Hinnant, "chrono-compatible low-level date algorithms").
-fn date(days: u64) -> (u64, u64, u64) {
-    // Counted from 0000-03-01, so that a leap day is the last of its year; an era has 400 years.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
+    let second = moment::show(ms / 1_000);
+    format!("{}.{:03}Z", second.trim_end_matches('Z'), ms % 1_000)
 }
 
 /// What a sample is and is not.
