@@ -142,9 +142,7 @@ async fn send(
                 None => return,
             }
         }
-        if lease.is_read() {
-            lease.keep();
-        }
+        lease.keep();
     };
     let _ = timeout(limit, read).await;
 }

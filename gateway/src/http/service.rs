@@ -244,9 +244,7 @@ pub(super) async fn serve(
                 return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
             }
             if bodiless {
-                if lease.is_read() {
-                    lease.keep();
-                }
+                lease.keep();
                 return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
             }
             let wanted = route
@@ -269,9 +267,7 @@ pub(super) async fn serve(
                 match shaped {
                     shape::Answer::Untouched => {}
                     shape::Answer::Whole(body) => {
-                        if lease.is_read() {
-                            lease.keep();
-                        }
+                        lease.keep();
                         let coded = encoder(&route, accepted, &mut head).and_then(|encoder| {
                             encoder.map_or_else(|| Ok(body.clone()), |encoder| encoder.whole(&body))
                         });

@@ -355,9 +355,7 @@ where
     /// Forgets the response. The connection is kept if there is nothing more to read from it.
     fn give_up(mut self) -> Option<Place> {
         let place = self.lease.take_place();
-        if self.lease.is_read() {
-            self.lease.keep();
-        }
+        self.lease.keep();
         place
     }
 }

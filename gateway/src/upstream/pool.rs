@@ -320,9 +320,11 @@ where
             .map_or_else(SizeHint::default, |conn| conn.link.size_hint())
     }
 
-    /// Keeps the connection for the next request. Only after the response has been read to its end.
+    /// Keeps the connection for the next request, if the response has been read to its end; else it is closed.
     pub fn keep(mut self) {
-        let Some(mut conn) = self.conn.take() else { return };
+        let Some(mut conn) = self.conn.take().filter(|conn| conn.link.is_read()) else {
+            return;
+        };
         conn.served = conn.served.saturating_add(1);
         if !self.local.keeps || !conn.link.rest() || conn.served >= self.local.most_served {
             return;
