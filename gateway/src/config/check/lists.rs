@@ -46,21 +46,28 @@ pub(super) struct Part<'t> {
 
 /// A plain list of networks, of which none is too large.
 pub(super) fn clients(walk: &mut Walk, table: &mut Table<'_>, key: &'static str) -> Vec<IpNet> {
-    let mut nets: Vec<IpNet> = Vec::new();
-    for item in table.list(walk, key) {
-        let Some(net) = walk.value(&item, units::network) else {
-            continue;
-        };
-        if nets.contains(&net) {
-            walk.fault(&item, twice(net));
-        }
-        nets.push(net);
-    }
-    nets
+    plain(walk, table, key, |_, _, _| {})
 }
 
 /// A plain list of the networks of proxies, without files.
 pub(super) fn networks(walk: &mut Walk, table: &mut Table<'_>, key: &'static str) -> Vec<IpNet> {
+    plain(walk, table, key, |walk, item, net| {
+        if units::is_everything(net) {
+            let wrong = Wrong::new(format!(
+                "{net} is everyone: any client can claim any address, and none is ever blocked"
+            ));
+            walk.warn(item, wrong.hint("name the proxies' own networks"));
+        }
+    })
+}
+
+/// Networks, each looked at by `judge` when it is met first.
+fn plain(
+    walk: &mut Walk,
+    table: &mut Table<'_>,
+    key: &'static str,
+    judge: impl Fn(&mut Walk, &Field<'_>, &IpNet),
+) -> Vec<IpNet> {
     let mut nets: Vec<IpNet> = Vec::new();
     for item in table.list(walk, key) {
         let Some(net) = walk.value(&item, units::network) else {
@@ -68,11 +75,8 @@ pub(super) fn networks(walk: &mut Walk, table: &mut Table<'_>, key: &'static str
         };
         if nets.contains(&net) {
             walk.fault(&item, twice(net));
-        } else if units::is_everything(&net) {
-            let wrong = Wrong::new(format!(
-                "{net} is everyone: any client can claim any address, and none is ever blocked"
-            ));
-            walk.warn(&item, wrong.hint("name the proxies' own networks"));
+        } else {
+            judge(walk, &item, &net);
         }
         nets.push(net);
     }
