@@ -7,9 +7,8 @@
 use std::net::IpAddr;
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST,
-    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRANSFER_ENCODING,
-    UPGRADE, VARY, VIA,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, FORWARDED, HOST, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, TE, TRANSFER_ENCODING, UPGRADE, VARY, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, request, response};
 
@@ -17,6 +16,7 @@ use super::facts::Facts;
 use super::forwarded::{self, Told};
 use super::tls::Identity;
 use crate::config::model::{ForwardingHeader, HeaderEdit};
+use crate::http1::head::belongs_in_header;
 
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
@@ -99,10 +99,7 @@ pub fn prepare_trailer(trailer: &mut HeaderMap) {
             || is_identity(name)
             || name.as_str().contains('_')
             || decides.contains(name)
-            || matches!(
-                *name,
-                HOST | CONTENT_LENGTH | AUTHORIZATION | COOKIE | CONTENT_TYPE | CONTENT_ENCODING
-            )
+            || belongs_in_header(name)
     });
 }
 

@@ -193,7 +193,9 @@ pub fn trailer(bytes: &Bytes, most: usize) -> Result<HeaderMap, Fault> {
     Ok(trailer)
 }
 
-fn belongs_in_header(name: &HeaderName) -> bool {
+/// Whether a line says how a message is framed, routed, vouched for or read, and so means nothing in a trailer.
+#[must_use]
+pub fn belongs_in_header(name: &HeaderName) -> bool {
     use http::header::{
         AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE, TE, TRAILER, UPGRADE,
     };
