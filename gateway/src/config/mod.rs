@@ -4,6 +4,7 @@
 //! everything else is built from the model. The way is `raw` (YAML to a tree with places), `decode` (walking it and
 //! gathering faults), `check` (what the settings mean), `model` (the outcome).
 
+mod braces;
 mod check;
 mod decode;
 pub mod defaults;

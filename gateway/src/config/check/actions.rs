@@ -9,6 +9,7 @@ use http::StatusCode;
 
 use super::upstreams::Upstreams;
 use super::{headers, patterns};
+use crate::config::braces::{self, Part};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{Action, PathMatch, Piece, Redirect, Respond, Shape, Split, Template};
@@ -160,23 +161,19 @@ pub(super) fn template(text: &str, path: Option<&PathMatch>) -> Result<Template,
     }
     let names = path.map(names);
     let mut pieces = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (plain, after) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(plain.to_owned()));
-        }
-        if after.is_empty() {
-            break;
-        }
-        let name = after.strip_prefix('{').and_then(|after| after.split_once('}'));
-        let Some((name, after)) = name else {
-            return Err(refuse().hint("a place to fill in is written {name}"));
+    for part in braces::parts(text) {
+        let name = match part {
+            Some(Part::Name(name)) => name,
+            Some(Part::Text(plain)) => {
+                pieces.push(Piece::Text(plain.to_owned()));
+                continue;
+            }
+            None => return Err(refuse().hint("a place to fill in is written {name}")),
         };
         let piece = match name {
             "host" => Piece::Host,
             "query" => Piece::Query,
-            "path" if plain.ends_with('/') => {
+            "path" if matches!(pieces.last(), Some(Piece::Text(plain)) if plain.ends_with('/')) => {
                 return Err(refuse().hint("{path} brings its own slash"));
             }
             "path" => Piece::Path,
@@ -196,7 +193,6 @@ pub(super) fn template(text: &str, path: Option<&PathMatch>) -> Result<Template,
             return Err(refuse().hint(format!("{what}; there are also {{host}}, {{path}} and {{query}}")));
         }
         pieces.push(piece);
-        rest = after;
     }
     Ok(Template(pieces))
 }

@@ -4,6 +4,7 @@ use http::HeaderValue;
 
 use super::actions::template;
 use super::patterns;
+use crate::config::braces;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
 use crate::config::model::{
@@ -150,22 +151,19 @@ fn replacement(text: &str, pattern: Option<&Pattern>) -> Result<Vec<Part>, Wrong
         return Err(refuse().hint("only characters that a path carries unescaped (RFC 3986, 3.3)"));
     }
     let mut parts = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (plain, after) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
-        if !plain.is_empty() {
-            parts.push(Part::Text(plain.to_owned()));
-        }
-        if after.is_empty() {
-            break;
-        }
-        let named = after.strip_prefix('{').and_then(|after| after.split_once('}'));
-        let (name, after) = named.ok_or_else(|| refuse().hint("a group is written {1} or {name}"))?;
+    for part in braces::parts(text) {
+        let name = match part {
+            Some(braces::Part::Name(name)) => name,
+            Some(braces::Part::Text(plain)) => {
+                parts.push(Part::Text(plain.to_owned()));
+                continue;
+            }
+            None => return Err(refuse().hint("a group is written {1} or {name}")),
+        };
         let group = pattern.map_or(Some(0), |pattern| pattern.group(name));
         let group =
             group.ok_or_else(|| refuse().hint(format!("the expression has no group {}", quote(name))))?;
         parts.push(Part::Group(group));
-        rest = after;
     }
     Ok(parts)
 }

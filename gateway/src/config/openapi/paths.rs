@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::config::braces::{self, Part};
+
 /// Most names in one segment: each more makes a search within a search.
 const MOST_NAMES: usize = 3;
 
@@ -127,16 +129,14 @@ fn segment(text: &str) -> Option<Segment> {
         return Some(Segment::Literal(text.to_owned()));
     }
     let mut pieces = Vec::new();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (plain, after) = rest.split_at(rest.find(['{', '}']).unwrap_or(rest.len()));
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(plain.to_owned()));
-        }
-        if after.is_empty() {
-            break;
-        }
-        let (name, after) = after.strip_prefix('{')?.split_once('}')?;
+    for part in braces::parts(text) {
+        let name = match part? {
+            Part::Text(plain) => {
+                pieces.push(Piece::Text(plain.to_owned()));
+                continue;
+            }
+            Part::Name(name) => name,
+        };
         if name.is_empty() || matches!(pieces.last(), Some(Piece::Name(_))) {
             return None;
         }
@@ -148,7 +148,6 @@ fn segment(text: &str) -> Option<Segment> {
             return None;
         }
         pieces.push(Piece::Name(name.to_owned()));
-        rest = after;
     }
     match pieces.as_slice() {
         [Piece::Name(name)] => Some(Segment::Whole(name.clone())),
