@@ -1,6 +1,7 @@
 //! Keys of callers, read again when their files have changed.
 //!
-//! A file is taken over whole or not at all: with a fault in it the keys of before stay, which is said loudly.
+//! A file is taken over whole or not at all: with a fault in it the keys of before stay, which is said loudly. So they do if it
+//! has become empty: that is what a copy which failed leaves behind. A file that is meant to hold no keys says so, by `[]`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

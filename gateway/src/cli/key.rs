@@ -256,7 +256,10 @@ fn change(path: &Path, make: bool, change: impl FnOnce(&mut Keys) -> Result<()>)
         Err(error) if make && error.kind() == std::io::ErrorKind::NotFound => (String::new(), None),
         Err(error) => return Err(failed("read", path)(error)),
     };
+    let blank = |line: &str| line.starts_with('#') || line.trim().is_empty();
     let mut keys = match before {
+        // One that was only made, for the sake of its owner and mode.
+        Some(_) if make && text.lines().all(blank) => Keys::new(),
         Some(_) => read_keys(path).map_err(|faults| bad(format!("{faults}\nnothing was changed")))?,
         None => Keys::new(),
     };

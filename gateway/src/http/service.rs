@@ -247,6 +247,9 @@ pub(super) async fn serve(
                 lease.keep();
                 return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
             }
+            if let Some(whole) = &route.whole {
+                whole.unsaid(&facts.exchange, &mut head);
+            }
             let wanted = route
                 .whole
                 .as_ref()

@@ -37,7 +37,7 @@ pub use keeper::Keeper;
 pub use link::Outbound;
 pub use pool::Lease;
 pub use states::States;
-pub use sticky::cookie;
+pub use sticky::{cookie, cookies};
 
 use crate::config::model::{self, Address};
 use crate::telemetry::Metrics;

@@ -91,13 +91,18 @@ impl Token {
 /// The value of the first cookie of that name (RFC 6265, 4.2.1).
 #[must_use]
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    cookies(headers, name).next()
+}
+
+/// The values of all cookies of that name.
+pub fn cookies<'h>(headers: &'h HeaderMap, name: &str) -> impl Iterator<Item = &'h str> {
     headers
         .get_all(COOKIE)
         .iter()
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim_matches([' ', '\t']).split_once('='))
-        .find(|(known, _)| *known == name)
+        .filter(move |(known, _)| *known == name)
         .map(|(_, value)| value)
 }
 

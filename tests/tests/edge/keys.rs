@@ -72,7 +72,20 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
     gateway.wait_for_log("KEYS NOT TAKEN OVER")?;
     ensure!(!gateway.log().contains("hunter2"), "a secret in the log");
     assert_eq!(ask("/", &second), 200);
+    // So does one that a copy which failed has left empty.
+    let told = gateway.log().len();
+    std::fs::write(&file, "# keys\n")?;
+    wait_until("the empty file is told of", || {
+        Ok(gateway
+            .log()
+            .get(told..)
+            .is_some_and(|log| log.contains("there is nothing in it")))
+    })?;
+    assert_eq!(ask("/", &second), 200);
+    std::fs::write(&file, "[]\n")?;
+    wait_until("a file that says so has no keys", || Ok(ask("/", &second) == 401))?;
     std::fs::write(&file, good)?;
+    wait_until("the key is back", || Ok(ask("/", &second) == 200))?;
 
     // T36: a key in the query is in no line of the log, and the caller's name is.
     assert_eq!(by_query(&second), 200);

@@ -304,3 +304,24 @@ fn one_auth_serves_several_routes_and_stays_over_a_reload() {
     assert_eq!(ask(&gateway, "GET /a", "X-API-Key: l\r\n").status, 401);
     assert_eq!(ask(&gateway, "GET /c", "").status, 200);
 }
+
+#[test]
+fn several_ways_that_ask_for_the_same_ask_once() {
+    let upstream = Upstream::text("in");
+    let sha = "c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c";
+    let keys = format!("keys: [{{name: a, sha256: {sha}}}]");
+    let site = format!(
+        "routes: [{{match: {{path: /**}}, auth: {{any: [{{api_key: {{{keys}}}}}, {{api_key: {{query: key, {keys}}}}}]}}, upstream: UP}}]"
+    );
+    let gateway = Gateway::start(&Site::written(&site, &upstream));
+    let answer = Client::connect(gateway.address()).get("/");
+    let asked = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| name == "www-authenticate");
+    assert_eq!((answer.status, asked.count()), (401, 1));
+    assert_eq!(
+        Client::connect(gateway.address()).get("/?key=demo-key").status,
+        200
+    );
+}

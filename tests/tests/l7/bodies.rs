@@ -175,6 +175,97 @@ routes:
     assert_eq!(upstream.last().header("content-type"), [form]);
     let response = post(&mut client, "/out", JSON, r#"{"a":{"b":1}}"#);
     assert_eq!(response.code().as_deref(), Some("bad_body"));
+    assert!(response.text().contains("can not be made a form"));
+    let response = post(&mut client, "/in", form, "");
+    assert_eq!(response.text(), r#"{"by":"127.0.0.1"}"#, "a form without a field");
+    assert_eq!(upstream.last().header("content-type"), [JSON]);
+    for (body, told) in [
+        ("a=1&".repeat(1_001), "more than 1000 fields"),
+        ("a=%ff".into(), "UTF-8"),
+    ] {
+        let response = post(&mut client, "/in", form, &body);
+        assert_eq!(
+            (response.status, response.code().as_deref()),
+            (400, Some("bad_body"))
+        );
+        assert!(response.text().contains(told), "{}", response.text());
+    }
+}
+
+#[test]
+fn a_template_that_runs_on_is_the_gateway_s_fault_and_one_that_lacks_something_the_client_s() {
+    let upstream = echo();
+    let routes = r#"
+routes:
+  - match: {path: /in/**}
+    request: {body: {template: "{% for a in body.l %}{% for b in body.l %}{{ body.o.p }}{% endfor %}{% endfor %}"}}
+    upstream: UP
+  - match: {path: /out}
+    response: {body: {template: "{% for a in body.l %}{% for b in body.l %}{% endfor %}{% endfor %}"}}
+    upstream: UP
+"#;
+    let gateway = Gateway::start(&Site::written(routes, &upstream));
+    let mut client = Client::connect(gateway.address());
+    let long = format!("{{\"l\":[{}1],\"o\":{{}}}}", "1,".repeat(999));
+    for path in ["/in/a", "/out"] {
+        let mut client = Client::connect(gateway.address());
+        let response = post(&mut client, path, JSON, &long);
+        assert_eq!(
+            (response.status, response.code().as_deref()),
+            (500, Some("internal")),
+            "{path}"
+        );
+    }
+    assert_eq!(
+        post(&mut client, "/in/a", JSON, r#"{"l":[1]}"#).code().as_deref(),
+        Some("bad_body")
+    );
+    assert_eq!(
+        gateway.rejects(),
+        [Reject::Internal, Reject::Internal, Reject::BadBody]
+    );
+    assert_eq!(Reject::Internal.blame(), gateway::http::reject::Blame::Gateway);
+}
+
+#[test]
+fn edits_of_an_object_let_no_list_pass_and_head_tells_nothing_of_what_get_does_not_get() {
+    let upstream = service();
+    let routes = r#"
+routes:
+  - match: {path: /long}
+    response: {body: {json: [{remove: /password}]}}
+    upstream: UP
+  - match: {path: /pass/**}
+    rewrite: {path: /long}
+    response: {body: {json: [{remove: /password}], wrong: pass}}
+    upstream: UP
+  - match: {path: /page}
+    response: {body: {template: "<p>{{ body.id }}</p>", content_type: text/html}}
+    upstream: UP
+  - {match: {path: /in}, request: {body: {json: [{remove: /password}]}}, upstream: UP}
+"#;
+    let gateway = Gateway::start(&Site::written(routes, &upstream));
+    let mut client = Client::connect(gateway.address());
+    assert_eq!(client.get("/long").code().as_deref(), Some("response_invalid"));
+    assert_eq!(client.get("/pass/x").status, 200);
+    let response = post(&mut client, "/in", JSON, r#"[{"password":1}]"#);
+    assert_eq!(response.code().as_deref(), Some("bad_body"));
+    assert!(
+        response.text().contains("is not an object"),
+        "{}",
+        response.text()
+    );
+    let got = client.get("/page");
+    let mut client = Client::connect(gateway.address());
+    client.send("HEAD /page HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let told = String::from_utf8_lossy(&client.rest()).to_ascii_lowercase();
+    assert!(told.starts_with("http/1.1 200 ok\r\n"), "{told}");
+    assert!(told.contains("content-type: text/html\r\n"), "{told}");
+    assert_eq!(got.header("content-type"), Some("text/html"));
+    for line in ["content-length", "etag", "content-encoding"] {
+        assert!(!told.contains(line), "{told}");
+    }
+    assert!(told.ends_with("\r\n\r\n"), "no body: {told}");
 }
 
 /// Answers as the path says.

@@ -133,6 +133,56 @@ routes:
 }
 
 #[test]
+fn who_names_two_tenants_is_no_new_one_with_each_pair() {
+    let upstream = Upstream::text("ok");
+    let site = "
+routes:
+  - {match: {path: /h}, upstream: UP, rate_limit: {rate: 1/h, burst: 2, by: \"header:X-Tenant\"}}
+  - {match: {path: /c}, upstream: UP, rate_limit: {rate: 1/h, burst: 2, by: \"cookie:tenant\"}}";
+    let gateway = Gateway::start(&Site::written(site, &upstream));
+    let two = |n: usize| get(&gateway, "/h", &format!("X-Tenant: a\r\nX-Tenant: {n}\r\n"));
+    assert_eq!([two(1), two(2), two(3)], [200, 200, 429]);
+    assert_eq!(get(&gateway, "/h", ""), 429, "as those who name none");
+    assert_eq!(get(&gateway, "/h", "X-Tenant: a\r\n"), 200);
+    let two = |n: usize| get(&gateway, "/c", &format!("Cookie: tenant=a; tenant={n}\r\n"));
+    assert_eq!([two(1), two(2), two(3)], [200, 200, 429]);
+}
+
+#[test]
+fn who_is_one_too_many_at_once_is_charged_to_no_rate() {
+    let upstream = Upstream::start(|request, wire| {
+        if request.target == "/slow" {
+            std::thread::sleep(Duration::from_millis(700));
+        }
+        saying("ok")(request, wire)
+    });
+    let site = "
+routes:
+  - match: {path: /**}
+    upstream: UP
+    rate_limit: {rate: 1/h, burst: 2}
+    concurrency: {at_once: 1}";
+    let gateway = Gateway::start(&Site::written(site, &upstream));
+    let mut slow = Client::connect(gateway.address());
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(eventually(|| !upstream.requests().is_empty()));
+    for _ in 0..5 {
+        assert_eq!(get(&gateway, "/", ""), 429);
+    }
+    assert_eq!(gateway.rejects(), [Reject::ConcurrencyLimited; 5]);
+    assert_eq!(slow.response().status, 200);
+    assert!(
+        eventually(|| get(&gateway, "/", "") == 200),
+        "of two, one is left"
+    );
+    // What the rate refuses is not under way either.
+    for _ in 0..3 {
+        assert_eq!(get(&gateway, "/", ""), 429);
+    }
+    assert_eq!(gateway.rejects().last(), Some(&Reject::RateLimited));
+}
+
+#[test]
 fn holders_of_keys_are_limited_each_and_guesses_by_address() {
     let upstream = Upstream::text("ok");
     let site = "

@@ -155,6 +155,10 @@ fn judge() -> (Upstream, Arc<Mutex<Vec<String>>>) {
             "/in" => {
                 "HTTP/1.1 200 OK\r\nX-Auth-User: alice\r\nX-Auth-Role: a\r\nX-Auth-Role: b\r\nX-Secret: 1\r\nContent-Length: 2\r\n\r\nok"
             }
+            "/two" => {
+                "HTTP/1.1 200 OK\r\nX-Auth-User: alice\r\nX-Auth-User: root\r\nContent-Length: 2\r\n\r\nok"
+            }
+            "/far" => "HTTP/1.1 200 OK\r\nX-Auth-User: gr\u{f6}\u{df}e\r\nContent-Length: 0\r\n\r\n",
             "/empty" => "HTTP/1.1 204 No Content\r\n\r\n",
             "/login" => {
                 "HTTP/1.1 302 Found\r\nLocation: https://login.example/?r=1\r\nSet-Cookie: s=1; Path=/\r\nX-Secret: 1\r\nContent-Length: 0\r\n\r\n"
@@ -213,7 +217,7 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
     let (upstream, (service, asked)) = (Upstream::text("in"), judge());
     let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
     let forged = "X-Auth-User: root\r\nX-Auth-Role: root\r\nX_Auth_User: root\r\nX-User: root\r\nX-Forwarded-Uri: /never\r\n\
-        X-Forwarded-Method: TRACE\r\nCookie: c=1\r\nX-Key: k\r\nX-Other: o\r\n";
+        X-Forwarded-Method: TRACE\r\nX-Original-URL: /never\r\nX-Rewrite-URL: /never\r\nX-Original-Method: TRACE\r\nCookie: c=1\r\nX-Key: k\r\nX-Other: o\r\n";
     let answer = ask(&gateway, "DELETE /in", forged);
     assert_eq!((answer.status, answer.text().as_str()), (200, "in"));
     assert_eq!(*asked.lock().unwrap(), ["DELETE /in"]);
@@ -233,7 +237,19 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
     assert_eq!(seen.header("x-auth-user"), ["alice"]);
     assert_eq!(seen.header("x-auth-role"), ["a", "b"]);
     assert_eq!(seen.header("x-user"), ["alice"]);
-    assert!(seen.header("x-secret").is_empty());
+    // What the service judged is what the upstream serves.
+    for name in [
+        "x-secret",
+        "x-forwarded-uri",
+        "x-forwarded-method",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-original-method",
+    ] {
+        assert!(seen.header(name).is_empty(), "{name}");
+    }
+    assert_eq!(ask(&gateway, "GET /far", "").status, 200);
+    assert_eq!(upstream.last().header("x-user"), ["gr%C3%B6%C3%9Fe"]);
     // Nothing is said: nothing that the client says takes its place.
     assert_eq!(ask(&gateway, "GET /empty", forged).status, 200);
     let seen = upstream.last();
@@ -267,6 +283,7 @@ fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
     let (upstream, (service, _)) = (Upstream::text("in"), judge());
     let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
     for path in [
+        "/two",
         "/broken",
         "/close",
         "/nonsense",
@@ -353,6 +370,10 @@ fn a_token_is_looked_up_once_in_a_while() {
             "short": {"active": true, "sub": "bob", "scope": "read", "exp": now() + 1},
             "ended": {"active": true, "sub": "bob", "scope": "read", "exp": now() - 1},
             "text": {"active": "true", "sub": "bob", "scope": "read"},
+            "early": {"active": true, "sub": "bob", "scope": "read", "nbf": now() + 600},
+            "unmade": {"active": true, "sub": "bob", "scope": "read", "iat": now() + 600},
+            "oddly": {"active": true, "sub": "bob", "scope": "read", "nbf": "soon"},
+            "broken": {"active": true, "sub": "dora", "scope": "read", "exp": now() as f64 + 600.5, "nbf": now(), "iat": now() + 5},
             "odd": {"active": true, "sub": "bob", "scope": "read", "exp": "tomorrow"},
             "lacking": {"active": true, "sub": "carol", "scope": "write"},
         })
@@ -371,6 +392,9 @@ fn a_token_is_looked_up_once_in_a_while() {
         ("ended", 401, "credentials_invalid"),
         ("text", 401, "credentials_invalid"),
         ("odd", 401, "credentials_invalid"),
+        ("early", 401, "credentials_invalid"),
+        ("unmade", 401, "credentials_invalid"),
+        ("oddly", 401, "credentials_invalid"),
         ("lacking", 403, "forbidden"),
     ] {
         let answer = bearer(token);
@@ -385,6 +409,11 @@ fn a_token_is_looked_up_once_in_a_while() {
         Some("Bearer")
     );
     assert_eq!(bearer("short").status, 200);
+    assert_eq!(
+        bearer("broken").status,
+        200,
+        "seconds may be broken (RFC 7519, 2)"
+    );
     issuer.publish(&json!({"broken": true}));
     assert_eq!(bearer("good &+%").status, 200, "what is known needs nobody");
     std::thread::sleep(Duration::from_millis(2_200));

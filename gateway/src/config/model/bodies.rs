@@ -69,6 +69,17 @@ pub enum JsonEdit {
     },
 }
 
+impl JsonEdit {
+    /// Where it leads.
+    pub fn pointers(&self) -> impl Iterator<Item = &Pointer> {
+        let (one, other) = match self {
+            Self::Set { at, .. } | Self::Remove(at) | Self::Rename { at, .. } => (at, None),
+            Self::Move { from, to } => (from, Some(to)),
+        };
+        std::iter::once(one).chain(other)
+    }
+}
+
 /// A JSON Pointer (RFC 6901), its steps decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pointer(pub Vec<String>);

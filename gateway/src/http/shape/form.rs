@@ -8,19 +8,39 @@ use crate::http::query::decode;
 /// Most fields of a form.
 const MOST: usize = 1000;
 
+/// The text is no form that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// Not UTF-8 once it is decoded.
+    NoText,
+    TooMany,
+}
+
+impl Wrong {
+    /// For the client.
+    #[must_use]
+    pub const fn detail(self) -> &'static str {
+        match self {
+            Self::NoText => "is not a form in UTF-8",
+            Self::TooMany => "has more than 1000 fields",
+        }
+    }
+}
+
 /// A form as a JSON object: each value a string, those of a field that is there several times a list, in the order of the form.
-/// `None` if it is not UTF-8 or has too many fields.
-#[must_use]
-pub fn to_json(form: &str) -> Option<String> {
+///
+/// # Errors
+/// It is not UTF-8, or has too many fields.
+pub fn to_json(form: &str) -> Result<String, Wrong> {
+    let text = |part| String::from_utf8(decode(part).into_owned()).map_err(|_| Wrong::NoText);
     let mut fields: Vec<(String, Vec<String>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for (count, pair) in form.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         if count == MOST {
-            return None;
+            return Err(Wrong::TooMany);
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let name = String::from_utf8(decode(name).into_owned()).ok()?;
-        let value = String::from_utf8(decode(value).into_owned()).ok()?;
+        let (name, value) = (text(name)?, text(value)?);
         let at = *places.entry(name.clone()).or_insert(fields.len());
         match fields.get_mut(at) {
             Some((_, values)) => values.push(value),
@@ -50,7 +70,7 @@ pub fn to_json(form: &str) -> Option<String> {
         }
     }
     out.push('}');
-    Some(out)
+    Ok(out)
 }
 
 /// A flat JSON object as a form; lists of single values become fields that are there several times, and what is null is left
@@ -106,19 +126,24 @@ mod tests {
 
     #[test]
     fn forms_become_objects_and_flat_objects_forms() {
-        let json = |form: &str| to_json(form).map(|text| serde_json::from_str::<Value>(&text).expect("JSON"));
+        let json = |form: &str| {
+            to_json(form)
+                .ok()
+                .map(|text| serde_json::from_str::<Value>(&text).expect("JSON"))
+        };
         assert_eq!(
             json("a=1&b=x+y%26&a=2&c&=e"),
             Some(json!({"a": ["1", "2"], "b": "x y&", "c": "", "": "e"}))
         );
         assert_eq!(json(""), Some(json!({})));
-        assert_eq!(json("a=%ff"), None);
+        assert_eq!(to_json("a=%ff"), Err(Wrong::NoText));
         assert_eq!(
             to_json("z=1&a=2").as_deref(),
-            Some(r#"{"z":"1","a":"2"}"#),
+            Ok(r#"{"z":"1","a":"2"}"#),
             "in order"
         );
-        assert_eq!(to_json(&"a=1&".repeat(1001)), None);
+        assert!(to_json(&"a=1&".repeat(1000)).is_ok());
+        assert_eq!(to_json(&"a=1&".repeat(1001)), Err(Wrong::TooMany));
         assert_eq!(
             of_json(&json!({"a": [1, "x y"], "b": "ä&=", "c": null, "d": true})).as_deref(),
             Some("a=1&a=x+y&b=%C3%A4%26%3D&d=true")

@@ -25,6 +25,8 @@ pub enum Wrong {
     Depth,
     /// A member is there twice.
     Twice,
+    /// The whole is nothing that the edits speak of, such as a list where they name members.
+    Shape,
 }
 
 impl Wrong {
@@ -35,15 +37,17 @@ impl Wrong {
             Self::Syntax => "is not JSON",
             Self::Depth => "is nested too deeply",
             Self::Twice => "has an object with a member that is there twice",
+            Self::Shape => "is not an object",
         }
     }
 }
 
-/// Carries out the edits, in order. An edit that finds no place changes nothing. `fill` makes the values; where it makes none
-/// the edit is left out.
+/// Carries out the edits, in order. An edit that finds no place changes nothing, but the whole must be of the kind that it leads
+/// into: what is to be taken out of an object must not get through in a list of such. `fill` makes the values; where it makes
+/// none the edit is left out.
 ///
 /// # Errors
-/// The text is no JSON, too deep or ambiguous.
+/// The text is no JSON, too deep, ambiguous, or of another kind.
 pub fn edit(
     text: &str,
     edits: &[JsonEdit],
@@ -54,6 +58,9 @@ pub fn edit(
     let raw: &RawValue = serde_json::from_str(text).map_err(|_| Wrong::Syntax)?;
     let mut root = Node::Raw(Cow::Borrowed(raw.get()));
     for edit in edits {
+        for pointer in edit.pointers() {
+            root.is_for(&pointer.0)?;
+        }
         match edit {
             JsonEdit::Set { at, value } => {
                 let mut made = String::new();
@@ -134,6 +141,19 @@ impl<'t> Node<'t> {
             *self = opened;
         }
         Ok(())
+    }
+
+    /// Whether a pointer may lead into this, the whole.
+    fn is_for(&mut self, pointer: &[String]) -> Result<(), Wrong> {
+        let Some(first) = pointer.first() else {
+            return Ok(());
+        };
+        self.open()?;
+        match self {
+            Self::Object(_) => Ok(()),
+            Self::List(_) if first == "-" || index(first).is_some() => Ok(()),
+            Self::List(_) | Self::Raw(_) => Err(Wrong::Shape),
+        }
     }
 
     fn into_owned<'o>(self) -> Node<'o> {

@@ -64,8 +64,12 @@ pub(super) enum Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unfit {
     Json(json::Wrong),
-    Form,
+    Form(form::Wrong),
+    /// A form can not be made of it.
+    NoForm,
     Page,
+    /// The template ran on: no fault of who sent the body.
+    RanOn,
 }
 
 impl Unfit {
@@ -73,8 +77,9 @@ impl Unfit {
     const fn detail(self) -> &'static str {
         match self {
             Self::Json(wrong) => wrong.detail(),
-            Self::Form => "is not a form, or can not be one",
-            Self::Page => "lacks what is made of it",
+            Self::Form(wrong) => wrong.detail(),
+            Self::NoForm => "can not be made a form, as it is not flat",
+            Self::Page | Self::RanOn => "lacks what is made of it",
         }
     }
 }
@@ -138,7 +143,16 @@ impl Whole {
                 Err(wrong) => self.wrong(rule, wrong, facts)?,
             }
         }
-        let shaper = self.request.as_ref().filter(|_| has_body);
+        // A form without a field has no bytes, and is one all the same.
+        let empty_form = |shaper: &Shaper| {
+            shaper.edit.from == BodyForm::Form
+                && head.headers.contains_key(CONTENT_LENGTH)
+                && BodyForm::Form.is_of(&head.headers)
+        };
+        let shaper = self
+            .request
+            .as_ref()
+            .filter(|shaper| has_body || empty_form(shaper));
         if shaper.is_some_and(|shaper| !shaper.edit.from.is_of(&head.headers)) {
             return Err(Ended::Reject(Reject::UnsupportedMediaType));
         }
@@ -171,9 +185,10 @@ impl Whole {
         match made {
             None => Ok(RequestBody::Whole(Some(bytes))),
             Some(Ok((made, kind))) => {
-                relabel(&mut head.headers, made.len(), kind);
+                relabel(&mut head.headers, Some(made.len()), kind);
                 Ok(RequestBody::Whole(Some(made)))
             }
+            Some(Err(Unfit::RanOn)) => Err(Ended::Reject(Reject::Internal)),
             Some(Err(unfit)) => {
                 let mut problem = Problem::default();
                 problem.add(At::Body(""), unfit.detail());
@@ -215,6 +230,16 @@ impl Whole {
     /// Whether an answer is to be looked at.
     pub(super) fn wants(&self, exchange: &Exchange, head: &response::Parts) -> bool {
         self.edits(exchange, head).is_some() || self.described(exchange).is_some()
+    }
+
+    /// Of an answer to HEAD: takes away what speaks of a body that GET would not get.
+    pub(super) fn unsaid(&self, exchange: &Exchange, head: &mut response::Parts) {
+        let asked = exchange.kept.as_ref().map(|kept| kept.method());
+        let edited = |shaper: &Shaper| shaper.edit.from.is_of(&head.headers);
+        if asked == Some(&Method::HEAD) && self.response.as_ref().is_some_and(edited) {
+            let kind = self.response.as_ref().and_then(Shaper::kind);
+            relabel(&mut head.headers, None, kind);
+        }
     }
 
     /// Makes an answer's body what the client is to get, and holds that against its description.
@@ -268,16 +293,16 @@ impl Whole {
         let plain = plain(&head.headers, &raw, most);
         let made = match (edits, &exchange.kept, plain) {
             (Some(shaper), Some(kept), Some(plain)) => {
-                shaper.make(&plain, &kept.facts(pattern), Some(head.status)).ok()
+                shaper.make(&plain, &kept.facts(pattern), Some(head.status))
             }
-            (None, _, Some(plain)) => Some((plain, None)),
-            _ => None,
+            (None, _, Some(plain)) => Ok((plain, None)),
+            _ => Err(Unfit::Page),
         };
-        let Some((made, kind)) = made else {
-            return match passes {
-                true => Answer::Whole(raw),
-                false => Answer::Refused(Reject::ResponseInvalid),
-            };
+        let (made, kind) = match made {
+            Ok(made) => made,
+            Err(_) if passes => return Answer::Whole(raw),
+            Err(Unfit::RanOn) => return Answer::Refused(Reject::Internal),
+            Err(_) => return Answer::Refused(Reject::ResponseInvalid),
         };
         if let (Some(rule), Some(validator)) = (rule, validator)
             && let Err(why) = validate::answer_body(validator, &made, rule.max_depth)
@@ -288,7 +313,7 @@ impl Whole {
         if edits.is_none() {
             return Answer::Whole(raw);
         }
-        relabel(&mut head.headers, made.len(), kind);
+        relabel(&mut head.headers, Some(made.len()), kind);
         Answer::Whole(made)
     }
 }
@@ -340,6 +365,16 @@ pub(super) enum Answer {
 }
 
 impl Shaper {
+    /// The type of what is made, if it is another.
+    fn kind(&self) -> Option<HeaderValue> {
+        match (&self.edit.to, &self.page, self.edit.from) {
+            (BodyMade::Page { .. }, Some(page), _) => Some(page.content_type.clone()),
+            (BodyMade::Form, ..) => Some(FORM),
+            (_, _, BodyForm::Form) => Some(JSON),
+            _ => None,
+        }
+    }
+
     /// The other body, and its type if it is another.
     fn make(
         &self,
@@ -351,7 +386,7 @@ impl Shaper {
         let text = std::str::from_utf8(bytes).map_err(|_| Unfit::Json(json::Wrong::Syntax))?;
         let formed = match edit.from {
             BodyForm::Json => None,
-            BodyForm::Form => Some(form::to_json(text).ok_or(Unfit::Form)?),
+            BodyForm::Form => Some(form::to_json(text).map_err(Unfit::Form)?),
         };
         let text = formed.as_deref().unwrap_or(text);
         let fill = |template: &_| facts.fill(template);
@@ -361,17 +396,23 @@ impl Shaper {
             (BodyMade::Page { .. }, Some(page)) => {
                 let most = usize::try_from(edit.max_bytes).unwrap_or(usize::MAX);
                 let made = page.render(context(&tree()?, facts, status), most);
-                let made = made.map_err(|error| {
-                    tracing::debug!(%error, "no body was made");
-                    Unfit::Page
+                let made = made.map_err(|error| match error.ran_on() {
+                    true => {
+                        tracing::warn!(%error, path = facts.uri.path(), "a template ran on and was stopped: the request is refused");
+                        Unfit::RanOn
+                    }
+                    false => {
+                        tracing::debug!(%error, "no body was made");
+                        Unfit::Page
+                    }
                 })?;
-                Ok((Bytes::from(made), Some(page.content_type.clone())))
+                Ok((Bytes::from(made), self.kind()))
             }
             (BodyMade::Form, _) => {
-                let made = form::of_json(&tree()?).ok_or(Unfit::Form)?;
-                Ok((Bytes::from(made), Some(FORM)))
+                let made = form::of_json(&tree()?).ok_or(Unfit::NoForm)?;
+                Ok((Bytes::from(made), self.kind()))
             }
-            _ => Ok((Bytes::from(edited), formed.map(|_| JSON))),
+            _ => Ok((Bytes::from(edited), self.kind())),
         }
     }
 }
@@ -466,9 +507,12 @@ fn context(body: &serde_json::Value, facts: &Facts<'_>, status: Option<StatusCod
     )
 }
 
-/// Makes a header speak of a body that was made here.
-fn relabel(headers: &mut HeaderMap, length: usize, kind: Option<HeaderValue>) {
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+/// Makes a header speak of a body that was made here, as far as it is known.
+fn relabel(headers: &mut HeaderMap, length: Option<usize>, kind: Option<HeaderValue>) {
+    match length {
+        Some(length) => headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
+        None => headers.remove(CONTENT_LENGTH),
+    };
     headers.remove(CONTENT_ENCODING);
     headers.remove(ACCEPT_RANGES);
     headers.remove(ETAG);

@@ -7,7 +7,7 @@
 use std::io::{self, Write};
 
 use http::HeaderValue;
-use minijinja::{AutoEscape, Environment, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, Value};
 
 /// Steps of one rendering: some ten milliseconds.
 const FUEL: u64 = 200_000;
@@ -29,6 +29,19 @@ pub struct Page {
 #[derive(Debug, thiserror::Error)]
 #[error("the template did not come to its end: {0}")]
 pub struct Failed(#[from] minijinja::Error);
+
+impl Failed {
+    /// Whether it was stopped at a bound, whatever the body is.
+    #[must_use]
+    pub fn ran_on(&self) -> bool {
+        // What minijinja says of a nesting of calls that is too deep has no kind of its own.
+        matches!(self.0.kind(), ErrorKind::OutOfFuel | ErrorKind::WriteFailure)
+            || self
+                .0
+                .detail()
+                .is_some_and(|detail| detail.contains("recursion limit"))
+    }
+}
 
 impl Page {
     /// `None` if it is not well formed, which the configuration has ruled out.
@@ -127,6 +140,22 @@ mod tests {
             rendered("{{ body.name }}", "text/plain", context()).as_deref(),
             Ok("a\"<b>")
         );
+    }
+
+    #[test]
+    fn what_ran_on_is_told_from_what_a_body_lacks() {
+        let many: Vec<u32> = (0..1000).collect();
+        let ran_on = |source: &str| {
+            let page = Page::compile(source, "text/plain").expect("well formed");
+            let context = context! { body => context! { many => many.clone() } };
+            page.render(context, 1000).expect_err("no end").ran_on()
+        };
+        let steps = "{% for a in body.many %}{% for b in body.many %}{% endfor %}{% endfor %}";
+        assert!(ran_on(steps));
+        assert!(ran_on("{% for a in body.many %}xxxxxxxxxx{% endfor %}"));
+        for own in ["{{ body.nothing.more }}", "{{ body.many + 1 }}", "{{ nobody() }}"] {
+            assert!(!ran_on(own), "{own}");
+        }
     }
 
     #[test]

@@ -84,11 +84,7 @@ pub fn read_keys(path: &Path) -> Result<Keys, Faults> {
         Ok(text) => {
             let source = Source::new(name, text);
             let node = walk.parse(&source, "", true);
-            node.map(|node| match node.value {
-                // An empty file is one without keys.
-                Value::Null => Keys::new(),
-                _ => key_list(&mut walk, &Field::root(&source, &node).secret()),
-            })
+            node.map(|node| key_list(&mut walk, &Field::root(&source, &node).secret()))
         }
         Err(wrong) => {
             let source = Source::new(name, String::new());
@@ -106,6 +102,13 @@ pub fn read_keys(path: &Path) -> Result<Keys, Faults> {
 }
 
 fn key_list(walk: &mut Walk, list: &Field<'_>) -> Keys {
+    if let Value::Null = list.node.value {
+        walk.fault(
+            list,
+            Wrong::new("there is nothing in it").hint("write [] if nobody is to have a key"),
+        );
+        return Keys::new();
+    }
     let items = walk.list(list);
     if items.is_empty() && matches!(list.node.value, Value::List(_)) {
         walk.warn(

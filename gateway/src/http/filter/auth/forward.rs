@@ -1,7 +1,7 @@
 //! A service decides about each request: it is shown method, address and chosen lines, and its answer is the verdict.
 //!
 //! It never sees the body, so a request can be refused before that is read. Whatever goes wrong (no answer, a slow one, one
-//! that is too large) is no consent, unless the operator says so.
+//! that is too large, one that names two callers) is no consent, unless the operator says so.
 
 use std::sync::Arc;
 
@@ -22,6 +22,16 @@ const MOST: usize = 64 << 10;
 
 const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// What services and applications read as the method or the address that was asked for. A client's own would have the service
+/// judge one request and the upstream serve another.
+pub(super) const ASKED_FOR: [HeaderName; 6] = [
+    METHOD,
+    URI,
+    HeaderName::from_static("x-original-method"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
 /// What the gateway itself says of the request; always shown.
 const OURS: [HeaderName; 4] = [
     HeaderName::from_static("x-forwarded-for"),
@@ -60,7 +70,10 @@ impl Forward {
             }
         };
         match answer {
-            Ok(answer) if answer.status().is_success() => self.consent(&answer),
+            Ok(answer) if answer.status().is_success() => match self.consent(&answer) {
+                Ok(verdict) => verdict,
+                Err(reason) => self.failed(reason),
+            },
             Ok(answer) if is_verdict(answer.status()) => self.refusal(call, answer),
             Ok(answer) => self.failed(&format!("status {}", answer.status().as_u16())),
             Err(reason) => self.failed(&reason),
@@ -103,7 +116,6 @@ impl Forward {
         let method = HeaderValue::from_str(head.method.as_str());
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         for (name, value) in [(METHOD, method), (URI, HeaderValue::from_str(target))] {
-            shown.remove(&name);
             if let Ok(value) = value {
                 shown.insert(name, value);
             }
@@ -111,18 +123,26 @@ impl Forward {
         shown
     }
 
-    fn consent(&self, answer: &Response<bytes::Bytes>) -> Verdict {
-        let name = self
+    /// Who calls, and what the upstream is told. Lines that are there several times stay so, but for the caller's name: of two, each
+    /// reader would take another.
+    fn consent(&self, answer: &Response<bytes::Bytes>) -> Result<Verdict, &'static str> {
+        let mut names = self
             .model
             .name
-            .as_ref()
-            .and_then(|name| answer.headers().get(name));
-        let name = name.and_then(|name| name.to_str().ok()).unwrap_or_default();
+            .iter()
+            .flat_map(|name| answer.headers().get_all(name).iter());
+        let name = match (names.next(), names.next()) {
+            (None, _) => "",
+            (Some(name), None) => {
+                std::str::from_utf8(name.as_bytes()).map_err(|_| "the caller's name is not text")?
+            }
+            (Some(_), Some(_)) => return Err("the caller's name is there twice"),
+        };
         let lines = self.model.response_headers.iter().flat_map(|name| {
             let values = answer.headers().get_all(name).iter();
             values.map(|value| (name.clone(), value.clone()))
         });
-        Verdict::Vouched(Arc::new(Identity::named(name)), lines.collect())
+        Ok(Verdict::Vouched(Arc::new(Identity::named(name)), lines.collect()))
     }
 
     /// The service's own refusal, as the client gets it: a log-in page, a redirect to one, a challenge.

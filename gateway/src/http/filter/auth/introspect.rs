@@ -23,6 +23,8 @@ use crate::upstream::fetch::{Bounds, Service};
 const MOST: usize = 64 << 10;
 /// Longest token, in bytes.
 const MOST_TOKEN: usize = 8 << 10;
+/// How far the service's clock may be from ours, in seconds.
+const LEEWAY: u64 = 30;
 /// Requests of one worker that wait for the service.
 const MOST_ASKING: u32 = 256;
 
@@ -134,11 +136,23 @@ impl Introspect {
         if claims.get("active") != Some(&Value::Bool(true)) {
             return None;
         }
-        let mut until = now.saturating_add(self.model.remember);
-        match claims.get("exp") {
-            None | Some(Value::Null) => {}
-            Some(end) => until = until.min(end.as_u64()?),
+        // Times that are none are no good token, whatever else is said.
+        let time = |name: &str| match claims.get(name) {
+            None | Some(Value::Null) => Some(None),
+            Some(value) => seconds(value).map(Some),
+        };
+        let end = time("exp")?;
+        let begins = [time("nbf")?, time("iat")?];
+        if end.is_some_and(|end| end <= now)
+            || begins
+                .into_iter()
+                .flatten()
+                .any(|begin| begin > now.saturating_add(LEEWAY))
+        {
+            return None;
         }
+        let until = now.saturating_add(self.model.remember);
+        let until = end.map_or(until, |end| end.min(until));
         let mut identity = Identity {
             claims,
             ..Identity::default()
@@ -154,17 +168,18 @@ impl Introspect {
             .map(Into::into);
         let (name, scopes) = (name.unwrap_or_default().into(), scopes.collect());
         (identity.name, identity.scopes) = (name, scopes);
-        // An end that has passed is no good token, whatever else is said.
-        let ended = identity
-            .claim("exp")
-            .and_then(Value::as_u64)
-            .is_some_and(|end| end <= now);
-        (!ended).then(|| (Arc::new(identity), until))
+        Some((Arc::new(identity), until))
     }
 
     pub(super) fn challenge(&self, reject: Reject) -> Cow<'static, str> {
         super::jwt::bearer_challenge(reject, &self.model.scopes)
     }
+}
+
+/// A time of RFC 7519, 2: whole or broken seconds since 1970.
+fn seconds(value: &Value) -> Option<u64> {
+    let broken = || value.as_f64().filter(|time| (0.0..1e15).contains(time));
+    value.as_u64().or_else(|| broken().map(|time| time as u64))
 }
 
 /// As in a form: all but letters, digits and four signs stands as `%` and two digits.

@@ -338,7 +338,13 @@ impl Auth {
                 Cow::Borrowed(line) => Ok(HeaderValue::from_static(line)),
                 Cow::Owned(line) => HeaderValue::try_from(line),
             });
-            if let Some(Ok(line)) = line {
+            // Several ways may ask for the same.
+            if let Some(Ok(line)) = line
+                && !exchange
+                    .lines
+                    .iter()
+                    .any(|(name, other)| name == WWW_AUTHENTICATE && *other == line)
+            {
                 exchange.lines.push((WWW_AUTHENTICATE, line));
             }
         }

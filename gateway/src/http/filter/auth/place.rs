@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+use super::forward::ASKED_FOR;
 use crate::config::model::{self, Place, Way};
 use crate::http::query;
 
@@ -104,7 +105,8 @@ impl Taker {
         let mut takers = Vec::new();
         for way in model.ways() {
             if let Way::Forward(forward) = way {
-                takers.extend(forward.response_headers.iter().cloned().map(Self::Header));
+                let theirs = forward.response_headers.iter().cloned();
+                takers.extend(theirs.chain(ASKED_FOR).map(Self::Header));
             }
             let taken = match way {
                 Way::ApiKey(keys) => (!keys.keep).then(|| Self::from(&keys.place)),

@@ -13,7 +13,8 @@ use crate::http::filter::Identity;
 const MOST: usize = 4096;
 
 /// The line, if there is something to say. In text `%`, all that is not printable, and a blank at either end, which readers
-/// leave out, stand as `%` and two digits; in an item of a list the comma, too.
+/// leave out, stand as `%` and two digits; in a claim the comma, too, so that a comma stands between items of a list and nowhere
+/// else. A name is one value always, and keeps its commas: those of certificates have some.
 pub(super) fn value(identity: &Identity, attribute: &Attribute) -> Option<HeaderValue> {
     let mut out = String::new();
     match attribute {
@@ -25,10 +26,10 @@ pub(super) fn value(identity: &Identity, attribute: &Attribute) -> Option<Header
                     if index > 0 {
                         out.push(',');
                     }
-                    claim(&mut out, item, true);
+                    claim(&mut out, item);
                 }
             }
-            one => claim(&mut out, one, false),
+            one => claim(&mut out, one),
         },
     }
     if out.is_empty() || out.len() > MOST {
@@ -37,20 +38,20 @@ pub(super) fn value(identity: &Identity, attribute: &Attribute) -> Option<Header
     HeaderValue::try_from(out).ok()
 }
 
-fn claim(out: &mut String, value: &Value, item: bool) {
+fn claim(out: &mut String, value: &Value) {
     match value {
-        Value::String(own) => text(out, own, item),
-        other => text(out, &other.to_string(), item),
+        Value::String(own) => text(out, own, true),
+        other => text(out, &other.to_string(), true),
     }
 }
 
-fn text(out: &mut String, text: &str, item: bool) {
+fn text(out: &mut String, text: &str, of_claim: bool) {
     let last = text.len().saturating_sub(1);
     for (at, byte) in text.bytes().enumerate() {
         match byte {
             b' ' if at == 0 || at == last => out.push_str("%20"),
             b'%' => out.push_str("%25"),
-            b',' if item => out.push_str("%2C"),
+            b',' if of_claim => out.push_str("%2C"),
             0x20..=0x7e => out.push(char::from(byte)),
             _ => {
                 let _ = write!(out, "%{byte:02X}");
@@ -68,19 +69,19 @@ mod tests {
     #[test]
     fn no_value_ends_the_line_or_passes_for_another() {
         let Value::Object(claims) = json!({
-            "s": "a b", "p": " admin ", "evil": "x\r\nX-Admin: 1", "u": "größe", "n": 7, "t": true, "l": ["a,b", 1, "c%2C"],
-            "o": {"k": "v"}, "e": "", "long": "x".repeat(5000), "d": {"deep": "y"}
+            "s": "a b", "p": " admin ", "evil": "x\r\nX-Admin: 1", "u": "größe", "n": 7, "t": true, "l": ["a,b", 1, "c%2C"], "c": "a, b",
+            "o": {"k": "v", "n": 1}, "e": "", "long": "x".repeat(5000), "d": {"deep": "y"}
         }) else {
             panic!("an object")
         };
         let identity = Identity {
             claims,
             scopes: vec!["read".into(), "write".into()],
-            ..Identity::named("al%ice")
+            ..Identity::named("CN=al%ice,O=x")
         };
         let of = |fact: Attribute| value(&identity, &fact).map(|line| line.to_str().unwrap().to_owned());
         let claim = |name: &str| of(Attribute::Claim(name.into()));
-        assert_eq!(of(Attribute::Name).as_deref(), Some("al%25ice"));
+        assert_eq!(of(Attribute::Name).as_deref(), Some("CN=al%25ice,O=x"));
         assert_eq!(of(Attribute::Scopes).as_deref(), Some("read write"));
         assert_eq!(claim("s").as_deref(), Some("a b"));
         assert_eq!(claim("p").as_deref(), Some("%20admin%20"));
@@ -91,7 +92,12 @@ mod tests {
             (Some("7"), Some("true"))
         );
         assert_eq!(claim("l").as_deref(), Some("a%2Cb,1,c%252C"));
-        assert_eq!(claim("o").as_deref(), Some(r#"{"k":"v"}"#));
+        assert_eq!(
+            claim("c").as_deref(),
+            Some("a%2C b"),
+            "one text is not a list of two"
+        );
+        assert_eq!(claim("o").as_deref(), Some(r#"{"k":"v"%2C"n":1}"#));
         assert_eq!(claim("d.deep").as_deref(), Some("y"));
         for nothing in ["e", "long", "missing"] {
             assert_eq!(claim(nothing), None, "{nothing}");

@@ -1,7 +1,9 @@
 //! What makes requests count together: the parts of a request that a limit's `by` names, as one hash.
 //!
 //! A part that a request does not have counts as such, apart from every value: all requests without a tenant's header are
-//! one tenant. Names and values are fenced off from each other, so that no two lists of parts look the same.
+//! one tenant. So does a header line or a cookie that is there twice: which of two the service behind takes, nobody knows, and
+//! with each further one a caller would be another. Names and values are fenced off from each other, so that no two lists of parts
+//! look the same.
 
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
@@ -11,7 +13,7 @@ use http::request::Parts;
 
 use super::super::Exchange;
 use crate::config::model::{KeyPart, LimitKey};
-use crate::upstream::cookie;
+use crate::upstream::cookies;
 
 /// Hashes what `key` names of a request.
 pub fn of(key: &LimitKey, with: &impl BuildHasher, route: &str, exchange: &Exchange, head: &Parts) -> u64 {
@@ -27,11 +29,10 @@ pub fn feed(key: &LimitKey, route: &str, exchange: &Exchange, head: &Parts, to: 
         match part {
             KeyPart::ClientIp => address(key, exchange.client.effective(), to),
             KeyPart::Header(name) => {
-                let lines = head.headers.get_all(name);
-                to(&(lines.iter().count() as u64).to_le_bytes());
-                lines.iter().for_each(|line| fence(line.as_bytes(), to));
+                let lines = head.headers.get_all(name).iter();
+                maybe(only(lines.map(http::HeaderValue::as_bytes)), to);
             }
-            KeyPart::Cookie(name) => maybe(cookie(&head.headers, name).map(str::as_bytes), to),
+            KeyPart::Cookie(name) => maybe(only(cookies(&head.headers, name).map(str::as_bytes)), to),
             KeyPart::Claim(path) => {
                 let claim = exchange.identity.as_ref().and_then(|who| who.claim(path));
                 match claim {
@@ -45,6 +46,12 @@ pub fn feed(key: &LimitKey, route: &str, exchange: &Exchange, head: &Parts, to: 
             KeyPart::Host => maybe(head.headers.get(HOST).map(|host| host.as_bytes()), to),
         }
     }
+}
+
+/// What is there once.
+fn only<'a>(mut values: impl Iterator<Item = &'a [u8]>) -> Option<&'a [u8]> {
+    let first = values.next()?;
+    values.next().is_none().then_some(first)
 }
 
 fn fence(bytes: &[u8], to: &mut impl FnMut(&[u8])) {

@@ -2,6 +2,9 @@
 //! behind it, for limits whose callers only that makes known; a limit in front of it also bounds guesses. Rates that gateways
 //! share are a step of their own behind each, as somebody has to be asked.
 //!
+//! What a limit of this gateway refuses is charged to none of the same step; what a later step refuses (credentials, a shared
+//! limit) stays charged, so that it is bounded too.
+//!
 //! Owns the order of limits and what answers say of them. What is counted belongs to a [`Registry`], which all workers share
 //! and which outlives reloads.
 
@@ -171,19 +174,12 @@ pub fn compile(route: &Route, registry: &mut Registry, late: bool) -> (Option<Th
 }
 
 impl Throttle {
-    /// Charges a request to every rate and quota, or to none and refuses it; then counts it as under way.
+    /// Counts a request as under way, and charges it to every rate and quota; or does neither, and refuses it.
     ///
     /// # Errors
     /// What refuses it.
     pub fn admit(&self, exchange: &mut Exchange, head: &Parts) -> Result<(), Reject> {
-        if !(self.rates.is_empty() && self.quotas.is_empty()) {
-            let now = if self.late {
-                Instant::now()
-            } else {
-                exchange.started
-            };
-            self.charge(exchange, head, now)?;
-        }
+        // Who is one too many is charged nothing; a permit goes back by itself.
         for limit in &self.at_once {
             let hash = key::of(
                 &limit.model.by,
@@ -201,7 +197,15 @@ impl Throttle {
             }
             exchange.held.push(permit);
         }
-        Ok(())
+        if self.rates.is_empty() && self.quotas.is_empty() {
+            return Ok(());
+        }
+        let now = if self.late {
+            Instant::now()
+        } else {
+            exchange.started
+        };
+        self.charge(exchange, head, now)
     }
 
     fn charge(&self, exchange: &mut Exchange, head: &Parts, now: Instant) -> Result<(), Reject> {

@@ -108,7 +108,35 @@ fn an_edit_that_finds_no_place_changes_nothing() {
             "{edit:?}"
         );
     }
-    assert_eq!(edited("7", &[set("/a", "1")]).as_deref(), Ok("7"));
+}
+
+#[test]
+fn what_is_to_be_taken_out_of_an_object_does_not_get_through_in_a_list() {
+    let remove = |pointer| JsonEdit::Remove(at(pointer));
+    let moved = |from, to| JsonEdit::Move {
+        from: at(from),
+        to: at(to),
+    };
+    for text in ["7", "null", "\"a\"", "[]", "[{\"a\":1}]"] {
+        for edit in [
+            remove("/a"),
+            set("/a/b", "1"),
+            moved("/a", "/b"),
+            moved("/0", "/b"),
+        ] {
+            let edits = [edit];
+            assert_eq!(edited(text, &edits), Err(Wrong::Shape), "{text} {edits:?}");
+        }
+    }
+    assert_eq!(
+        edited("[{\"a\":1}]", &[remove("/0/a"), set("/-", "2")]).as_deref(),
+        Ok("[{},2]")
+    );
+    // What an edit has made of the whole is what the next one meets.
+    assert_eq!(
+        edited("[]", &[set("", "{}"), set("/a", "1")]).as_deref(),
+        Ok("{\"a\":1}")
+    );
 }
 
 #[test]
@@ -158,8 +186,9 @@ fn t29_what_is_no_json_or_too_deep_or_ambiguous_is_refused() {
         Err(Wrong::Twice)
     );
     let deep = |n: usize| format!("{}1{}", "[".repeat(n), "]".repeat(n));
-    assert!(edited(&deep(64), &one).is_ok());
-    assert_eq!(edited(&deep(65), &one), Err(Wrong::Depth));
+    let first = [set("/0", "1")];
+    assert!(edited(&deep(64), &first).is_ok());
+    assert_eq!(edited(&deep(65), &first), Err(Wrong::Depth));
     assert_eq!(edited(&"[".repeat(1 << 20), &one), Err(Wrong::Depth));
     assert!(edited(r#"{"a":"[[[[\"[[["}"#, &one).is_ok() && depth(r#"["[\"[["]"#, 1).is_ok());
 }
@@ -188,6 +217,15 @@ proptest! {
         let pointer = Pointer(steps.clone());
         let kept = edited(&text, &[]).expect("JSON");
         prop_assert_eq!(&kept, &text);
+        let whole = match (&tree, steps.first().map(String::as_str)) {
+            (_, None) | (Value::Object(_), _) => true,
+            (Value::Array(_), Some(step)) => !("a"..="c").contains(&step),
+            _ => false,
+        };
+        if !whole {
+            prop_assert_eq!(edited(&text, &[JsonEdit::Remove(pointer)]), Err(Wrong::Shape));
+            return Ok(());
+        }
         let removed = edited(&text, &[JsonEdit::Remove(pointer.clone())]).expect("JSON");
         let replaced = edited(&text, &[JsonEdit::Set { at: pointer, value: JsonTemplate::Literal(new.to_string()) }]).expect("JSON");
         let path: String = steps.iter().map(|step| format!("/{step}")).collect();
