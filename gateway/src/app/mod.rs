@@ -291,6 +291,7 @@ async fn live(
     let limits = control.site.load().config.limits;
     if died.is_none() && !limits.drain_delay.is_zero() {
         let delay = limits.drain_delay;
+        server.leave();
         tracing::info!(delay_s = delay.as_secs_f64(), "stopping soon: not ready any more");
         // Whoever asks a second time has waited long enough.
         let again = signals::each(async |event| event == Event::Stop);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::client::{Client, ClientAddr, ForwardedAddr};
@@ -35,6 +35,8 @@ pub(super) struct Arrival {
     pub(super) ahead: Ahead,
     pub(super) caller: Client,
     pub(super) secure: Option<Box<Secure>>,
+    /// Since when it may send a header.
+    pub(super) since: Instant,
 }
 
 /// What a handshake has shown.
@@ -91,6 +93,7 @@ pub(super) async fn arrive(
         }
     }
     let mut ahead = Ahead::default();
+    let since = Instant::now();
     let Some(tls) = &door.tls else {
         let http2 = plain(worker, &mut stream, &mut ahead, caller, &limits).await?;
         return Some(Arrival {
@@ -99,6 +102,7 @@ pub(super) async fn arrive(
             ahead,
             caller,
             secure: None,
+            since,
         });
     };
     match handshake(stream, tls, limits.tls_handshake).await {
@@ -108,6 +112,7 @@ pub(super) async fn arrive(
             ahead,
             caller,
             secure: Some(Box::new(secure)),
+            since: Instant::now(),
         }),
         Err(blame) => {
             worker.metrics.tls_failures.inc();
@@ -183,7 +188,7 @@ async fn plain(
         sniffed = timeout(limits.request_header, sniff(stream, ahead)) => sniffed,
         // A connection on which nothing has begun has nothing to finish.
         () = async {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serving).await;
+            let _ = phase.wait_for(Phase::is_last).await;
             sleep(LAST_MOMENT).await;
         } => return None,
     };

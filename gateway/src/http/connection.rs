@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -39,6 +40,9 @@ const HEADER_TABLE: u32 = 4096;
 /// Streams of one connection that may end by the client's errors (CVE-2025-8671). A client without faults gets there only by
 /// sending on while its stream is being refused.
 const ERRED_STREAMS: usize = 1024;
+/// How long a connection may take to end that was told to because nothing was asked on it: a round trip to a client that is
+/// there. Bytes of a header that never ends do not lengthen it.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Serves a connection to its end, or until it must be closed.
 pub(super) async fn serve(worker: Rc<Worker>, stream: TcpStream, door: Arc<Door>, guest: Guest) {
@@ -59,6 +63,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         ahead,
         caller,
         secure,
+        since,
     } = arrival;
     let limits = worker.site().limits;
     let partial = Rc::new(Cell::new(false));
@@ -76,7 +81,7 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
         active: Cell::new(0),
         alarm: RefCell::default(),
         hints: RefCell::default(),
-        quiet_since: Cell::new(Instant::now()),
+        quiet_since: Cell::new(since),
     });
     let Some(budget) = &conn.budget else {
         turns::take(&conn, transport, ahead.get(), &limits).await;
@@ -88,20 +93,21 @@ async fn speak(worker: &Rc<Worker>, stream: TcpStream, door: Arc<Door>, client: 
     let ended = Box::pin(speak_http2(&conn, budget, wire, &limits)).await;
     if flood.get() {
         worker.refused(caller, None, Reject::Http2Abuse);
-    } else if let Err(error) = ended {
-        match reject_of(&error, &conn) {
+        return;
+    }
+    match ended {
+        Ok(()) => {}
+        // Silence is how an honest client keeps a spare connection; a header that does not end is not.
+        Err(Ended::Overdue) if !conn.partial.get() => {}
+        Err(Ended::Overdue) => worker.refused(caller, None, Reject::HeaderTimeout),
+        Err(Ended::Error(error)) => match reject_of(&error, &conn) {
             Some(reject) => worker.refused(caller, None, reject),
             None => tracing::debug!(client = %client.ip(), %error, "connection ended"),
-        }
+        },
     }
 }
 
-async fn speak_http2(
-    conn: &Rc<Conn>,
-    budget: &Rc<Budget>,
-    wire: Wire,
-    limits: &Limits,
-) -> Result<(), hyper::Error> {
+async fn speak_http2(conn: &Rc<Conn>, budget: &Rc<Budget>, wire: Wire, limits: &Limits) -> Result<(), Ended> {
     let mut builder = http2::Builder::new(Streams(Rc::clone(budget)));
     builder
         .timer(TokioTimer::new())
@@ -117,49 +123,66 @@ async fn speak_http2(
         .keep_alive_interval(limits.request_header)
         .keep_alive_timeout(limits.request_header);
     let shared = Rc::clone(conn);
+    // Told with the first answer once the gateway is leaving. hyper calls this as it polls the connection.
+    let leave = Rc::new(Cell::new(false));
+    let asked = Rc::clone(&leave);
     let service = service_fn(move |mut request: http::Request<_>| {
         let conn = Rc::clone(&shared);
+        asked.set(conn.worker.leaving.get());
         websocket::recognise(&mut request);
         let request = request.map(Incoming::Http2);
         async move { Ok::<_, Infallible>(service::serve(conn, request, None).await) }
     });
     let connection = builder.serve_connection(wire, service);
-    let outcome = drive(
-        connection,
-        conn,
-        limits.request_header,
-        limits.body_progress,
-        |c| c.graceful_shutdown(),
-    );
-    let outcome = outcome.await;
+    let ended = drive(connection, conn, limits, &leave, |c| c.graceful_shutdown()).await;
     budget.close();
-    outcome
+    ended
 }
 
-/// Runs a connection; tells it to finish when the server drains, when it has been idle for longer than `limit`, or when its
-/// client has left bytes of an ended stream untaken for `pause`. That can not be mended, so it ends a `pause` later.
+/// How a connection ended that did not just end.
+enum Ended {
+    /// As hyper says.
+    Error(hyper::Error),
+    /// It had its time without a request, and did not answer when it was told to end.
+    Overdue,
+}
+
+/// Runs a connection; tells it to finish when the server drains, when the server is `leave`d and it has asked once more, when
+/// it has been idle for longer than a header may take, or when its client has left bytes of an ended stream untaken for a pause.
+/// The last can not be mended, so it ends a pause later; one that idled is cut off when it has not ended in a moment.
 async fn drive<C>(
     connection: C,
     conn: &Conn,
-    limit: Duration,
-    pause: Duration,
+    limits: &Limits,
+    leave: &Cell<bool>,
     finish: impl Fn(Pin<&mut C>),
-) -> Result<(), hyper::Error>
+) -> Result<(), Ended>
 where
     C: Future<Output = Result<(), hyper::Error>>,
 {
     let mut connection = pin!(connection);
     let mut phase = conn.worker.phase.clone();
+    let limit = limits.request_header;
     let mut finishing = false;
-    let (pause, mut stuck) = (pause / budget::LOOKS, 0);
+    // When it must have ended, once it was told so for its idleness.
+    let mut farewell: Option<Instant> = None;
+    let (pause, mut stuck) = (limits.body_progress / budget::LOOKS, 0);
     let mut look = Instant::now() + pause;
     loop {
         let idle_over = conn.quiet_since.get() + limit;
-        let wake = if finishing { look } else { look.min(idle_over) };
+        let wake = match farewell {
+            Some(end) => look.min(end),
+            None if finishing => look,
+            None => look.min(idle_over),
+        };
         tokio::select! {
             biased;
-            outcome = connection.as_mut() => return outcome,
-            _ = phase.wait_for(|phase| *phase != Phase::Serving), if !finishing => {
+            outcome = connection.as_mut() => return outcome.map_err(Ended::Error),
+            () = poll_fn(|_| if leave.get() { Poll::Ready(()) } else { Poll::Pending }), if !finishing => {
+                finishing = true;
+                finish(connection.as_mut());
+            }
+            _ = phase.wait_for(Phase::is_last), if !finishing => {
                 finishing = true;
                 finish(connection.as_mut());
             }
@@ -171,7 +194,15 @@ where
                     conn.quiet_since.set(now);
                 } else if idle {
                     finishing = true;
+                    farewell = Some(now + FAREWELL.min(limit));
                     finish(connection.as_mut());
+                }
+                if farewell.is_some_and(|end| now >= end) {
+                    if conn.active.get() == 0 {
+                        return Err(Ended::Overdue);
+                    }
+                    // It asked for something in the last moment, which is served.
+                    farewell = None;
                 }
                 if now < look {
                     continue;

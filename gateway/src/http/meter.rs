@@ -34,6 +34,8 @@ pub(super) struct Meter {
     over: bool,
     /// Bytes written that have not yet made up for a frame.
     written: usize,
+    /// The header under way goes on in the next frame.
+    header: bool,
 }
 
 impl Meter {
@@ -47,7 +49,13 @@ impl Meter {
             since: Instant::now(),
             over: false,
             written: 0,
+            header: false,
         }
+    }
+
+    /// Whether the client has begun something that it has not ended: a frame, or a header in several.
+    pub(super) fn is_partial(&self) -> bool {
+        self.skip > 0 || self.have > 0 || self.header
     }
 
     /// Follows what the client sent. Of a flood, how many of these bytes belong to the frame that was too many or stand before
@@ -73,9 +81,9 @@ impl Meter {
             rest = behind;
             if self.have == HEAD {
                 self.have = 0;
-                let [a, b, c, kind, ..] = self.head;
+                let [a, b, c, kind, flags, ..] = self.head;
                 self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-                self.frame(kind);
+                self.frame(kind, flags);
             }
         }
     }
@@ -91,12 +99,14 @@ impl Meter {
         self.counted = self.counted.saturating_sub(made_up);
     }
 
-    fn frame(&mut self, kind: u8) {
+    fn frame(&mut self, kind: u8, flags: u8) {
         // DATA and CONTINUATION the library bounds; HEADERS are requests; WINDOW_UPDATE comes with what is written.
         const DATA: u8 = 0;
         const HEADERS: u8 = 1;
         const WINDOW_UPDATE: u8 = 8;
         const CONTINUATION: u8 = 9;
+        const END_HEADERS: u8 = 4;
+        self.header = matches!(kind, HEADERS | CONTINUATION) && flags & END_HEADERS == 0;
         if matches!(kind, DATA | HEADERS | WINDOW_UPDATE | CONTINUATION) {
             return;
         }
@@ -165,6 +175,26 @@ mod tests {
         meter.read(&[length[1], length[2], length[3], 0, 0, 0, 0, 0, 1]);
         assert_eq!(meter.read(&inner), None);
         assert_eq!((meter.counted, meter.skip), (0, 0));
+    }
+
+    #[test]
+    fn what_has_begun_and_not_ended_is_known() {
+        let mut meter = Meter::new();
+        let mut read = |bytes: &[u8]| {
+            meter.read(bytes);
+            meter.is_partial()
+        };
+        assert!(read(&[b'x'; PREFACE - 1]));
+        assert!(!read(b"x"));
+        assert!(!read(&frame(PING, 8)));
+        let open = frame(1, 3);
+        assert!(
+            read(&open[..4]) && read(&open[4..11]) && read(&open[11..]),
+            "no END_HEADERS"
+        );
+        let mut rest = frame(9, 0);
+        rest[4] = 4;
+        assert!(!read(&rest));
     }
 
     #[tokio::test(start_paused = true)]

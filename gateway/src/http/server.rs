@@ -150,6 +150,12 @@ impl Server {
         }
     }
 
+    /// Goes on serving, and tells clients with each answer to go elsewhere: `Connection: close`, or GOAWAY. Whoever sends them
+    /// has been told that the gateway is not ready any more, and needs a while to see it.
+    pub fn leave(&self) {
+        self.phase.send_replace(Phase::Leaving);
+    }
+
     /// Stops accepting at once, lets what is under way finish, and cuts off what has not after `limit`. Returns whether
     /// everything finished.
     pub async fn shutdown(mut self, limit: Duration) -> bool {
@@ -173,7 +179,7 @@ struct Alive {
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        if *self.phase.borrow() == Phase::Serving {
+        if !self.phase.borrow().is_last() {
             self.death
                 .send_if_modified(|dead| dead.replace(self.index).is_none());
         }
@@ -203,6 +209,7 @@ async fn work(
     let deadline = loop {
         match *phase.borrow_and_update() {
             Phase::Draining(deadline) => break deadline,
+            Phase::Leaving => worker.leaving.set(true),
             Phase::Serving => {}
         }
         tokio::select! {
@@ -282,7 +289,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase != Phase::Serving) => break,
+            _ = phase.wait_for(Phase::is_last) => break,
             _ = &mut stop => break,
             accepted = listener.accept() => accepted,
         };

@@ -46,7 +46,7 @@ pub(super) struct Conn {
     pub(super) door: Arc<Door>,
     /// Present with TLS.
     pub(super) secure: Option<Box<Secure>>,
-    /// Under HTTP/2, whether bytes have come since the last request ended.
+    /// Under HTTP/2, whether the client is in the middle of a frame or a header.
     pub(super) partial: Rc<Cell<bool>>,
     /// What its answers may hold in memory; under HTTP/1 there is one at a time.
     pub(super) budget: Option<Rc<Budget>>,

@@ -74,7 +74,7 @@ enum Next {
 impl Turns<'_> {
     async fn run(&self) -> io::Result<()> {
         let mut phase = self.conn.worker.phase.clone();
-        let mut stopping = pin!(phase.wait_for(|phase| *phase != Phase::Serving));
+        let mut stopping = pin!(phase.wait_for(Phase::is_last));
         let mut stop = false;
         let mut look = |cx: &mut Context<'_>| {
             stop = stop || stopping.as_mut().poll(cx).is_ready();
@@ -114,7 +114,8 @@ impl Turns<'_> {
             };
             drop(serving);
             let last = poll_fn(|cx| Poll::Ready(look(cx))).await;
-            let keep_alive = meaning.is_some_and(|meaning| meaning.keep_alive) && !last;
+            let keep_alive =
+                meaning.is_some_and(|meaning| meaning.keep_alive) && !last && !self.conn.worker.leaving.get();
             if !self.answer(response, &method, version, keep_alive).await? {
                 return self.close().await;
             }

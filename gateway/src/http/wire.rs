@@ -20,7 +20,7 @@ use crate::net::Transport;
 pub(super) struct Wire {
     inner: Transport,
     ahead: Ahead,
-    /// Set when bytes come.
+    /// Whether the client is in the middle of something.
     partial: Rc<Cell<bool>>,
     stall: Stall,
     meter: Meter,
@@ -103,7 +103,7 @@ impl Read for Wire {
             let bytes = ahead.get();
             let _ = this.meter.read(bytes);
             buf.put_slice(&bytes[..bytes.len().min(buf.remaining())]);
-            this.partial.set(true);
+            this.partial.set(this.meter.is_partial());
             return Poll::Ready(Ok(()));
         }
         if this.flood.get() {
@@ -128,7 +128,7 @@ impl Read for Wire {
             }
         };
         if taken > 0 {
-            this.partial.set(true);
+            this.partial.set(this.meter.is_partial());
         }
         // SAFETY: `ReadBuf` counted at least `taken` bytes as filled, from the start of the same slice.
         unsafe { buf.advance(taken) };

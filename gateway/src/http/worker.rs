@@ -29,8 +29,17 @@ const OBSERVED_EVERY: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Serving,
+    /// Still serving, and clients are told with each answer to go elsewhere.
+    Leaving,
     /// Nothing new; what is under way may finish until then.
     Draining(tokio::time::Instant),
+}
+
+impl Phase {
+    /// Whether nothing new may begin.
+    pub(super) const fn is_last(&self) -> bool {
+        matches!(self, Self::Draining(_))
+    }
 }
 
 pub(super) struct Worker {
@@ -48,6 +57,8 @@ pub(super) struct Worker {
     /// What the answers to HTTP/2 clients hold in memory.
     pub(super) pool: Rc<Pool>,
     pub(super) phase: watch::Receiver<Phase>,
+    /// Whether answers are to end their connections; kept here, as each of them asks.
+    pub(super) leaving: Cell<bool>,
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
     emptied: Notify,
@@ -87,6 +98,7 @@ impl Worker {
             unread,
             pool: Rc::default(),
             phase,
+            leaving: Cell::new(false),
             open: Cell::new(0),
             emptied: Notify::new(),
             told: Cell::new(None),

@@ -63,6 +63,8 @@ fn readiness_goes_first_then_listeners_then_connections() -> Result<()> {
     stage.expect(0, &["reload"])?;
     let mut kept = Client::connect(stage.address);
     assert_eq!(kept.get("/fast").text(), "fast");
+    let mut idle = Client::connect(stage.address);
+    assert_eq!(idle.get("/fast").header("connection"), None);
     let mut slow = Client::connect(stage.address);
     slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
     was_asked.recv_timeout(Duration::from_secs(10))?;
@@ -90,7 +92,9 @@ fn readiness_goes_first_then_listeners_then_connections() -> Result<()> {
         "fast",
         "it still takes who comes"
     );
-    assert_eq!(kept.get("/fast").status, 200);
+    let answer = kept.get("/fast");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    ensure!(kept.is_closed(), "it was told so");
     ensure!(
         told.elapsed() < Duration::from_millis(1_400),
         "{:?}",
@@ -103,7 +107,8 @@ fn readiness_goes_first_then_listeners_then_connections() -> Result<()> {
         "{:?}",
         told.elapsed()
     );
-    ensure!(kept.is_closed(), "nothing was under way on it");
+    let end = idle.try_response().expect_err("nothing was under way on it");
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "no reset");
     go.send(())?;
     go.send(())?;
     let answer = slow.response();
