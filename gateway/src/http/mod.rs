@@ -35,6 +35,7 @@ pub mod server;
 mod service;
 pub mod shape;
 pub mod site;
+mod surplus;
 pub mod template;
 pub mod tls;
 mod tunnel;

@@ -24,6 +24,7 @@ use super::door::{Door, Key};
 use super::listeners::{self, Bound, Change, Listeners};
 use super::reject::Reject;
 use super::site::SiteHandle;
+use super::surplus;
 use super::worker::{Phase, Worker};
 use crate::config::model::Listener;
 use crate::telemetry::Metrics;
@@ -349,6 +350,7 @@ fn welcome(worker: &Rc<Worker>, stream: TcpStream, client: ClientAddr, door: Arc
     };
     let Some(guest) = worker.connections.enter(client, most, most_per_client) else {
         worker.refused(caller, None, Reject::TooManyConnections);
+        surplus::turn_away(worker, stream, &door);
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {

@@ -59,6 +59,8 @@ pub(super) struct Worker {
     pub(super) phase: watch::Receiver<Phase>,
     /// Whether answers are to end their connections; kept here, as each of them asks.
     pub(super) leaving: Cell<bool>,
+    /// Connections over the cap that are being answered.
+    pub(super) surplus: Cell<u32>,
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
     emptied: Notify,
@@ -99,6 +101,7 @@ impl Worker {
             pool: Rc::default(),
             phase,
             leaving: Cell::new(false),
+            surplus: Cell::new(0),
             open: Cell::new(0),
             emptied: Notify::new(),
             told: Cell::new(None),

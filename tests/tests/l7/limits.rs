@@ -1,6 +1,6 @@
 //! Sizes and deadlines, each with an answer and a count.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gateway::http::reject::Reject;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
@@ -171,8 +171,20 @@ fn connections_are_capped_for_each_client() {
     let mut first = Client::connect(gateway.address());
     let mut second = Client::connect(gateway.address());
     assert_eq!((first.get("/").status, second.get("/").status), (200, 200));
-    assert!(Client::connect(gateway.address()).is_closed());
+    let turned_away = Client::connect(gateway.address()).get("/");
+    assert_eq!(
+        (turned_away.status, turned_away.code().as_deref()),
+        (503, Some("too_many_connections"))
+    );
+    assert_eq!(
+        (
+            turned_away.header("retry-after"),
+            turned_away.header("connection")
+        ),
+        (Some("5"), Some("close"))
+    );
     assert!(gateway.told(Reject::TooManyConnections));
+    assert_eq!(upstream.requests().len(), 2);
     drop(first);
     assert!(gateway_tests::l7::gateway::eventually(|| gateway
         .server()
@@ -180,6 +192,50 @@ fn connections_are_capped_for_each_client() {
         .len()
         == 1));
     assert_eq!(Client::connect(gateway.address()).get("/").status, 200);
+}
+
+#[test]
+fn connections_over_the_cap_are_waited_for_a_moment_and_only_a_few_of_them() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.connections = 1));
+    let mut inside = Client::connect(gateway.address());
+    assert_eq!(inside.get("/").status, 200);
+    let mut http2 = Client::connect(gateway.address());
+    http2.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+    assert_eq!(http2.rest(), b"");
+    let since = Instant::now();
+    let mut silent: Vec<_> = (0..64).map(|_| Client::connect(gateway.address())).collect();
+    assert!(gateway_tests::l7::gateway::eventually(
+        || gateway.rejects().len() == 65
+    ));
+    // Nobody is waited for any more.
+    assert!(
+        Client::connect(gateway.address())
+            .send("GET / HTTP/1.1\r\n")
+            .is_closed()
+    );
+    assert!(
+        since.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        since.elapsed()
+    );
+    let answer = silent[0]
+        .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n")
+        .send([b'x'; 3000])
+        .response();
+    assert_eq!(answer.status, 503);
+    for client in &mut silent[1..] {
+        assert_eq!(client.rest(), b"", "silence has no answer");
+    }
+    let waited = since.elapsed();
+    assert!(
+        waited > Duration::from_millis(900) && waited < Duration::from_secs(3),
+        "{waited:?}"
+    );
+    let answer = Client::connect(gateway.address()).get("/");
+    assert_eq!(answer.status, 503, "there is room for others");
+    assert_eq!(inside.get("/").status, 200);
+    assert_eq!(gateway.rejects(), vec![Reject::TooManyConnections; 67]);
 }
 
 #[test]
