@@ -33,6 +33,14 @@ impl Transport {
             },
         }
     }
+
+    /// Asks the kernel whether the other side has sent anything or closed, which the event loop may not have heard of yet. Costs a
+    /// call, so it is for when that moment matters. Of a connection that is not in use.
+    pub fn has_news(&mut self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = socket2::SockRef::from(&*self.tcp()).peek(&mut byte);
+        !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
 }
 
 impl AsyncRead for Transport {

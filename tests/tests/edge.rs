@@ -16,6 +16,8 @@ mod crowd;
 mod drain;
 #[path = "edge/keys.rs"]
 mod keys;
+#[path = "edge/reasons.rs"]
+mod reasons;
 #[path = "edge/reload.rs"]
 mod reload;
 #[path = "edge/soak.rs"]

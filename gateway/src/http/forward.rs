@@ -150,6 +150,7 @@ pub(super) fn reject_of(failed: &Failed, route: &Route) -> Reject {
     match failed.failure {
         Failure::Connect(_) => Reject::UpstreamUnreachable,
         Failure::ConnectTimeout | Failure::TryTimeout | Failure::ResponseTimeout => Reject::UpstreamTimeout,
+        Failure::Exchange(ref error) if error.is_closed() => Reject::UpstreamClosed,
         Failure::Exchange(_) => Reject::UpstreamMalformed,
         Failure::Overloaded => Reject::UpstreamOverloaded,
         Failure::Unwell => Reject::UpstreamUnhealthy,

@@ -23,6 +23,8 @@ pub(super) struct Line {
     pub(super) path: String,
     /// Whom authentication has found.
     pub(super) caller: Option<Arc<str>>,
+    /// Why there is no answer, or not all of it.
+    reason: Option<&'static str>,
 }
 
 impl Line {
@@ -36,6 +38,7 @@ impl Line {
             host,
             path: head.uri.path().to_owned(),
             caller: None,
+            reason: None,
         }
     }
 }
@@ -86,6 +89,13 @@ impl Finish {
         }
     }
 
+    /// Notes why the upstream gave no answer, or not all of it.
+    pub(super) fn because(&mut self, reason: &'static str) {
+        if let Some(line) = &mut self.log {
+            line.reason.get_or_insert(reason);
+        }
+    }
+
     /// The gateway refused, or cut off what was under way. Tells it; the first reason counts.
     pub(super) fn broke(&mut self, reject: Reject) {
         if self.reject.is_none() {
@@ -124,6 +134,7 @@ impl Drop for Finish {
                 path: &line.path,
                 status: self.status.as_u16(),
                 reject: self.reject.map(Reject::code),
+                reason: line.reason,
                 route: self.route.as_ref().map_or("-", |route| &route.name),
                 endpoint: self.endpoint.as_deref(),
                 tries: self.tries,

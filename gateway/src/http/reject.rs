@@ -91,8 +91,10 @@ pub enum Reject {
     UpstreamTimeout,
     /// The exchange as a whole took longer than the route gives it.
     DeadlineExceeded,
-    /// The endpoint's answer is not HTTP, or broke off before its header ended.
+    /// The endpoint's answer is not HTTP.
     UpstreamMalformed,
+    /// The endpoint closed the connection before its answer was whole.
+    UpstreamClosed,
     /// The answer is not what the route must make of it, or not what the description of the API says.
     ResponseInvalid,
     /// The upstream's caps are reached.
@@ -141,6 +143,7 @@ impl Reject {
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
         Self::UpstreamMalformed,
+        Self::UpstreamClosed,
         Self::ResponseInvalid,
         Self::UpstreamOverloaded,
         Self::UpstreamUnhealthy,
@@ -186,6 +189,7 @@ impl Reject {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::UpstreamMalformed => "upstream_malformed",
+            Self::UpstreamClosed => "upstream_closed",
             Self::ResponseInvalid => "response_invalid",
             Self::UpstreamOverloaded => "upstream_overloaded",
             Self::UpstreamUnhealthy => "upstream_unhealthy",
@@ -252,6 +256,7 @@ impl Reject {
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::UpstreamUnreachable
             | Self::UpstreamMalformed
+            | Self::UpstreamClosed
             | Self::ResponseInvalid
             | Self::UpstreamUnresolved => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout | Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
@@ -269,6 +274,7 @@ impl Reject {
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded
             | Self::UpstreamMalformed
+            | Self::UpstreamClosed
             | Self::ResponseInvalid
             | Self::UpstreamOverloaded
             | Self::UpstreamUnhealthy
@@ -333,6 +339,7 @@ impl Reject {
             Self::UpstreamTimeout => "The service did not answer in time.",
             Self::DeadlineExceeded => "The request took too long.",
             Self::UpstreamMalformed => "The service gave no valid answer.",
+            Self::UpstreamClosed => "The service closed the connection.",
             Self::ResponseInvalid => "The service gave another answer than it should.",
             Self::UpstreamOverloaded => "The service has too much to do.",
             Self::UpstreamUnhealthy => "The service is not well.",

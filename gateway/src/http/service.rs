@@ -222,7 +222,11 @@ pub(super) async fn serve(
             finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
             finish.tries = tries;
             let upgrade = headers::prepare_response(&mut head, &facts.id);
-            let bodiless = !route.model.status.0.is_empty() && map_status(&route.model.status, &mut head);
+            let mapped = !route.model.status.0.is_empty() && map_status(&route.model.status, &mut head);
+            let bodiless = mapped || head.status == StatusCode::RESET_CONTENT;
+            if bodiless {
+                without_body(&mut head.headers);
+            }
             finish.status = head.status;
             route.chain.respond(&facts.exchange, &mut head.headers);
             if let Some(cookie) = cookie {
@@ -307,6 +311,9 @@ pub(super) async fn serve(
         Err(failed) => {
             finish.endpoint.clone_from(&failed.endpoint);
             finish.tries = failed.tries;
+            if let Some(reason) = failed.failure.reason() {
+                finish.because(reason);
+            }
             let fault = progress.and_then(|progress| progress.fault());
             if fault == Some(Fault::Gone) {
                 return gone(finish, &facts, unread);
@@ -386,13 +393,15 @@ fn map_status(map: &StatusMap, head: &mut response::Parts) -> bool {
         return false;
     }
     head.status = status;
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    if bodiless {
-        for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ETAG] {
-            head.headers.remove(name);
-        }
+    status == StatusCode::NO_CONTENT
+}
+
+/// Takes out what tells of a body. A 205 has none, though its framing can say so, and one that is sent all the same is not
+/// passed on (RFC 9110, 15.3.6).
+fn without_body(headers: &mut HeaderMap) {
+    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ETAG] {
+        headers.remove(name);
     }
-    bodiless
 }
 
 /// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.

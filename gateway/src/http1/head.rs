@@ -143,7 +143,7 @@ pub fn response(bytes: &Bytes, most: Limits, to_head: bool) -> Result<(response:
         return Err(Fault::Malformed);
     };
     let version = version(minor);
-    let status = StatusCode::from_u16(code).map_err(|_| Fault::Malformed)?;
+    let status = status(code).ok_or(Fault::Malformed)?;
     if lines.chunked && (lines.length.is_some() || version != Version::HTTP_11) {
         return Err(Fault::Malformed);
     }
@@ -164,6 +164,12 @@ pub fn response(bytes: &Bytes, most: Limits, to_head: bool) -> Result<(response:
     };
     parts.headers = lines.headers;
     Ok((parts, meaning))
+}
+
+/// Three digits are not enough: what is beyond 599 is invalid, and libraries use it for errors of their own (RFC 9110, 15).
+#[must_use]
+pub fn status(code: u16) -> Option<StatusCode> {
+    StatusCode::from_u16(code).ok().filter(|_| code <= 599)
 }
 
 /// Whether an answer of this status never has a body, whatever its lines say (RFC 9112, 6.3).

@@ -103,6 +103,11 @@ where
         !self.stream.ahead.is_empty() || self.stream.poll_fill(cx, HEAD_ROOM).is_ready()
     }
 
+    /// As [`Connection::is_stale`], from the kernel itself.
+    pub fn is_stale_now(&mut self) -> bool {
+        self.stream.transport().has_news()
+    }
+
     /// Begins an exchange. Only if the one before has ended with [`Connection::is_reusable`].
     ///
     /// A body is taken only if there is something to come of it: a request without one stays whole, to be made again.
@@ -309,5 +314,32 @@ where
     /// Behind a 101: ready when our direction is ended.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http_body_util::Full;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_close_that_the_event_loop_has_not_heard_of_is_known_to_the_kernel() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = tokio::net::TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (mut other, _) = listener.accept().unwrap();
+        let mut kept: Connection<Full<Bytes>> = Connection::new(Transport::Plain(stream));
+        let is_stale = |kept: &mut Connection<_>| kept.is_stale(&mut Context::from_waker(Waker::noop()));
+        assert!(!is_stale(&mut kept) && !kept.is_stale_now());
+        io::Write::write_all(&mut other, b"unasked").unwrap();
+        assert!(kept.is_stale_now());
+        drop(other);
+        // Nothing of this test has let the event loop run since.
+        assert!(!is_stale(&mut kept), "the case that the kernel is asked for");
+        assert!(kept.is_stale_now());
     }
 }

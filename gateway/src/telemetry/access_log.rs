@@ -33,6 +33,8 @@ pub struct Record<'a> {
     pub status: u16,
     /// Code of a reject.
     pub reject: Option<&'static str>,
+    /// Why an upstream gave no answer, or not all of it: a word of a closed list, such as `certificate_expired`.
+    pub reason: Option<&'static str>,
     pub route: &'a str,
     /// The last one tried.
     pub endpoint: Option<&'a str>,
@@ -58,6 +60,7 @@ pub fn write(record: &Record<'_>) {
         path = %Plain(record.path),
         status = record.status,
         reject = record.reject,
+        reason = record.reason,
         route = %Plain(record.route),
         endpoint = record.endpoint,
         tries = record.tries,

@@ -19,7 +19,7 @@ use super::balance::Choice;
 use super::breaker::Place;
 use super::endpoint::InFlight;
 use super::link::{Broken, Error, Link, Outbound};
-use super::pool::{Lease, Local, View};
+use super::pool::{Conn, Lease, Local, Slot, View};
 use super::retry::Cause;
 use crate::telemetry::metrics::Rare;
 
@@ -313,6 +313,21 @@ impl<B> Course<'_, B> {
         }
     }
 
+    /// A kept connection that can take the request at once. What can not be made again if it was sent into a closing
+    /// connection is not sent into one whose close has arrived.
+    fn kept(&self, slot: &Slot<B>) -> Option<Conn<B>>
+    where
+        B: Body<Data = Bytes> + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        loop {
+            let mut conn = slot.take(self.deadlines.idle)?;
+            if self.wish.repeatable || !conn.link.is_closed_now() {
+                return Some(conn);
+            }
+        }
+    }
+
     /// Whether the budget covers one more try.
     fn pays(&self) -> bool {
         let pays = self
@@ -421,7 +436,7 @@ where
 {
     let (upstream, deadlines) = (course.upstream, course.deadlines);
     let (endpoint, slot) = (&course.view.endpoints[index], &course.view.slots[index]);
-    let mut kept = slot.take(deadlines.idle);
+    let mut kept = course.kept(slot);
     let mut stale = 0;
     loop {
         let opened = match kept.take() {

@@ -126,6 +126,14 @@ where
         }
     }
 
+    /// The same at this very moment, at the cost of a system call. A shared connection tells of what it did not begin with.
+    pub(super) fn is_closed_now(&mut self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_stale_now(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// Behind a 101, the bytes of another protocol. HTTP/2 has no 101.
     pub(super) fn tunnel(&mut self) -> Option<&mut Connection<B>> {
         match self {

@@ -18,6 +18,7 @@ mod keeper;
 mod link;
 mod multiplex;
 mod pool;
+mod reason;
 mod retry;
 mod states;
 mod sticky;

@@ -151,6 +151,13 @@ where
         {
             Ok(response) => {
                 let (head, body) = response.into_parts();
+                if http1::head::status(head.status.as_u16()).is_none() {
+                    return Err(Broken {
+                        failure: Failure::Exchange(Error::Http1(http1::Error::Malformed)),
+                        unsent: false,
+                        silent: false,
+                    });
+                }
                 self.body = Some(body);
                 Ok(head)
             }

@@ -209,7 +209,7 @@ fn a_coded_answer_cut_short_is_cut_short_for_the_client_too() {
     let mut client = Client::connect(gateway.address());
     client.send("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n");
     assert!(client.try_response().is_err());
-    assert!(gateway.told(Reject::UpstreamMalformed));
+    assert!(gateway.told(Reject::UpstreamClosed));
 }
 
 fn post(gateway: &Gateway, coding: &str, body: &[u8]) -> Response {

@@ -197,6 +197,7 @@ fn responses_without_a_body_are_told_from_those_with_one() {
             "/103" => {
                 "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
             }
+            "/205" => "HTTP/1.1 205 Reset Content\r\nContent-Length: 0\r\n\r\n",
             _ => "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n",
         });
         true
@@ -208,6 +209,7 @@ fn responses_without_a_body_are_told_from_those_with_one() {
         ("GET", "/304", 304, None),
         ("HEAD", "/", 200, Some("5")),
         ("GET", "/103", 200, Some("2")),
+        ("GET", "/205", 205, Some("0")),
     ] {
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
         if path == "/103" {
@@ -232,6 +234,35 @@ fn responses_without_a_body_are_told_from_those_with_one() {
 }
 
 #[test]
+fn a_205_has_no_body_whatever_the_upstream_sends() {
+    for body in [
+        "Content-Type: text/plain\r\nContent-Length: 4\r\n\r\nbody",
+        "Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        "Content-Type: text/plain\r\nContent-Length: 40\r\n\r\nbody",
+    ] {
+        let upstream = Upstream::start(move |_, wire| {
+            wire.send(format!("HTTP/1.1 205 Reset Content\r\nX-Kept: 1\r\n{body}"));
+            true
+        });
+        let gateway = Gateway::start(&Site::to(&upstream));
+        let mut client = Client::connect(gateway.address());
+        for connection in 0..2 {
+            let answer = client.get("/");
+            assert_eq!((answer.status, answer.text().as_str()), (205, ""));
+            assert_eq!(
+                (answer.header("x-kept"), answer.header("content-type")),
+                (Some("1"), None)
+            );
+            assert_eq!(
+                upstream.last().connection,
+                connection,
+                "not clean to be used again"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_closed_idle_connection_is_retried_once_for_a_get_and_never_for_a_post() {
     // Each connection answers once, takes a second request, and closes without a word.
     let served = Arc::new(Mutex::new(std::collections::HashSet::new()));
@@ -252,7 +283,7 @@ fn a_closed_idle_connection_is_retried_once_for_a_get_and_never_for_a_post() {
         .response();
     assert_eq!(
         (post.status, post.code().as_deref()),
-        (502, Some("upstream_malformed"))
+        (502, Some("upstream_closed"))
     );
     let targets: Vec<_> = upstream
         .requests()

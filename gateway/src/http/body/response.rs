@@ -170,7 +170,15 @@ impl ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 tracing::debug!(%error, "response broke off");
-                Poll::Ready(Some(Err(self.broke(Reject::UpstreamMalformed))))
+                if let Some(finish) = &mut self.finish {
+                    finish.because(error.reason());
+                }
+                let reject = if error.is_closed() {
+                    Reject::UpstreamClosed
+                } else {
+                    Reject::UpstreamMalformed
+                };
+                Poll::Ready(Some(Err(self.broke(reject))))
             }
             Poll::Ready(None) => {
                 self.settle();

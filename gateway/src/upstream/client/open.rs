@@ -21,6 +21,7 @@ use crate::upstream::endpoint::Open;
 use crate::upstream::link::Link;
 use crate::upstream::multiplex::Session;
 use crate::upstream::pool::{Conn, Local, Slot};
+use crate::upstream::reason::NoHttp2;
 
 /// What came of it.
 pub(super) enum Opened<B> {
@@ -46,7 +47,7 @@ where
         let slot = &course.view.slots[index];
         let opening = slot.opening.lock().await;
         // Who held it before may have left room.
-        if let Some(conn) = slot.take(course.deadlines.idle) {
+        if let Some(conn) = course.kept(slot) {
             return Ok(Opened::Kept(conn));
         }
         Some(opening)
@@ -83,7 +84,7 @@ where
             return Ok(Conn::new(Link::http1(transport), endpoint, dies, permit));
         }
         if !connect::speaks_http2(&transport) {
-            return Err(io::Error::other("the endpoint does not take HTTP/2 (ALPN)"));
+            return Err(io::Error::other(NoHttp2));
         }
         let session = Session::open(transport, endpoint.name(), dies, Open::new(endpoint), permit).await?;
         Ok(course.view.slots[index].share(session))
@@ -133,7 +134,7 @@ where
                 biased;
                 permit = &mut permit => return Right::New(permit),
                 () = course.local.freed.notified() => {
-                    if let Some(conn) = slot.take(course.deadlines.idle) {
+                    if let Some(conn) = course.kept(slot) {
                         return Right::Kept(conn);
                     }
                     course.local.close_one();

@@ -1,0 +1,95 @@
+//! Why there was no answer, in one word of a closed list: for who reads the log at night. Never shown to clients.
+
+use std::io::{self, ErrorKind};
+
+use rustls::CertificateError as Certificate;
+
+use super::Failure;
+use super::link::Error;
+use crate::http1;
+
+/// The endpoint does not agree to HTTP/2 (ALPN).
+#[derive(Debug, thiserror::Error)]
+#[error("the endpoint does not take HTTP/2 (ALPN)")]
+pub(super) struct NoHttp2;
+
+impl Failure {
+    /// The word, where it says more than the code of the refusal does.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Connect(error) => connect(error),
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Exchange(error) => error.reason(),
+            Self::TryTimeout => "try_timeout",
+            Self::ResponseTimeout => "response_timeout",
+            Self::Overloaded | Self::Unwell | Self::Unresolved => return None,
+        })
+    }
+}
+
+impl Error {
+    /// As [`Failure::reason`].
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            _ if self.is_closed() => "closed",
+            Self::Http1(http1::Error::TooLarge) => "header_too_large",
+            Self::Http1(http1::Error::Body) => "request_broke_off",
+            Self::Http1(_) => "not_http1",
+            Self::Http2(_) => "not_http2",
+        }
+    }
+
+    /// Whether the other side ended the connection, or the exchange, before all that it owed had come.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(error) => matches!(error, http1::Error::Closed | http1::Error::Io(_)),
+            Self::Http2(error) => {
+                let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+                error.is_canceled()
+                    || error.is_closed()
+                    || error.is_incomplete_message()
+                    || source.is_some_and(|h2| h2.is_io() || h2.is_remote())
+            }
+        }
+    }
+}
+
+fn connect(error: &io::Error) -> &'static str {
+    let inner = error.get_ref();
+    if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        return match tls {
+            rustls::Error::InvalidCertificate(wrong) => certificate(wrong),
+            rustls::Error::AlertReceived(_) => "tls_alert",
+            rustls::Error::InvalidMessage(_) => "not_tls",
+            rustls::Error::NoApplicationProtocol => "no_http2",
+            _ => "tls_failed",
+        };
+    }
+    if inner.is_some_and(|inner| inner.is::<NoHttp2>()) {
+        return "no_http2";
+    }
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "refused",
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => "closed",
+        ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => "no_way",
+        ErrorKind::TimedOut => "connect_timeout",
+        ErrorKind::NotFound => "no_socket",
+        ErrorKind::PermissionDenied => "not_permitted",
+        ErrorKind::AddrNotAvailable => "no_local_port",
+        _ => "connect_failed",
+    }
+}
+
+fn certificate(wrong: &Certificate) -> &'static str {
+    match wrong {
+        Certificate::Expired | Certificate::ExpiredContext { .. } => "certificate_expired",
+        Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => "certificate_not_valid_yet",
+        Certificate::UnknownIssuer => "certificate_unknown_issuer",
+        Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => "certificate_other_name",
+        Certificate::Revoked => "certificate_revoked",
+        _ => "certificate_invalid",
+    }
+}
