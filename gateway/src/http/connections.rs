@@ -4,12 +4,16 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::client::ClientAddr;
+use super::seldom::Seldom;
 
 /// All open client connections.
 #[derive(Debug, Default)]
@@ -21,7 +25,7 @@ pub struct Connections {
 struct Open {
     total: u32,
     next: u64,
-    by_client: HashMap<IpAddr, Vec<(u64, Arc<Notify>)>>,
+    by_client: HashMap<IpAddr, Vec<(u64, Arc<Closing>)>>,
 }
 
 /// One open connection; dropping it takes it off the books.
@@ -30,7 +34,14 @@ pub struct Guest {
     connections: Arc<Connections>,
     client: ClientAddr,
     id: u64,
-    closed: Arc<Notify>,
+    closed: Arc<Closing>,
+}
+
+/// Whether a connection must be closed.
+#[derive(Debug, Default)]
+struct Closing {
+    due: AtomicBool,
+    told: Notify,
 }
 
 impl Connections {
@@ -43,7 +54,7 @@ impl Connections {
             return None;
         }
         let id = open.next;
-        let closed = Arc::new(Notify::new());
+        let closed = Arc::<Closing>::default();
         open.next += 1;
         open.total += 1;
         open.by_client
@@ -65,8 +76,9 @@ impl Connections {
             return 0;
         };
         for (_, closed) in guests {
+            closed.due.store(true, Ordering::Release);
             // Keeps a permit if the connection is not waiting at this moment.
-            closed.notify_one();
+            closed.told.notify_one();
         }
         guests.len()
     }
@@ -92,7 +104,9 @@ impl Guest {
 
     /// Resolves when the connection must be closed.
     pub async fn closed(&self) {
-        self.closed.notified().await;
+        let mut told = pin!(self.closed.told.notified());
+        let mut seldom = Seldom::default();
+        poll_fn(|cx| seldom.poll(cx, told.as_mut(), self.closed.due.load(Ordering::Acquire))).await;
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Way<'a> {
     pub(super) limits: &'a Limits,
     /// How long the answer's header may take.
     pub(super) patience: Duration,
+    /// The time, read a moment ago.
+    pub(super) now: Instant,
     pub(super) client: Client,
     /// Whether the client came by TLS.
     pub(super) tls: bool,
@@ -56,6 +58,7 @@ impl Way<'_> {
 
     pub(super) fn deadlines(&self) -> Deadlines {
         Deadlines {
+            now: self.now,
             connect: self.limits.connect,
             idle: self.limits.upstream_idle,
             idle_connections: self.limits.upstream_idle_connections as usize,
@@ -122,8 +125,8 @@ pub(super) async fn forward(
     };
     // The clock runs from the last piece of the request, so that a long upload is no slow answer. It is one for all tries.
     let first = Cell::new(None);
-    let respond_by = || {
-        let begun = first.get().unwrap_or_else(Instant::now);
+    let respond_by = |now| {
+        let begun = first.get().unwrap_or(now);
         first.set(Some(begun));
         async move {
             let last = || progress.map_or(begun, |progress| progress.moved().max(begun));

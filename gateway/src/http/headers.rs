@@ -281,6 +281,10 @@ fn strip(headers: &mut HeaderMap, also: impl Fn(&HeaderName) -> bool) {
         .filter(|name| is_hop(name) || also(name))
         .cloned()
         .collect();
+    // It is one of them itself.
+    if out.is_empty() {
+        return;
+    }
     for line in headers.get_all(CONNECTION) {
         let tokens = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         let ordinary = |token: &&[u8]| {

@@ -128,7 +128,7 @@ async fn send(
     upstream.mirrored();
     let sending = worker
         .upstreams
-        .send(upstream, twin, deadlines, wish, || sleep(limit));
+        .send(upstream, twin, deadlines, wish, |_| sleep(limit));
     let Ok(sent) = sending.await else { return };
     let mut lease = sent.lease;
     let read = async {

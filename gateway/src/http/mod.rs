@@ -31,6 +31,7 @@ mod redirect;
 pub mod reject;
 pub mod rewrite;
 pub mod router;
+mod seldom;
 pub mod server;
 mod service;
 pub mod shape;

@@ -186,7 +186,14 @@ pub(super) async fn serve(
             }
         }
     };
+    // Where nobody was asked and no body was held, that was a moment ago.
+    let now = if route.chain.is_empty() && route.whole.is_none() {
+        started
+    } else {
+        Instant::now()
+    };
     let way = Way {
+        now,
         worker: &conn.worker,
         route: &route,
         exchange: &facts.exchange,

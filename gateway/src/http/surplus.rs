@@ -101,7 +101,7 @@ fn text(worker: &Worker) -> BytesMut {
         framing: Framing::Length(body.len() as u64),
         keep_length: false,
         connection: Some("close"),
-        date: &worker.date(),
+        date: Some(&worker.date()),
     };
     write::response(&mut bytes, &parts, &answer);
     bytes.extend_from_slice(&body);

@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::header::CONNECTION;
+use http::header::{CONNECTION, DATE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::body::{Incoming, ResponseBody, Stall};
 use super::budget::Charged;
 use super::reject::Reject;
+use super::seldom::Seldom;
 use super::service::{self, Conn};
 use super::tunnel;
 use super::worker::Phase;
@@ -74,10 +75,12 @@ enum Next {
 impl Turns<'_> {
     async fn run(&self) -> io::Result<()> {
         let mut phase = self.conn.worker.phase.clone();
+        let (seen, mut seldom) = (phase.clone(), Seldom::default());
         let mut stopping = pin!(phase.wait_for(Phase::is_last));
         let mut stop = false;
         let mut look = |cx: &mut Context<'_>| {
-            stop = stop || stopping.as_mut().poll(cx).is_ready();
+            let news = seen.has_changed().unwrap_or(true);
+            stop = stop || seldom.poll(cx, stopping.as_mut(), news).is_ready();
             stop
         };
         loop {
@@ -188,11 +191,17 @@ impl Turns<'_> {
         // Only the gateway's own refusals say so; what an upstream said of its connection is gone.
         let switching = parts.status == StatusCode::SWITCHING_PROTOCOLS;
         let close = !switching && parts.headers.remove(CONNECTION).is_some();
+        // The time is asked for only if the upstream has not said it.
+        let date = if parts.headers.contains_key(DATE) {
+            None
+        } else {
+            Some(self.conn.worker.date())
+        };
         let reply = Reply {
             method,
             version,
             keep_alive: keep_alive && !close,
-            date: &self.conn.worker.date(),
+            date: date.as_ref().map(<[u8; _]>::as_slice),
         };
         let keep_alive = self
             .wire

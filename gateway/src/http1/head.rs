@@ -116,7 +116,7 @@ pub fn request(bytes: &Bytes, most: Limits) -> Result<(request::Parts, Meaning),
     let meaning = Meaning {
         framing,
         keep_alive: lines.keep_alive(version),
-        expects_continue: version == Version::HTTP_11 && expects_continue(&lines.headers),
+        expects_continue: version == Version::HTTP_11 && lines.expects_continue,
     };
     parts.headers = lines.headers;
     Ok((parts, meaning))
@@ -230,6 +230,7 @@ struct Lines {
     chunked: bool,
     close: bool,
     stay: bool,
+    expects_continue: bool,
 }
 
 impl Lines {
@@ -249,6 +250,7 @@ fn read_lines(parsed: &[httparse::Header<'_>], bytes: &Bytes, most: Limits) -> R
         chunked: false,
         close: false,
         stay: false,
+        expects_continue: false,
     };
     for line in parsed {
         let (name, value) = field(line, bytes)?;
@@ -267,6 +269,8 @@ fn read_lines(parsed: &[httparse::Header<'_>], bytes: &Bytes, most: Limits) -> R
                 lines.close |= token.eq_ignore_ascii_case(b"close");
                 lines.stay |= token.eq_ignore_ascii_case(b"keep-alive");
             }
+        } else if name == EXPECT {
+            lines.expects_continue |= value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         }
         lines
             .headers
@@ -297,12 +301,6 @@ fn length(value: &[u8]) -> Option<u64> {
         .bytes()
         .all(|b| b.is_ascii_digit())
         .then(|| digits.parse().ok())?
-}
-
-fn expects_continue(headers: &HeaderMap) -> bool {
-    headers
-        .get(EXPECT)
-        .is_some_and(|expect| expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
 fn version(minor: u8) -> Version {

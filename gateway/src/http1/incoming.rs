@@ -72,7 +72,8 @@ pub struct Reply<'a> {
     pub version: Version,
     /// Whether the connection stays open.
     pub keep_alive: bool,
-    pub date: &'a [u8],
+    /// Written, if there is one: an IMF-fixdate.
+    pub date: Option<&'a [u8]>,
 }
 
 impl<D: Buf> Connection<D> {
@@ -153,7 +154,8 @@ impl<D: Buf> Connection<D> {
             if shared.stream.ahead.len() >= PIPELINED {
                 return Poll::Pending;
             }
-            ready!(shared.stream.poll_fill(cx, HEAD_ROOM))?;
+            // Into what is left of the buffer: mostly nothing comes.
+            ready!(shared.stream.poll_fill(cx, 1))?;
         }
         Poll::Ready(Ok(()))
     }
@@ -175,7 +177,7 @@ impl<D: Buf> Connection<D> {
                 framing: Framing::None,
                 keep_length: false,
                 connection: None,
-                date: b"",
+                date: None,
             };
             write::response(shared.stream.gather(), parts, &bare);
         }

@@ -30,8 +30,8 @@ pub struct Answer<'a> {
     pub keep_length: bool,
     /// What to say of the connection, if anything.
     pub connection: Option<&'static str>,
-    /// Written if the answer has no `Date`: an IMF-fixdate.
-    pub date: &'a [u8],
+    /// Written, if there is one: an IMF-fixdate.
+    pub date: Option<&'a [u8]>,
 }
 
 /// Writes an answer's header. Its lines on framing are replaced by what `answer` says.
@@ -53,8 +53,8 @@ pub fn response(out: &mut BytesMut, parts: &response::Parts, answer: &Answer<'_>
     {
         line(out, b"content-length", length.as_bytes());
     }
-    if !parts.headers.contains_key(http::header::DATE) && !parts.status.is_informational() {
-        line(out, b"date", answer.date);
+    if let Some(date) = answer.date.filter(|_| !parts.status.is_informational()) {
+        line(out, b"date", date);
     }
     if let Some(connection) = answer.connection.filter(|_| !switching) {
         line(out, b"connection", connection.as_bytes());

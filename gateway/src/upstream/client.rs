@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::response;
 use http_body::Body;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::Upstream;
 use super::balance::Choice;
@@ -35,6 +35,8 @@ const STALE_MOST: u32 = 3;
 /// Times and sizes that hold for one exchange.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadlines {
+    /// When it begins, read from the clock a moment ago.
+    pub now: Instant,
     pub connect: Duration,
     /// Longest idle time of a kept connection.
     pub idle: Duration,
@@ -148,8 +150,8 @@ where
 
     /// Sends a request and waits for the response's header.
     ///
-    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt, and nothing is tried again when it
-    /// has resolved. What [`Wish::repeatable`] says of is made again where a kept connection turned out to be closed before any
+    /// `respond_by` resolves when the answer is overdue; it is made anew for each attempt, with the time at which that begins,
+    /// and nothing is tried again when it has resolved. What [`Wish::repeatable`] says of is made again where a kept connection turned out to be closed before any
     /// byte of a response, and for what the upstream's retries cover.
     pub async fn send<T: Future<Output = ()>>(
         &self,
@@ -157,7 +159,7 @@ where
         request: &mut Outbound<B>,
         deadlines: &Deadlines,
         wish: &Wish<'_>,
-        respond_by: impl Fn() -> T,
+        respond_by: impl Fn(Instant) -> T,
     ) -> Result<Sent<B>, Failed> {
         let mut place = enter(upstream)?;
         let local = self.local(upstream);
@@ -314,14 +316,14 @@ impl<B> Course<'_, B> {
     }
 
     /// A kept connection that can take the request at once. What can not be made again if it was sent into a closing
-    /// connection is not sent into one whose close has arrived.
-    fn kept(&self, slot: &Slot<B>) -> Option<Conn<B>>
+    /// connection is not sent into one whose close has arrived. `now` may be a moment ago.
+    fn kept(&self, slot: &Slot<B>, now: Instant) -> Option<Conn<B>>
     where
         B: Body<Data = Bytes> + Unpin + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         loop {
-            let mut conn = slot.take(self.deadlines.idle)?;
+            let mut conn = slot.take(self.deadlines.idle, now)?;
             if self.wish.repeatable || !conn.link.is_closed_now() {
                 return Some(conn);
             }
@@ -427,7 +429,7 @@ async fn attempt<B, T>(
     tries: u32,
     request: &mut Outbound<B>,
     place: &mut Option<Place>,
-    respond_by: &impl Fn() -> T,
+    respond_by: &impl Fn(Instant) -> T,
 ) -> Result<Sent<B>, Lost>
 where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
@@ -436,16 +438,18 @@ where
 {
     let (upstream, deadlines) = (course.upstream, course.deadlines);
     let (endpoint, slot) = (&course.view.endpoints[index], &course.view.slots[index]);
-    let mut kept = course.kept(slot);
+    let mut now = if tries == 1 { deadlines.now } else { Instant::now() };
+    let mut kept = course.kept(slot, now);
     let mut stale = 0;
     loop {
         let opened = match kept.take() {
             Some(conn) => Opened::Kept(conn),
             // Apart: most requests find a connection, and need not have room for this.
-            None => match Box::pin(open::open(course, index)).await {
-                Ok(opened) => opened,
-                Err(failure) => return Err(Lost::before(failure)),
-            },
+            None => {
+                let opened = Box::pin(open::open(course, index)).await;
+                now = Instant::now();
+                opened.map_err(Lost::before)?
+            }
         };
         let (mut conn, reused) = match opened {
             Opened::New(conn) => (conn, false),
@@ -456,6 +460,7 @@ where
         };
         let in_flight = InFlight::new(endpoint);
         let hints = course.wish.hints;
+        let respond_by = || respond_by(now);
         match exchange(&mut conn.link, request, hints, respond_by, course.per_try(tries)).await {
             Ok(head) => {
                 let kept_most = deadlines.idle_connections;
@@ -514,7 +519,7 @@ async fn exchange<B, T: Future<Output = ()>>(
     link: &mut Link<B>,
     request: &mut Outbound<B>,
     hints: Option<Hints<'_>>,
-    respond_by: &impl Fn() -> T,
+    respond_by: impl FnOnce() -> T,
     per_try: Option<Duration>,
 ) -> Result<response::Parts, Broken>
 where

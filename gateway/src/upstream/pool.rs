@@ -120,10 +120,9 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    /// A kept connection that can take a request at once.
-    pub(super) fn take(&self, idle: Duration) -> Option<Conn<B>> {
+    /// A kept connection that can take a request at once. `now` may be a moment ago.
+    pub(super) fn take(&self, idle: Duration, now: Instant) -> Option<Conn<B>> {
         if !self.sessions.borrow().is_empty() {
-            let now = Instant::now();
             let sessions = self.sessions.borrow();
             let roomy = sessions.iter().find(|session| session.has_room(now));
             return roomy.map(|session| Conn::shared(session, now));
@@ -133,7 +132,7 @@ where
         while at > 0 {
             at -= 1;
             let mut kept = pool.remove(at);
-            if kept.since.elapsed() < idle && !kept.conn.link.is_closed() {
+            if now.saturating_duration_since(kept.since) < idle && !kept.conn.link.is_closed() {
                 return Some(kept.conn);
             }
         }

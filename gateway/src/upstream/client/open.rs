@@ -47,7 +47,7 @@ where
         let slot = &course.view.slots[index];
         let opening = slot.opening.lock().await;
         // Who held it before may have left room.
-        if let Some(conn) = course.kept(slot) {
+        if let Some(conn) = course.kept(slot, Instant::now()) {
             return Ok(Opened::Kept(conn));
         }
         Some(opening)
@@ -134,7 +134,7 @@ where
                 biased;
                 permit = &mut permit => return Right::New(permit),
                 () = course.local.freed.notified() => {
-                    if let Some(conn) = course.kept(slot) {
+                    if let Some(conn) = course.kept(slot, Instant::now()) {
                         return Right::Kept(conn);
                     }
                     course.local.close_one();
