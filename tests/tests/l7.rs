@@ -54,6 +54,8 @@ mod routing;
 mod shape;
 #[path = "l7/shared.rs"]
 mod shared;
+#[path = "l7/signatures.rs"]
+mod signatures;
 #[path = "l7/stalled.rs"]
 mod stalled;
 #[path = "l7/throttle.rs"]

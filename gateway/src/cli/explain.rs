@@ -182,6 +182,7 @@ fn described(auth: &Auth) -> String {
         Way::Basic(basic) => format!("password, {} users", basic.users.len()),
         Way::ClientCertificate(_) => "client certificate".to_owned(),
         Way::Forward(forward) => format!("whom {} lets in", forward.service.url),
+        Way::Signature(signature) => format!("signature of the request, {} keys", signature.keys.len()),
         Way::Introspect(token) => format!("token {} that {} knows", place(&token.place), token.service.url),
     };
     let ways: Vec<_> = auth.ways().iter().map(way).collect();

@@ -37,6 +37,10 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REMEMBER_PASSWORD: Duration = Duration::from_secs(300);
 /// How long a token that a service has called good need not be looked up again.
 pub const REMEMBER_TOKEN: Duration = Duration::from_secs(30);
+/// How old a signature of a request may be.
+pub const SIGNATURE_AGE: Duration = Duration::from_secs(60);
+/// What a signature of a request must cover.
+pub const COVERED: [&str; 4] = ["@method", "@authority", "@path", "@query"];
 /// How long a browser may remember what a preflight told it, in seconds.
 pub const CORS_MAX_AGE: u32 = 600;
 /// Below this, in bytes, a compressed body saves no packet.

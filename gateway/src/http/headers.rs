@@ -4,6 +4,7 @@
 //! the client must not say is removed, then the gateway's own lines are written. So a `Connection: X-Forwarded-For` can not
 //! remove what the gateway sets.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::{
@@ -27,6 +28,21 @@ const CLIENT_CERT: &str = "x-client-cert-";
 pub(super) const SUBJECT: HeaderName = HeaderName::from_static("x-client-cert-subject");
 pub(super) const SAN: HeaderName = HeaderName::from_static("x-client-cert-san");
 pub(super) const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-fingerprint");
+
+/// The value of a line, of several joined as they may be (RFC 9110, 5.3), each without the blanks at its ends; `None` if there is
+/// none, or if it is not text.
+pub(super) fn joined<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {
+    let text = |line: &'h HeaderValue| line.to_str().ok().map(|line| line.trim_matches([' ', '\t']));
+    let mut lines = headers.get_all(name).iter();
+    let first = text(lines.next()?)?;
+    let mut joined = Cow::Borrowed(first);
+    for line in lines {
+        let joined = joined.to_mut();
+        joined.push_str(", ");
+        joined.push_str(text(line)?);
+    }
+    Some(joined)
+}
 
 /// What a request is sent on with.
 #[derive(Debug)]

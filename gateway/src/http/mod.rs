@@ -13,6 +13,7 @@ mod connection;
 pub mod connections;
 pub mod cors;
 mod date;
+mod digest;
 pub mod door;
 pub mod facts;
 pub mod filter;

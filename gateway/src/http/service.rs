@@ -12,12 +12,13 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use tokio::time::{Instant, timeout_at};
 
 use super::accept::Secure;
-use super::body::{self, Fault, Incoming, RequestBody, ResponseBody};
+use super::body::{self, Fault, Incoming, Progress, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::Client;
 use super::coding::decode::Decoder;
 use super::coding::encode::Encoder;
 use super::coding::{self, Accepted};
+use super::digest;
 use super::door::Door;
 use super::filter::{Admitted, At, Step};
 use super::forward::{Way, forward, reject_of};
@@ -147,6 +148,18 @@ pub(super) async fn serve(
     let (body, progress) =
         RequestBody::new(body, route.body_bytes, pause, unread_body, route.chain.is_empty());
     finish.progress.clone_from(&progress);
+    let by = route.total.map(|total| started + total);
+    // In boxes: routes without it have futures as small as before.
+    let body = match facts.exchange.body.take() {
+        None => body,
+        Some(expected) => {
+            let holding = Box::pin(digest::hold(&expected, body, progress.as_deref()));
+            match within(by, holding).await {
+                Ok(body) => body,
+                Err(ended) => return ended_early(finish, &facts, ended, progress.as_deref(), unread),
+            }
+        }
+    };
     let body = match (facts.decode, &progress) {
         (Some((coding, most)), Some(progress)) => match Decoder::new(coding, most) {
             Ok(decoder) => body.decoded(decoder, progress),
@@ -155,34 +168,21 @@ pub(super) async fn serve(
         _ => body,
     };
     let accepted = route.compress.as_ref().map(|_| Accepted::of(&head.headers));
-    let by = route.total.map(|total| started + total);
-    // In boxes: routes without it have futures as small as before.
     let body = match &route.whole {
         None => body,
         Some(whole) => {
-            let shaping = whole.request(
+            let shaping = Box::pin(whole.request(
                 &mut head,
                 body,
                 progress.as_deref(),
                 &mut facts,
                 &route.model.path,
-            );
-            let shaped = match by {
-                None => Box::pin(shaping).await,
-                Some(by) => match Box::pin(timeout_at(by, shaping)).await {
-                    Ok(shaped) => shaped,
-                    Err(_) => return refuse(finish, &facts, Reject::DeadlineExceeded, unread),
-                },
-            };
+            ));
+            let shaped = within(by, shaping).await;
             finish.observed(&std::mem::take(&mut facts.exchange.observed));
             match shaped {
                 Ok(body) => body,
-                Err(Ended::Gone) => return gone(finish, &facts, unread),
-                Err(Ended::Reject(reject)) => {
-                    // A body that was read to its end leaves the connection as it should be.
-                    let unread = unread && !progress.as_ref().is_some_and(|progress| progress.is_over());
-                    return refuse(finish, &facts, reject, unread);
-                }
+                Err(ended) => return ended_early(finish, &facts, ended, progress.as_deref(), unread),
             }
         }
     };
@@ -330,6 +330,37 @@ pub(super) async fn serve(
                 _ => reject_of(&failed, &route),
             };
             refuse(finish, &facts, reject, unread)
+        }
+    }
+}
+
+/// What is done with a body, until a time.
+async fn within(
+    by: Option<Instant>,
+    work: impl Future<Output = Result<RequestBody, Ended>>,
+) -> Result<RequestBody, Ended> {
+    match by {
+        None => work.await,
+        Some(by) => timeout_at(by, work)
+            .await
+            .unwrap_or(Err(Ended::Reject(Reject::DeadlineExceeded))),
+    }
+}
+
+/// The end of a request whose body goes no further.
+fn ended_early(
+    finish: Finish,
+    facts: &Facts,
+    ended: Ended,
+    progress: Option<&Progress>,
+    unread: bool,
+) -> Response<ResponseBody> {
+    match ended {
+        Ended::Gone => gone(finish, facts, unread),
+        Ended::Reject(reject) => {
+            // A body that was read to its end leaves the connection as it should be.
+            let unread = unread && !progress.is_some_and(Progress::is_over);
+            refuse(finish, facts, reject, unread)
         }
     }
 }

@@ -9,6 +9,7 @@ mod grant;
 mod jwt;
 mod others;
 mod service;
+mod signature;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,13 +30,14 @@ const MOST_WAYS: usize = 16;
 /// Most lines that the upstream is told of a caller.
 const MOST_LINES: usize = 32;
 /// The ways, by their key.
-const WAYS: [(&str, ReadWay); 6] = [
+const WAYS: [(&str, ReadWay); 7] = [
     ("api_key", api_key::api_key),
     ("jwt", jwt::jwt),
     ("basic", basic::basic),
     ("client_certificate", others::client_certificate),
     ("forward", others::forward),
     ("introspect", others::introspect),
+    ("signature", signature::signature),
 ];
 
 type ReadWay = fn(&mut Walk, &Field<'_>) -> Option<Way>;

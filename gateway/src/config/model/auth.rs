@@ -94,6 +94,7 @@ pub enum Way {
     ClientCertificate(ClientCertificate),
     Forward(Box<Forward>),
     Introspect(Box<Introspect>),
+    Signature(Box<Signature>),
 }
 
 /// Where a request carries a credential.
@@ -353,6 +354,36 @@ pub struct Introspect {
     pub name_claim: Option<String>,
     pub scopes: Vec<String>,
     pub claims: Vec<ClaimMatch>,
+}
+
+/// Callers who sign their requests (RFC 9421).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// By the `keyid` that signatures name.
+    pub keys: BTreeMap<String, SignatureKey>,
+    /// What must be signed, besides what a body and a query ask for: names of derived components and of header lines.
+    pub cover: Vec<String>,
+    /// Longest body that is held against its digest (RFC 9530), in bytes; `None`: bodies are not signed.
+    pub body: Option<u64>,
+    /// How old a signature may be, in seconds.
+    pub max_age: u64,
+    /// How far clocks may be apart, in seconds.
+    pub leeway: u64,
+    /// Whether there must be a nonce. One that is there is good once, in any case.
+    pub nonce: bool,
+    /// The application that it must be made for.
+    pub tag: Option<String>,
+    /// Whether the signature goes on to the upstream.
+    pub keep: bool,
+}
+
+/// Who signs with a key, and what it is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignatureKey {
+    pub name: String,
+    pub scopes: Vec<String>,
+    pub algorithm: Algorithm,
+    pub key: VerifyKey,
 }
 
 /// Text that is never shown.

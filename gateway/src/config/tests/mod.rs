@@ -59,6 +59,8 @@ fn etc() -> TempDir {
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
     );
     write("introspection.secret", "secret\n");
+    write("partner.secret", "0123456789abcdef0123456789abcdef\n");
+    write("partner.pem", &key.public_key_pem());
     write(
         "passwords",
         "ops:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n",

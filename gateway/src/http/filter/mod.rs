@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tokio::time::Instant;
 
 use super::client::Client;
+use super::digest::Expected;
 use super::facts::{Facts, Kept};
 use super::headers;
 use super::reject::{Problem, Reject};
@@ -50,6 +51,8 @@ pub struct Exchange {
     pub kept: Option<Box<Kept>>,
     /// What a step that only observes would have refused the request for.
     pub observed: Vec<Reject>,
+    /// What the body must be, where it is signed.
+    pub body: Option<Box<Expected>>,
     /// A service's own refusal, in the place of the gateway's.
     pub answer: Option<Box<Response<Bytes>>>,
     /// What is given back when the exchange has ended, in whatever way.
@@ -68,6 +71,7 @@ impl Exchange {
             operation: None,
             kept: None,
             observed: Vec::new(),
+            body: None,
             answer: None,
             held: Vec::new(),
         }

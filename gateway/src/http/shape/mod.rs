@@ -4,25 +4,23 @@
 //! and the header lines that go with it; the ways of changing are `json`, `form` and `page`. Knows no socket.
 
 pub mod form;
+pub(super) mod gather;
 pub mod json;
 pub mod page;
 pub mod strict;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 use http_body::Body as _;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::body::{Fault, Progress, RequestBody};
-use super::coding::decode::{Broken, Decoder};
-use super::coding::{self, OF_THE_BYTES};
+use super::body::{Progress, RequestBody};
+use super::coding::OF_THE_BYTES;
 use super::facts::Facts;
 use super::filter::Exchange;
 use super::reject::{At, Problem, Reject};
@@ -31,6 +29,7 @@ use crate::config::model::{
 };
 use crate::config::openapi::Operation;
 use crate::upstream::Lease;
+use gather::{Unread, collect, plain, read};
 use page::Page;
 use validate::{Todo, Wrong};
 
@@ -522,113 +521,4 @@ fn relabel(headers: &mut HeaderMap, length: Option<usize>, kind: Option<HeaderVa
     if let Some(kind) = kind {
         headers.insert(CONTENT_TYPE, kind);
     }
-}
-
-/// A request's body, whole.
-async fn collect(mut body: RequestBody, progress: Option<&Progress>, most: u64) -> Result<Bytes, Ended> {
-    if body.size_hint().lower() > most {
-        return Err(Ended::Reject(Reject::BodyTooLarge));
-    }
-    let mut gathered = Gathered::default();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let Ok(frame) = frame else {
-            return Err(match progress.and_then(Progress::fault) {
-                Some(Fault::Gone) => Ended::Gone,
-                Some(Fault::Reject(reject)) => Ended::Reject(reject),
-                None => Ended::Reject(Reject::Internal),
-            });
-        };
-        if let Ok(piece) = frame.into_data() {
-            gathered.push(piece);
-            if gathered.length() > most {
-                return Err(Ended::Reject(Reject::BodyTooLarge));
-            }
-        }
-    }
-    Ok(gathered.whole())
-}
-
-/// Why an answer is not whole.
-enum Unread {
-    Broke(Reject),
-    TooLong(Bytes),
-}
-
-/// An answer's body, whole, as it is sent.
-async fn read(
-    lease: &mut Lease<RequestBody>,
-    most: u64,
-    pause: Duration,
-    by: Option<Instant>,
-) -> Result<Bytes, Unread> {
-    let mut gathered = Gathered::default();
-    while !lease.is_read() {
-        let until = Instant::now() + pause;
-        let until = by.map_or(until, |by| by.min(until));
-        let frame = match timeout_at(until, poll_fn(|cx| lease.poll_frame(cx))).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => break,
-            Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "response broke off");
-                return Err(Unread::Broke(Reject::UpstreamMalformed));
-            }
-            Err(_) if by.is_some_and(|by| Instant::now() >= by) => {
-                return Err(Unread::Broke(Reject::DeadlineExceeded));
-            }
-            Err(_) => return Err(Unread::Broke(Reject::UpstreamTimeout)),
-        };
-        if let Ok(piece) = frame.into_data() {
-            gathered.push(piece);
-            if gathered.length() > most {
-                return Err(Unread::TooLong(gathered.whole()));
-            }
-        }
-    }
-    Ok(gathered.whole())
-}
-
-/// Pieces of a body; one alone is not copied.
-#[derive(Default)]
-struct Gathered {
-    first: Bytes,
-    more: BytesMut,
-}
-
-impl Gathered {
-    fn length(&self) -> u64 {
-        (self.first.len() + self.more.len()) as u64
-    }
-
-    fn push(&mut self, piece: Bytes) {
-        if self.first.is_empty() && self.more.is_empty() {
-            self.first = piece;
-            return;
-        }
-        if self.more.is_empty() {
-            self.more.extend_from_slice(&std::mem::take(&mut self.first));
-        }
-        self.more.extend_from_slice(&piece);
-    }
-
-    fn whole(self) -> Bytes {
-        if self.more.is_empty() {
-            self.first
-        } else {
-            self.more.freeze()
-        }
-    }
-}
-
-/// A body without its content coding; `None` if it can not be made plain, or is too long.
-fn plain(headers: &HeaderMap, raw: &Bytes, most: u64) -> Option<Bytes> {
-    let Some(coding) = coding::of_request(headers).ok()? else {
-        return Some(raw.clone());
-    };
-    let decode = || -> Result<Bytes, Broken> {
-        let mut decoder = Decoder::new(coding, most).map_err(|_| Broken::Damaged)?;
-        let mut out = BytesMut::from(&decoder.push(raw)?[..]);
-        out.extend_from_slice(&decoder.finish()?);
-        Ok(out.freeze())
-    };
-    decode().ok()
 }

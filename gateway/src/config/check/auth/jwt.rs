@@ -210,7 +210,7 @@ fn keys(walk: &mut Walk, table: &mut Table<'_>, issuers: &[String]) -> (Vec<Veri
 }
 
 /// Keys in a file; `None` after a fault, and where secrets are not to be opened.
-fn file(
+pub(super) fn file(
     walk: &mut Walk,
     field: &Field<'_>,
     read: impl FnOnce(&str) -> Result<Vec<VerifyKey>, String>,
@@ -233,7 +233,7 @@ fn file(
 }
 
 /// A shared secret: the bytes of a file, without the end of its last line.
-fn secret(walk: &mut Walk, field: &Field<'_>) -> Option<VerifyKey> {
+pub(super) fn secret(walk: &mut Walk, field: &Field<'_>) -> Option<VerifyKey> {
     let path = files::named(walk, field)?;
     if !walk.opens_secrets {
         return None;

@@ -183,7 +183,7 @@ fn seconds(value: &Value) -> Option<u64> {
 }
 
 /// As in a form: all but letters, digits and four signs stands as `%` and two digits.
-fn encode(out: &mut String, bytes: &[u8]) {
+pub(super) fn encode(out: &mut String, bytes: &[u8]) {
     use std::fmt::Write as _;
     for byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._*".contains(byte) {

@@ -12,6 +12,7 @@ mod grant;
 mod introspect;
 pub mod jwt;
 mod place;
+mod signature;
 mod tell;
 
 use std::borrow::Cow;
@@ -26,6 +27,7 @@ use ipnet::IpNet;
 
 use super::{Exchange, Identity, Local};
 use crate::config::model::{self, Attribute, Ways};
+use crate::http::digest::Expected;
 use crate::http::reject::Reject;
 use api_key::ApiKey;
 use basic::Basic;
@@ -35,6 +37,7 @@ use grant::Grants;
 use introspect::Introspect;
 use jwt::{Jwt, KeySet, KeySets};
 use place::Taker;
+use signature::{ACCEPT_SIGNATURE, Signature};
 
 /// What a way makes of a request.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ enum Verdict {
     Known(Arc<Identity>),
     /// As known, with lines that the upstream is to get.
     Vouched(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
+    /// As known, if the body is what was signed.
+    Signed(Arc<Identity>, Option<Box<Expected>>),
     /// Refused by a service, with its own answer to the client.
     Answered(Box<Response<Bytes>>, Reject),
     /// There is nothing in the request for this way.
@@ -79,6 +84,7 @@ enum Way {
     Certificate(Certificate),
     Forward(Forward),
     Introspect(Introspect),
+    Signature(Signature),
 }
 
 impl Way {
@@ -90,6 +96,7 @@ impl Way {
             Self::Certificate(way) => Glance::Seen(way.check(call)),
             Self::Forward(_) => Glance::Ask,
             Self::Introspect(way) => way.glance(call),
+            Self::Signature(way) => way.glance(call),
         }
     }
 
@@ -102,6 +109,7 @@ impl Way {
             Self::Certificate(way) => way.check(call),
             Self::Forward(way) => way.ask(call).await,
             Self::Introspect(way) => way.ask(call).await,
+            Self::Signature(way) => way.check(call),
         }
     }
 
@@ -112,8 +120,9 @@ impl Way {
             Self::Jwt(way) => Some(way.challenge(reject)),
             Self::Basic(way) => way.challenge(reject),
             Self::Introspect(way) => Some(way.challenge(reject)),
-            // There is nothing that a client could send instead; a service says so itself.
-            Self::Certificate(_) | Self::Forward(_) => None,
+            // There is nothing that a client could send instead; a service says so itself; and what is to be signed stands in
+            // a line of its own.
+            Self::Certificate(_) | Self::Forward(_) | Self::Signature(_) => None,
         }
     }
 }
@@ -146,6 +155,8 @@ struct Tally {
     known: usize,
     /// The gravest of what else was said.
     gravest: Option<Reject>,
+    /// What the body must be.
+    body: Option<Box<Expected>>,
     /// What the upstream is to get.
     lines: Vec<(HeaderName, HeaderValue)>,
     /// The last refusal of a service.
@@ -159,6 +170,10 @@ impl Tally {
             Verdict::Known(identity) => return self.known_as(identity, all),
             Verdict::Vouched(identity, lines) => {
                 self.lines.extend(lines);
+                return self.known_as(identity, all);
+            }
+            Verdict::Signed(identity, body) => {
+                self.body = self.body.take().or(body);
                 return self.known_as(identity, all);
             }
             Verdict::Answered(answer, reject) => {
@@ -201,6 +216,9 @@ impl Tally {
 impl Auth {
     #[must_use]
     pub fn compile(model: &Arc<model::Auth>, sets: &mut KeySets) -> Self {
+        let all = matches!(model.ways, Ways::All(_));
+        // A nonce is taken once: where others may have to be asked, not before it is their turn to be.
+        let once = all && model.ways().len() > 1;
         let ways = model.ways().iter().map(|way| match way {
             model::Way::ApiKey(model) => Way::ApiKey(ApiKey::new(model)),
             model::Way::Jwt(model) => Way::Jwt(Jwt::new(model, sets)),
@@ -208,10 +226,11 @@ impl Auth {
             model::Way::ClientCertificate(model) => Way::Certificate(Certificate::new(model)),
             model::Way::Forward(model) => Way::Forward(Forward::new(model)),
             model::Way::Introspect(model) => Way::Introspect(Introspect::new(model)),
+            model::Way::Signature(model) => Way::Signature(Signature::new(model, once)),
         });
         Self {
             ways: ways.collect(),
-            all: matches!(model.ways, Ways::All(_)),
+            all,
             deny: model.deny.clone().into(),
             grants: Grants::compile(&model.authorize),
             taken: Taker::of(model).into(),
@@ -289,6 +308,8 @@ impl Auth {
             head.headers.remove(name);
         }
         exchange.identity = tally.identity;
+        // Who only observes refuses nothing, and so holds no body.
+        exchange.body = tally.body.filter(|_| !self.observe);
         if let Err(reject) = judged {
             if self.observe {
                 exchange.observed.push(reject);
@@ -334,6 +355,11 @@ impl Auth {
             return;
         }
         for way in &self.ways {
+            if let Way::Signature(way) = way
+                && let (Some(asked), true) = (way.asked(), reject != Reject::Forbidden)
+            {
+                exchange.lines.push((ACCEPT_SIGNATURE, asked.clone()));
+            }
             let line = way.challenge(reject).map(|line| match line {
                 Cow::Borrowed(line) => Ok(HeaderValue::from_static(line)),
                 Cow::Owned(line) => HeaderValue::try_from(line),

@@ -10,6 +10,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::forward::ASKED_FOR;
+use super::signature::{SIGNATURE, SIGNATURE_INPUT};
 use crate::config::model::{self, Place, Way};
 use crate::http::query;
 
@@ -108,12 +109,17 @@ impl Taker {
                 let theirs = forward.response_headers.iter().cloned();
                 takers.extend(theirs.chain(ASKED_FOR).map(Self::Header));
             }
+            if let Way::Signature(signature) = way
+                && !signature.keep
+            {
+                takers.extend([SIGNATURE, SIGNATURE_INPUT].map(Self::Header));
+            }
             let taken = match way {
                 Way::ApiKey(keys) => (!keys.keep).then(|| Self::from(&keys.place)),
                 Way::Jwt(jwt) => (!jwt.keep).then(|| Self::from(&jwt.place)),
                 Way::Introspect(token) => (!token.keep).then(|| Self::from(&token.place)),
                 Way::Basic(basic) => (!basic.keep).then_some(Self::Scheme("basic")),
-                Way::ClientCertificate(_) | Way::Forward(_) => None,
+                Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
             };
             takers.extend(taken.filter(|taken| !takers.contains(taken)));
         }

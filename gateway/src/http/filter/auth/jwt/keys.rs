@@ -20,8 +20,9 @@ struct Ready {
     ways: Vec<(Algorithm, Checker)>,
 }
 
+/// One key, ready for one algorithm.
 #[derive(Debug)]
-enum Checker {
+pub(in super::super) enum Checker {
     Public(ParsedPublicKey),
     Secret(Box<hmac::Key>),
 }
@@ -75,7 +76,8 @@ impl Keys {
 }
 
 impl Checker {
-    fn new(key: &VerifyKey, algorithm: Algorithm) -> Option<Self> {
+    /// `None` if they do not go together.
+    pub(in super::super) fn new(key: &VerifyKey, algorithm: Algorithm) -> Option<Self> {
         let secret = match algorithm {
             Algorithm::Hs256 => hmac::HMAC_SHA256,
             Algorithm::Hs384 => hmac::HMAC_SHA384,
@@ -86,7 +88,7 @@ impl Checker {
             .map(|bytes| Self::Secret(Box::new(hmac::Key::new(secret, bytes))))
     }
 
-    fn is_good(&self, signed: &[u8], signature: &[u8]) -> bool {
+    pub(in super::super) fn is_good(&self, signed: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Public(key) => key.verify_sig(signed, signature).is_ok(),
             // Compares in constant time.

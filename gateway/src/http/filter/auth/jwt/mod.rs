@@ -5,7 +5,7 @@
 //! keys change; one that was not is verified again, so that guesses take no room.
 
 mod claims;
-mod keys;
+pub(super) mod keys;
 mod set;
 mod token;
 
