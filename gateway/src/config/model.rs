@@ -406,6 +406,8 @@ pub struct Route {
     pub rewrite: Rewrite,
     pub query: QueryEdit,
     pub status: StatusMap,
+    /// What the gateway's own errors look like here, before those of all routes.
+    pub errors: ErrorPages,
     pub request_body: Option<BodyEdit>,
     pub response_body: Option<BodyEdit>,
     /// What describes its requests and answers.

@@ -167,6 +167,7 @@ impl Site {
             rewrite: Rewrite::default(),
             query: QueryEdit::default(),
             status: StatusMap::default(),
+            errors: ErrorPages::default(),
             request_body: None,
             response_body: None,
             validate: None,

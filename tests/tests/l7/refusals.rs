@@ -60,3 +60,33 @@ routes:
     assert_eq!((method.status, method.header("allow")), (405, Some("POST")));
     assert_eq!(method.text(), "{\"error\": \"This method is not served here.\"}");
 }
+
+#[test]
+fn a_route_s_own_pages_come_before_those_of_all() {
+    let upstream = Upstream::text("ok");
+    let site = "
+errors:
+  404: {body: all 404}
+  401: {body: all 401}
+  5xx: {body: all 5xx}
+routes:
+  - match: {path: /a}
+    errors: {4xx: {content_type: application/json, body: '{\"code\": \"{code}\"}'}, 503: {body: own 503}}
+    auth: {api_key: {keys: [{name: a, sha256: c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c}]}}
+    upstream: [{url: \"http://127.0.0.1:1\"}]
+  - {match: {path: /b}, errors: {502: {body: own 502}}, upstream: [{url: \"http://127.0.0.1:1\"}]}";
+    let gateway = Gateway::start(&Site::written(site, &upstream));
+    let ask = |path: &str, lines: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\n{lines}\r\n");
+        let answer = Client::connect(gateway.address()).send(request).response();
+        (answer.status, answer.text())
+    };
+    assert_eq!(ask("/", ""), (404, "all 404".into()));
+    assert_eq!(ask("/a", ""), (401, "{\"code\": \"credentials_missing\"}".into()));
+    assert_eq!(ask("/a", "X-API-Key: demo-key\r\n"), (502, "all 5xx".into()));
+    assert_eq!(ask("/b", ""), (502, "own 502".into()));
+    let call = Client::connect(gateway.address())
+        .send("GET /a HTTP/1.1\r\nHost: a\r\nContent-Type: application/grpc\r\n\r\n")
+        .response();
+    assert_eq!(call.header("grpc-status"), Some("16"), "who calls reads no page");
+}

@@ -388,7 +388,11 @@ fn a_token_is_looked_up_once_in_a_while() {
     }
     assert_eq!(upstream.last().header("x-user"), ["alice"]);
     assert_eq!(upstream.last().header("x-scopes"), ["read write"]);
-    assert_eq!(issuer.looks(), 2, "it was remembered, as the short one was asked for");
+    assert_eq!(
+        issuer.looks(),
+        2,
+        "it was remembered, as the short one was asked for"
+    );
     for (token, status, code) in [
         ("unknown", 401, "credentials_invalid"),
         ("ended", 401, "credentials_invalid"),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::upstreams::Upstreams;
 use super::validate::Documents;
 use super::{
-    actions, auth, coding, conflicts, cors, label, limits, matches, messages, rate, rewrite, validate,
+    actions, auth, coding, conflicts, cors, errors, label, limits, matches, messages, rate, rewrite, validate,
 };
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Wrong, quote};
@@ -66,6 +66,7 @@ fn route(
     let response = messages::response(walk, table, path);
     let validate = validate::validate(walk, table, documents);
     let own = own_limits(walk, table);
+    let own_errors = errors::errors(walk, table);
     let compress = coding::compress(walk, table);
     let decompress = coding::decompress(walk, table);
     let source = table.field.place();
@@ -100,6 +101,7 @@ fn route(
         response: response.headers,
         query: request.query,
         status: response.status,
+        errors: own_errors,
         request_body: request.body,
         response_body: response.body,
         validate,

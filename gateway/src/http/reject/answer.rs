@@ -85,6 +85,8 @@ pub struct Telling<'a> {
     pub close: bool,
     /// What the operator wrote, by status.
     pub pages: Option<&'a ErrorPages>,
+    /// The same for the route, which comes first.
+    pub own: Option<&'a ErrorPages>,
 }
 
 impl Reject {
@@ -93,7 +95,10 @@ impl Reject {
     pub fn answer(self, with: Telling<'_>) -> Response<Bytes> {
         let status = self.status();
         let id = with.id.and_then(|id| id.to_str().ok()).unwrap_or("");
-        let page = with.pages.and_then(|pages| pages.get(status));
+        let page = [with.own, with.pages]
+            .into_iter()
+            .flatten()
+            .find_map(|pages| pages.get(status));
         let mut response = match (with.form, page) {
             (Form::Grpc, _) => self.grpc(),
             (_, Some(page)) => self.page(page, id),
