@@ -184,6 +184,7 @@ fn described(auth: &Auth) -> String {
         Way::Forward(forward) => format!("whom {} lets in", forward.service.url),
         Way::Signature(signature) => format!("signature of the request, {} keys", signature.keys.len()),
         Way::Introspect(token) => format!("token {} that {} knows", place(&token.place), token.service.url),
+        Way::Oidc(oidc) => format!("log-in at {}", oidc.token.issuers.join(" or ")),
     };
     let ways: Vec<_> = auth.ways().iter().map(way).collect();
     let mut text = match (&auth.ways, ways.len()) {

@@ -41,6 +41,15 @@ pub const REMEMBER_TOKEN: Duration = Duration::from_secs(30);
 pub const SIGNATURE_AGE: Duration = Duration::from_secs(60);
 /// What a signature of a request must cover.
 pub const COVERED: [&str; 4] = ["@method", "@authority", "@path", "@query"];
+/// How long the provider of a log-in may take for one answer.
+pub const OIDC_TIMEOUT: Duration = Duration::from_secs(5);
+/// The path that a provider sends browsers back to.
+pub const OIDC_CALLBACK: &str = "/oauth2/callback";
+pub const OIDC_COOKIE: &str = "gateway-session";
+/// A session of a browser ends after so long without a request.
+pub const OIDC_IDLE: Duration = Duration::from_secs(3_600);
+/// And after so long in any case: a working day.
+pub const OIDC_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 /// How long a browser may remember what a preflight told it, in seconds.
 pub const CORS_MAX_AGE: u32 = 600;
 /// Below this, in bytes, a compressed body saves no packet.

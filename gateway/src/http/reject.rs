@@ -67,6 +67,8 @@ pub enum Reject {
     CredentialsInvalid,
     /// Whoever calls is known, and this is not for them.
     Forbidden,
+    /// A log-in that a browser comes back from is not one that it has begun, or the provider does not confirm it.
+    LoginFailed,
     /// Credentials can not be checked now, so nobody is let in.
     AuthUnavailable,
     /// The client is blocked at layer 7.
@@ -130,6 +132,7 @@ impl Reject {
         Self::CredentialsMissing,
         Self::CredentialsInvalid,
         Self::Forbidden,
+        Self::LoginFailed,
         Self::AuthUnavailable,
         Self::Blocked,
         Self::TooManyConnections,
@@ -176,6 +179,7 @@ impl Reject {
             Self::CredentialsMissing => "credentials_missing",
             Self::CredentialsInvalid => "credentials_invalid",
             Self::Forbidden => "forbidden",
+            Self::LoginFailed => "login_failed",
             Self::AuthUnavailable => "auth_unavailable",
             Self::Blocked => "blocked",
             Self::TooManyConnections => "too_many_connections",
@@ -231,6 +235,7 @@ impl Reject {
             | Self::BadHost
             | Self::BadBody
             | Self::RequestInvalid
+            | Self::LoginFailed
             | Self::TlsHandshake
             | Self::ProxyProtocol
             | Self::Http2Abuse => StatusCode::BAD_REQUEST,
@@ -326,6 +331,7 @@ impl Reject {
             Self::CredentialsMissing => "Credentials are required.",
             Self::CredentialsInvalid => "The credentials are not valid.",
             Self::Forbidden => "This is not allowed.",
+            Self::LoginFailed => "The log-in did not succeed; go back to where you wanted to go.",
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
             Self::Blocked => "This client is blocked.",
             Self::TooManyConnections => "Too many connections.",

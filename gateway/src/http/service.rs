@@ -91,7 +91,8 @@ pub(super) async fn serve(
                 // Others may be asked now, and that takes its time.
                 drop(site);
                 match admit(&conn.worker, &found, paths, &mut facts, &mut head, &body).await {
-                    Ok(admitted) => turn(admitted, found.route, &facts, &head),
+                    Ok(Some(admitted)) => turn(admitted, found.route, &facts, &head),
+                    Ok(None) => answered(&found.route, &mut facts),
                     Err(reject) => Turn::Refusal(reject, false),
                 }
             }
@@ -374,7 +375,7 @@ enum Turn {
     Refusal(Reject, bool),
 }
 
-/// Runs a request through its route's policy, and makes it what the upstream is to get.
+/// Runs a request through its route's policy, and makes it what the upstream is to get. `None`: a step has answered it.
 async fn admit(
     worker: &Worker,
     found: &Found,
@@ -382,20 +383,33 @@ async fn admit(
     facts: &mut Facts,
     head: &mut Parts,
     body: &Incoming,
-) -> Result<Admitted, Reject> {
+) -> Result<Option<Admitted>, Reject> {
     let (chain, local) = (&found.route.chain, &worker.local);
     let mut from = At::default();
     let admitted = loop {
         match chain.admit(from, &mut facts.exchange, head, local)? {
             Step::Admitted(admitted) => break admitted,
-            Step::Ask(at) => from = chain.ask(at, &mut facts.exchange, head, local).await?,
+            Step::Answered => return Ok(None),
+            Step::Ask(at) => match chain.ask(at, &mut facts.exchange, head, local).await? {
+                Some(at) => from = at,
+                None => return Ok(None),
+            },
         }
     };
     for reject in facts.exchange.observed.drain(..) {
         worker.observed(facts.exchange.client, &found.route, reject);
     }
     finish(found, paths, facts, head, body)?;
-    Ok(admitted)
+    Ok(Some(admitted))
+}
+
+/// What a step of the policy has answered.
+fn answered(route: &Route, facts: &mut Facts) -> Turn {
+    let Some(mut response) = facts.exchange.answer.take() else {
+        return Turn::Refusal(Reject::Internal, false);
+    };
+    dress(route, facts, response.headers_mut());
+    Turn::Answer(*response)
 }
 
 fn turn(admitted: Admitted, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {

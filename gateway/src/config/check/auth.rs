@@ -7,6 +7,7 @@ mod api_key;
 mod basic;
 mod grant;
 mod jwt;
+mod oidc;
 mod others;
 mod service;
 mod signature;
@@ -30,7 +31,7 @@ const MOST_WAYS: usize = 16;
 /// Most lines that the upstream is told of a caller.
 const MOST_LINES: usize = 32;
 /// The ways, by their key.
-const WAYS: [(&str, ReadWay); 7] = [
+const WAYS: [(&str, ReadWay); 8] = [
     ("api_key", api_key::api_key),
     ("jwt", jwt::jwt),
     ("basic", basic::basic),
@@ -38,6 +39,7 @@ const WAYS: [(&str, ReadWay); 7] = [
     ("forward", others::forward),
     ("introspect", others::introspect),
     ("signature", signature::signature),
+    ("oidc", oidc::oidc),
 ];
 
 type ReadWay = fn(&mut Walk, &Field<'_>) -> Option<Way>;

@@ -36,6 +36,7 @@ pub const STRIKE_CODES: &[&str] = &[
     "credentials_missing",
     "credentials_invalid",
     "forbidden",
+    "login_failed",
     "blocked",
     "too_many_connections",
     "rate_limited",

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 
-use super::{Algorithm, PasswordHash, PathMatch, VerifyKey};
+use super::{Algorithm, Oidc, PasswordHash, PathMatch, VerifyKey};
 
 /// Who may call, and what the upstream is told of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,6 +95,7 @@ pub enum Way {
     Forward(Box<Forward>),
     Introspect(Box<Introspect>),
     Signature(Box<Signature>),
+    Oidc(Box<Oidc>),
 }
 
 /// Where a request carries a credential.

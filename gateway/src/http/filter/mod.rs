@@ -53,7 +53,7 @@ pub struct Exchange {
     pub observed: Vec<Reject>,
     /// What the body must be, where it is signed.
     pub body: Option<Box<Expected>>,
-    /// A service's own refusal, in the place of the gateway's.
+    /// The answer of a step that has ended the request, or a service's own refusal in the place of the gateway's.
     pub answer: Option<Box<Response<Bytes>>>,
     /// What is given back when the exchange has ended, in whatever way.
     pub held: Vec<Permit>,
@@ -88,14 +88,16 @@ pub enum Step {
     Admitted(Admitted),
     /// Up to a step that must ask somebody else.
     Ask(At),
+    /// A step has answered it, and that is no refusal: the answer is in the exchange.
+    Answered,
 }
 
 /// A place in a chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct At(usize);
 
-/// What an answer of somebody else is waited for with.
-pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<At, Reject>> + 'a>>;
+/// What an answer of somebody else is waited for with: the place to go on from, or none as in [`Step::Answered`].
+pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Option<At>, Reject>> + 'a>>;
 
 /// One step.
 #[derive(Debug)]
@@ -157,11 +159,11 @@ impl Chain {
     ) -> Result<Step, Reject> {
         for (at, step) in self.0.iter().enumerate().skip(from.0) {
             match step {
-                FilterKind::Auth(auth) => {
-                    if auth.check(exchange, head, local)? == Progress::MustAsk {
-                        return Ok(Step::Ask(At(at)));
-                    }
-                }
+                FilterKind::Auth(auth) => match auth.check(exchange, head, local)? {
+                    Progress::Passed => {}
+                    Progress::MustAsk => return Ok(Step::Ask(At(at))),
+                    Progress::Answered => return Ok(Step::Answered),
+                },
                 FilterKind::Throttle(limits) => limits.admit(exchange, head)?,
                 FilterKind::Shared(_) => return Ok(Step::Ask(At(at))),
                 FilterKind::Keep => {
@@ -193,14 +195,18 @@ impl Chain {
     ) -> Asking<'a> {
         Box::pin(async move {
             match self.0.get(at.0) {
-                Some(FilterKind::Auth(auth)) => auth.ask(exchange, head, local).await?,
+                Some(FilterKind::Auth(auth)) => {
+                    if auth.ask(exchange, head, local).await? == Progress::Answered {
+                        return Ok(None);
+                    }
+                }
                 Some(FilterKind::Shared(limits)) => limits.ask(exchange, head).await?,
                 // These ask nobody.
                 None | Some(FilterKind::Throttle(_) | FilterKind::Keep | FilterKind::Headers(_)) => {
                     return Err(Reject::Internal);
                 }
             }
-            Ok(At(at.0 + 1))
+            Ok(Some(At(at.0 + 1)))
         })
     }
 

@@ -99,7 +99,7 @@ pub(super) fn jwt(walk: &mut Walk, field: &Field<'_>) -> Option<Way> {
 }
 
 /// What is compared letter by letter with what a token says.
-fn text(text: &str) -> Result<String, Wrong> {
+pub(super) fn text(text: &str) -> Result<String, Wrong> {
     if !text.is_empty() && text.len() <= LONGEST && !text.contains(char::is_control) {
         return Ok(text.to_owned());
     }
@@ -107,7 +107,7 @@ fn text(text: &str) -> Result<String, Wrong> {
 }
 
 /// Keys by the metadata of the one issuer, whose address it is (RFC 8414, 2).
-fn discovered(walk: &mut Walk, field: &Field<'_>, issuers: &[String]) -> Option<KeySource> {
+pub(super) fn discovered(walk: &mut Walk, field: &Field<'_>, issuers: &[String]) -> Option<KeySource> {
     let [issuer] = issuers else {
         if issuers.len() > 1 {
             let wrong = Wrong::new("the keys of several issuers can not be discovered");

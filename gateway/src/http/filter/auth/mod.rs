@@ -11,6 +11,7 @@ mod forward;
 mod grant;
 mod introspect;
 pub mod jwt;
+mod oidc;
 mod place;
 mod signature;
 mod tell;
@@ -28,7 +29,7 @@ use ipnet::IpNet;
 use super::{Exchange, Identity, Local};
 use crate::config::model::{self, Attribute, Ways};
 use crate::http::digest::Expected;
-use crate::http::reject::Reject;
+use crate::http::reject::{Problem, Reject};
 use api_key::ApiKey;
 use basic::Basic;
 use certificate::Certificate;
@@ -36,6 +37,7 @@ use forward::Forward;
 use grant::Grants;
 use introspect::Introspect;
 use jwt::{Jwt, KeySet, KeySets};
+use oidc::Oidc;
 use place::Taker;
 use signature::{ACCEPT_SIGNATURE, Signature};
 
@@ -47,6 +49,12 @@ enum Verdict {
     Vouched(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
     /// As known, if the body is what was signed.
     Signed(Arc<Identity>, Option<Box<Expected>>),
+    /// As known, with lines that the client is to get.
+    Renewed(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
+    /// The request is for the way itself, and this is its end, whatever other ways say.
+    Ended(Ending),
+    /// As missing, with an answer by which the client can log in.
+    LogIn(Box<Response<Bytes>>),
     /// Refused by a service, with its own answer to the client.
     Answered(Box<Response<Bytes>>, Reject),
     /// There is nothing in the request for this way.
@@ -57,6 +65,28 @@ enum Verdict {
     Forbidden,
     /// It can not be told now.
     Unavailable,
+}
+
+/// What a way answers itself.
+type Ending = Result<Box<Response<Bytes>>, Failure>;
+
+/// Why a way refuses a request that is for itself.
+#[derive(Debug)]
+struct Failure {
+    reject: Reject,
+    /// Lines that the client is to get.
+    lines: Vec<(HeaderName, HeaderValue)>,
+    problem: Option<Box<Problem>>,
+}
+
+impl Failure {
+    fn new(reject: Reject, lines: Vec<(HeaderName, HeaderValue)>) -> Self {
+        Self {
+            reject,
+            lines,
+            problem: None,
+        }
+    }
 }
 
 /// What a way can say at once.
@@ -85,6 +115,7 @@ enum Way {
     Forward(Forward),
     Introspect(Introspect),
     Signature(Signature),
+    Oidc(Box<Oidc>),
 }
 
 impl Way {
@@ -97,6 +128,7 @@ impl Way {
             Self::Forward(_) => Glance::Ask,
             Self::Introspect(way) => way.glance(call),
             Self::Signature(way) => way.glance(call),
+            Self::Oidc(way) => way.glance(call),
         }
     }
 
@@ -110,6 +142,7 @@ impl Way {
             Self::Forward(way) => way.ask(call).await,
             Self::Introspect(way) => way.ask(call).await,
             Self::Signature(way) => way.check(call),
+            Self::Oidc(way) => way.ask(call).await,
         }
     }
 
@@ -122,7 +155,7 @@ impl Way {
             Self::Introspect(way) => Some(way.challenge(reject)),
             // There is nothing that a client could send instead; a service says so itself; and what is to be signed stands in
             // a line of its own.
-            Self::Certificate(_) | Self::Forward(_) | Self::Signature(_) => None,
+            Self::Certificate(_) | Self::Forward(_) | Self::Signature(_) | Self::Oidc(_) => None,
         }
     }
 }
@@ -145,6 +178,8 @@ pub struct Auth {
 pub enum Progress {
     Passed,
     MustAsk,
+    /// The answer is in the exchange, and is no refusal.
+    Answered,
 }
 
 /// What all ways together say.
@@ -161,6 +196,11 @@ struct Tally {
     lines: Vec<(HeaderName, HeaderValue)>,
     /// The last refusal of a service.
     answer: Option<Box<Response<Bytes>>>,
+    /// What the client is to get.
+    told: Vec<(HeaderName, HeaderValue)>,
+    /// By which the client can log in.
+    log_in: Option<Box<Response<Bytes>>>,
+    ended: Option<Ending>,
 }
 
 impl Tally {
@@ -175,6 +215,18 @@ impl Tally {
             Verdict::Signed(identity, body) => {
                 self.body = self.body.take().or(body);
                 return self.known_as(identity, all);
+            }
+            Verdict::Renewed(identity, lines) => {
+                self.told.extend(lines);
+                return self.known_as(identity, all);
+            }
+            Verdict::Ended(ending) => {
+                self.ended = Some(ending);
+                return true;
+            }
+            Verdict::LogIn(answer) => {
+                self.log_in = Some(answer);
+                Reject::CredentialsMissing
             }
             Verdict::Answered(answer, reject) => {
                 self.answer = Some(answer);
@@ -227,6 +279,7 @@ impl Auth {
             model::Way::Forward(model) => Way::Forward(Forward::new(model)),
             model::Way::Introspect(model) => Way::Introspect(Introspect::new(model)),
             model::Way::Signature(model) => Way::Signature(Signature::new(model, once)),
+            model::Way::Oidc(model) => Way::Oidc(Box::new(Oidc::new(model, sets))),
         });
         Self {
             ways: ways.collect(),
@@ -250,6 +303,7 @@ impl Auth {
     pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
         self.ways.iter().filter_map(|way| match way {
             Way::Jwt(way) => way.key_set(),
+            Way::Oidc(way) => way.key_set(),
             _ => None,
         })
     }
@@ -276,11 +330,16 @@ impl Auth {
                 }
             }
         }
-        self.settle(tally, exchange, head).map(|()| Progress::Passed)
+        self.settle(tally, exchange, head)
     }
 
     /// As [`Auth::check`], asking whoever must be asked.
-    pub async fn ask(&self, exchange: &mut Exchange, head: &mut Parts, local: &Local) -> Result<(), Reject> {
+    pub async fn ask(
+        &self,
+        exchange: &mut Exchange,
+        head: &mut Parts,
+        local: &Local,
+    ) -> Result<Progress, Reject> {
         let mut tally = Tally::default();
         for way in &self.ways {
             let call = Call {
@@ -299,7 +358,15 @@ impl Auth {
         self.settle(tally, exchange, head)
     }
 
-    fn settle(&self, tally: Tally, exchange: &mut Exchange, head: &mut Parts) -> Result<(), Reject> {
+    fn settle(
+        &self,
+        mut tally: Tally,
+        exchange: &mut Exchange,
+        head: &mut Parts,
+    ) -> Result<Progress, Reject> {
+        if let Some(ending) = tally.ended.take() {
+            return self.end(ending, exchange);
+        }
         let judged = self.judge(&tally, exchange.client.effective(), head);
         for taken in &self.taken {
             taken.take(head);
@@ -310,9 +377,15 @@ impl Auth {
         exchange.identity = tally.identity;
         // Who only observes refuses nothing, and so holds no body.
         exchange.body = tally.body.filter(|_| !self.observe);
+        exchange.lines.append(&mut tally.told);
         if let Err(reject) = judged {
             if self.observe {
                 exchange.observed.push(reject);
+            } else if let (Reject::CredentialsMissing, None, Some(answer)) =
+                (reject, &tally.answer, tally.log_in)
+            {
+                exchange.answer = Some(answer);
+                return Ok(Progress::Answered);
             } else {
                 exchange.answer = tally.answer;
                 self.tell_lacking(reject, exchange);
@@ -329,7 +402,26 @@ impl Auth {
                 }
             }
         }
-        Ok(())
+        Ok(Progress::Passed)
+    }
+
+    /// A way's own answer; those who are refused whatever they bring get none.
+    fn end(&self, ending: Ending, exchange: &mut Exchange) -> Result<Progress, Reject> {
+        let client = exchange.client.effective();
+        if self.deny.iter().any(|net| net.contains(&client)) {
+            return Err(Reject::Forbidden);
+        }
+        match ending {
+            Ok(answer) => {
+                exchange.answer = Some(answer);
+                Ok(Progress::Answered)
+            }
+            Err(failure) => {
+                exchange.lines.extend(failure.lines);
+                exchange.problem = failure.problem;
+                Err(failure.reject)
+            }
+        }
     }
 
     fn judge(&self, tally: &Tally, client: IpAddr, head: &Parts) -> Result<(), Reject> {

@@ -77,7 +77,7 @@ fn behind<'a>(value: &'a [u8], scheme: &str) -> Option<&'a [u8]> {
 }
 
 /// Names and values (RFC 6265, 5.2, as browsers send them).
-fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+pub(super) fn cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
     let lines = headers.get_all(COOKIE).iter();
     let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
     pairs.filter_map(|pair| {
@@ -98,6 +98,27 @@ pub(super) enum Taker {
     Scheme(&'static str),
     Query(String),
     Cookie(String),
+    /// All that a log-in sets: the cookie of this name, with `__Host-` and without, and those whose names go on behind it
+    /// with `-`.
+    Session(String),
+}
+
+/// Takes the cookies out whose names are meant.
+fn take_cookies(headers: &mut HeaderMap, meant: impl Fn(&[u8]) -> bool) {
+    if !cookies(headers).any(|(own, _)| meant(own)) {
+        return;
+    }
+    let lines: Vec<_> = headers.get_all(COOKIE).iter().cloned().collect();
+    headers.remove(COOKIE);
+    for line in lines {
+        let kept = line.as_bytes().split(|b| *b == b';').map(<[u8]>::trim_ascii);
+        let kept =
+            kept.filter(|pair| !meant(pair.split(|b| *b == b'=').next().unwrap_or_default().trim_ascii()));
+        let kept = kept.collect::<Vec<_>>().join(&b"; "[..]);
+        if let (false, Ok(line)) = (kept.is_empty(), HeaderValue::from_bytes(&kept)) {
+            headers.append(COOKIE, line);
+        }
+    }
 }
 
 impl Taker {
@@ -119,6 +140,7 @@ impl Taker {
                 Way::Jwt(jwt) => (!jwt.keep).then(|| Self::from(&jwt.place)),
                 Way::Introspect(token) => (!token.keep).then(|| Self::from(&token.place)),
                 Way::Basic(basic) => (!basic.keep).then_some(Self::Scheme("basic")),
+                Way::Oidc(oidc) => Some(Self::Session(oidc.session.cookie.clone())),
                 Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
             };
             takers.extend(taken.filter(|taken| !takers.contains(taken)));
@@ -152,24 +174,12 @@ impl Taker {
                     head.uri = Uri::from(target);
                 }
             }
-            Self::Cookie(name) => {
-                if !cookies(&head.headers).any(|(own, _)| own == name.as_bytes()) {
-                    return;
-                }
-                let lines: Vec<_> = head.headers.get_all(COOKIE).iter().cloned().collect();
-                head.headers.remove(COOKIE);
-                for line in lines {
-                    let kept = line.as_bytes().split(|b| *b == b';').map(<[u8]>::trim_ascii);
-                    let kept = kept.filter(|pair| {
-                        let own = pair.split(|b| *b == b'=').next().unwrap_or_default();
-                        own.trim_ascii() != name.as_bytes()
-                    });
-                    let kept = kept.collect::<Vec<_>>().join(&b"; "[..]);
-                    if let (false, Ok(line)) = (kept.is_empty(), HeaderValue::from_bytes(&kept)) {
-                        head.headers.append(COOKIE, line);
-                    }
-                }
-            }
+            Self::Cookie(name) => take_cookies(&mut head.headers, |own| own == name.as_bytes()),
+            Self::Session(name) => take_cookies(&mut head.headers, |own| {
+                let own = own.strip_prefix(b"__Host-").unwrap_or(own);
+                let rest = own.strip_prefix(name.as_bytes());
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
+            }),
         }
     }
 }
@@ -257,6 +267,12 @@ mod tests {
         cookie.take(&mut some);
         let left: Vec<_> = some.headers.get_all(COOKIE).iter().collect();
         assert_eq!(left, ["a=1; tt=2"]);
+        let session = Taker::Session("s".into());
+        let all = "s=1.a; a=1; s-1=b; __Host-s=1.c; __Host-s-login-x=d; ss=2; __Host-t=3; __Secure-s=4";
+        let mut some = head("/", &[("cookie", all), ("cookie", "s=1.a")]);
+        session.take(&mut some);
+        let left: Vec<_> = some.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(left, ["a=1; ss=2; __Host-t=3; __Secure-s=4"]);
         let mut other = head("/", &[("authorization", "Basic a")]);
         Taker::Scheme("bearer").take(&mut other);
         assert!(other.headers.contains_key(AUTHORIZATION));

@@ -16,11 +16,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::grant::holds;
 use super::place::{Found, find};
 use super::{Call, Glance, Identity, Verdict};
-use crate::config::model::Jwt as Model;
+use crate::config::model::{Algorithm, Jwt as Model};
 use crate::http::reject::Reject;
 use keys::{Keys, Outcome};
 use token::Token;
 
+use set::Published;
 pub use set::keeper::KeyKeeper;
 pub use set::{KeySet, KeySets};
 
@@ -36,9 +37,20 @@ pub(super) struct Jwt {
 /// What can be said of a token.
 enum Judged {
     Good(Arc<Identity>),
+    Not(Unproven),
+}
+
+/// Why a token is worth nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproven {
     Bad(token::Fault),
     /// Good or not, the key is not here.
     KeyMissing,
+}
+
+/// What a token says it is signed by.
+pub(super) fn algorithm_of(token: &[u8]) -> Option<Algorithm> {
+    Token::read(token).ok().map(|token| token.algorithm)
 }
 
 impl Jwt {
@@ -63,11 +75,13 @@ impl Jwt {
             Found::One(token) => token,
         };
         match self.judge(&token, call) {
-            Judged::KeyMissing if self.published.as_ref().is_some_and(|set| set.may_be_asked()) => {
+            Judged::Not(Unproven::KeyMissing)
+                if self.published.as_ref().is_some_and(|set| set.may_be_asked()) =>
+            {
                 Glance::Ask
             }
             // A look may have ended meanwhile.
-            Judged::KeyMissing => Glance::Seen(self.verdict(self.judge(&token, call))),
+            Judged::Not(Unproven::KeyMissing) => Glance::Seen(self.verdict(self.judge(&token, call))),
             judged => Glance::Seen(self.verdict(judged)),
         }
     }
@@ -91,12 +105,41 @@ impl Jwt {
         if let Some(identity) = call.local.known(&name, epoch) {
             return Judged::Good(identity);
         }
-        let token = match Token::read(token) {
-            Ok(token) => token,
-            Err(fault) => return Judged::Bad(fault),
+        match self.verify(token, published.as_deref().map(|set| &**set), call.local.now()) {
+            Ok((identity, until)) => {
+                call.local.remember(name, until, &identity, epoch);
+                Judged::Good(identity)
+            }
+            Err(unproven) => Judged::Not(unproven),
+        }
+    }
+
+    /// Whom a token speaks of that did not come from a client, waiting for newer keys if it asks for them.
+    pub(super) async fn prove(&self, token: &[u8], now: u64) -> Result<Arc<Identity>, Unproven> {
+        let verify = || {
+            let published = self.published.as_ref().map(|set| set.load());
+            let verified = self.verify(token, published.as_deref().map(|set| &**set), now);
+            verified.map(|(identity, _)| identity)
         };
+        match (verify(), &self.published) {
+            (Err(Unproven::KeyMissing), Some(set)) if set.may_be_asked() => {
+                set.look().await;
+                verify()
+            }
+            (verified, _) => verified,
+        }
+    }
+
+    /// Whom a token speaks of, and until when that holds.
+    fn verify(
+        &self,
+        token: &[u8],
+        published: Option<&Published>,
+        now: u64,
+    ) -> Result<(Arc<Identity>, u64), Unproven> {
+        let token = Token::read(token).map_err(Unproven::Bad)?;
         if !self.model.algorithms.contains(&token.algorithm) {
-            return Judged::Bad("its alg is not among those that are taken");
+            return Err(Unproven::Bad("its alg is not among those that are taken"));
         }
         let check = |keys: &Keys| {
             keys.check(
@@ -108,26 +151,17 @@ impl Jwt {
         };
         let mut outcome = check(&self.own);
         if outcome != Outcome::Good
-            && let Some(set) = &published
+            && let Some(set) = published
         {
             outcome = check(&set.keys);
         }
         match outcome {
             Outcome::Good => {}
-            Outcome::Bad => return Judged::Bad("its signature is not good"),
-            Outcome::Unknown => return Judged::KeyMissing,
+            Outcome::Bad => return Err(Unproven::Bad("its signature is not good")),
+            Outcome::Unknown => return Err(Unproven::KeyMissing),
         }
-        let now = call.local.now();
-        let judged = token
-            .claims()
-            .and_then(|claims| claims::judge(&self.model, claims, now));
-        match judged {
-            Ok((identity, until)) => {
-                call.local.remember(name, until, &identity, epoch);
-                Judged::Good(identity)
-            }
-            Err(fault) => Judged::Bad(fault),
-        }
+        let claims = token.claims().map_err(Unproven::Bad)?;
+        claims::judge(&self.model, claims, now).map_err(Unproven::Bad)
     }
 
     fn verdict(&self, judged: Judged) -> Verdict {
@@ -136,15 +170,17 @@ impl Jwt {
                 Verdict::Known(identity)
             }
             Judged::Good(_) => Verdict::Forbidden,
-            Judged::Bad(fault) => {
+            Judged::Not(Unproven::Bad(fault)) => {
                 tracing::debug!(fault, "a token is refused");
                 Verdict::Invalid
             }
             // While no set has ever been read, nobody can say that a key does not exist.
-            Judged::KeyMissing if self.published.as_ref().is_some_and(|set| !set.is_loaded()) => {
+            Judged::Not(Unproven::KeyMissing)
+                if self.published.as_ref().is_some_and(|set| !set.is_loaded()) =>
+            {
                 Verdict::Unavailable
             }
-            Judged::KeyMissing => {
+            Judged::Not(Unproven::KeyMissing) => {
                 tracing::debug!(fault = "its key is not known", "a token is refused");
                 Verdict::Invalid
             }

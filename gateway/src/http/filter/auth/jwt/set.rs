@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
+use serde_json::{Map, Value};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -45,6 +46,8 @@ pub struct Published {
     pub keys: Keys,
     /// Grows with every change. Zero: nothing was ever read.
     pub epoch: u64,
+    /// The issuer's metadata, where the keys were found by them.
+    pub metadata: Option<Arc<Map<String, Value>>>,
     raw: Vec<VerifyKey>,
 }
 
@@ -114,9 +117,9 @@ impl KeySet {
     }
 
     /// Puts what was read in the place of what was there. Whether that is a change.
-    fn replace(&self, keys: Vec<VerifyKey>) -> bool {
+    fn replace(&self, keys: Vec<VerifyKey>, metadata: Option<Map<String, Value>>) -> bool {
         let old = self.published.load();
-        if old.epoch > 0 && old.raw == keys {
+        if old.epoch > 0 && old.raw == keys && old.metadata.as_deref() == metadata.as_ref() {
             return false;
         }
         let all: Vec<_> = Algorithm::ALL
@@ -126,6 +129,7 @@ impl KeySet {
         self.published.store(Arc::new(Published {
             keys: Keys::new(&keys, &all),
             epoch: old.epoch + 1,
+            metadata: metadata.map(Arc::new),
             raw: keys,
         }));
         true

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep_until};
@@ -69,10 +69,10 @@ async fn follow(set: Weak<KeySet>) {
         *strong.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         let url = strong.source.url.to_string();
         match read(&strong.source).await {
-            Ok((keys, left_out)) => {
+            Ok((keys, left_out, metadata)) => {
                 failures = 0;
                 let count = keys.len();
-                if strong.replace(keys) {
+                if strong.replace(keys, metadata) {
                     tracing::info!(%url, keys = count, "published keys were read");
                     for reason in left_out {
                         tracing::info!(%url, "a published key is left out: {reason}");
@@ -129,12 +129,17 @@ async fn waits(set: &Weak<KeySet>, next: Instant) -> bool {
     }
 }
 
-/// One look: the keys that can be used, and why the others can not.
-async fn read(source: &KeySource) -> Result<(Vec<VerifyKey>, Vec<String>), String> {
+/// The keys that can be used, why the others can not, and the metadata that they were found by.
+type Found = (Vec<VerifyKey>, Vec<String>, Option<Map<String, Value>>);
+
+/// One look.
+async fn read(source: &KeySource) -> Result<Found, String> {
     let mut url = source.url.clone();
+    let mut found = None;
     if let Some(issuer) = &source.discover {
         let metadata = get(source, &url).await?;
-        let metadata: Value = serde_json::from_slice(&metadata).map_err(|_| "the metadata is not JSON")?;
+        let metadata: Map<String, Value> =
+            serde_json::from_slice(&metadata).map_err(|_| "the metadata is not a JSON object")?;
         let text = |name: &str| metadata.get(name).and_then(Value::as_str);
         // Otherwise one issuer could speak for another (OpenID Connect Discovery 1.0, 4.3).
         if text("issuer") != Some(issuer) {
@@ -146,8 +151,11 @@ async fn read(source: &KeySource) -> Result<(Vec<VerifyKey>, Vec<String>), Strin
             return Err("the metadata leads from HTTPS to plain HTTP".to_owned());
         }
         url = keys;
+        found = Some(metadata);
     }
-    key_set(&get(source, &url).await?, false).map_err(|reason| format!("{url}: {reason}"))
+    let read = key_set(&get(source, &url).await?, false);
+    let (keys, left_out) = read.map_err(|reason| format!("{url}: {reason}"))?;
+    Ok((keys, left_out, found))
 }
 
 async fn get(source: &KeySource, url: &Url) -> Result<bytes::Bytes, String> {
