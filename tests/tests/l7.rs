@@ -38,6 +38,8 @@ mod jwt;
 mod life;
 #[path = "l7/limits.rs"]
 mod limits;
+#[path = "l7/oidc.rs"]
+mod oidc;
 #[path = "l7/openapi.rs"]
 mod openapi;
 #[path = "l7/overload.rs"]

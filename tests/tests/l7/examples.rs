@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gateway::config::Config;
-use gateway_tests::l7::{Gateway, Issuer, Site, Upstream};
+use gateway_tests::l7::{Gateway, Issuer, Provider, Site, Upstream};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer as Signer, KeyPair, SanType};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::pem::PemObject as _;
@@ -219,6 +219,67 @@ fn an_application_in_the_browser_with_tokens() {
         (vec!["alice"], vec!["editor"])
     );
     assert!(told.header("authorization").is_empty());
+}
+
+#[test]
+fn an_application_in_the_browser_whose_people_log_in() {
+    let (etc, upstream, provider) = (Etc::new(), Upstream::text("in"), Provider::start());
+    etc.write("oidc.secret", "s:e%c +\n");
+    etc.write("session.keys", "0123456789abcdef0123456789abcdef\n");
+    etc.write("ca.crt", &etc.ca);
+    let who = json!({"sub": "7", "email": "alice@example.com", "roles": ["viewer"]});
+    provider.set(&json!({"claims": who}));
+    let gateway = etc.serve("spa-oidc.yaml", &upstream, |text| {
+        text.replace("https://idp.example.com", &provider.name())
+    });
+    let (port, jar) = (gateway.address().port(), etc.dir.path().join("jar"));
+    let curl = |path: &str, more: &[&str]| {
+        let output = std::process::Command::new("curl")
+            .args(["-sS", "-m", "10", "-L", "--max-redirs", "6", "-o", "/dev/null"])
+            .args(["-w", "%{http_code} %{num_redirects} %{url_effective}"])
+            .args([
+                "--resolve",
+                &format!("app.example.com:{port}:127.0.0.1"),
+                "--cacert",
+            ])
+            .arg(etc.dir.path().join("ca.crt"))
+            .arg("-b")
+            .arg(&jar)
+            .arg("-c")
+            .arg(&jar)
+            .args(more)
+            .arg(format!("https://app.example.com:{port}{path}"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.replace(&format!("https://app.example.com:{port}"), "")
+    };
+    let page = &["-H", "Accept: text/html", "-H", "Sec-Fetch-Site: same-origin"][..];
+    let form = &["-X", "POST"][..];
+    assert_eq!(
+        curl("/v1/orders/1", &[]),
+        "401 0 /v1/orders/1",
+        "a script is told"
+    );
+    assert_eq!(
+        curl("/shop?x=1", page),
+        "200 3 /shop?x=1",
+        "a page is sent to log in"
+    );
+    assert_eq!(upstream.last().header("x-user"), ["alice@example.com"]);
+    assert_eq!(curl("/v1/orders/1", &[]), "200 0 /v1/orders/1");
+    assert_eq!(upstream.last().header("x-roles"), ["viewer"]);
+    assert_eq!(curl("/v1/orders/1", form), "403 0 /v1/orders/1");
+    assert_eq!(
+        curl("/oauth2/logout", page),
+        "200 2 /bye",
+        "by way of the provider"
+    );
+    assert_eq!(curl("/v1/orders/1", &[]), "401 0 /v1/orders/1");
+    provider.set(&json!({"claims": {"sub": "8", "email": "bob@example.com", "roles": ["editor"]}}));
+    assert_eq!(curl("/", page), "200 3 /");
+    assert_eq!(curl("/v1/orders/1", form), "200 0 /v1/orders/1");
+    assert_eq!(provider.seen()["refused"], json!([]));
 }
 
 /// An answer to a request with a body, over plain HTTP.

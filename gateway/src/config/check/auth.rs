@@ -25,6 +25,7 @@ use crate::config::raw::Value;
 use crate::config::scalar::truth;
 
 pub use api_key::read_keys;
+pub(super) use oidc::reached;
 
 /// Most ways that one route asks for.
 const MOST_WAYS: usize = 16;
@@ -161,13 +162,15 @@ fn whole(walk: &mut Walk, field: &Field<'_>) -> Option<Auth> {
                 Wrong::new("observe is on: who may call is only counted and logged, and NOBODY IS REFUSED"),
             );
         }
-        Auth {
+        let auth = Auth {
             ways,
             deny,
             authorize,
             pass,
             observe,
-        }
+        };
+        oidc::unkept(walk, field, &auth);
+        auth
     })
 }
 

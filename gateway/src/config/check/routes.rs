@@ -33,6 +33,7 @@ pub(super) fn routes<'t>(
     }
     auths.finish(walk);
     conflicts::tell(walk, &routes);
+    auth::reached(walk, &routes);
     let mut names: BTreeMap<&str, &Field<'_>> = BTreeMap::new();
     for (route, field) in &routes {
         let Some(other) = names.insert(&route.name, field) else {

@@ -155,6 +155,28 @@ fn what_is_allowed_and_hardly_meant_is_warned_about() {
     );
 }
 
+#[test]
+fn claims_that_a_session_does_not_keep_are_told() {
+    let dir = etc();
+    let oidc =
+        "{issuer: https://i.example, client_id: web, claims: [realm], session: {keys: {file: session.keys}}}";
+    let rules = "authorize: [{claims: {role: admin, realm.role: x}}], pass: {X-Mail: \"claim:email\", X-Realm: \"claim:realm\"}";
+    let told = |ways: &str| {
+        let text = format!("{SMALL}    auth: {{{ways}, {rules}}}\n");
+        let (_, warnings) = load_in(dir.path(), &text).unwrap_or_else(|faults| panic!("{faults}"));
+        let told = warnings.iter().map(|warning| warning.0.headline());
+        told.collect::<Vec<_>>()
+    };
+    let lacking = ["email", "role"].map(|claim| {
+        format!(
+            "gateway.yaml:6:11: routes[0].auth: a session does not keep the claim \"{claim}\"; list it in oidc.claims"
+        )
+    });
+    assert_eq!(told(&format!("oidc: {oidc}")), lacking);
+    let other = "{jwt: {issuer: https://i.example, audience: a}}";
+    assert_eq!(told(&format!("any: [{{oidc: {oidc}}}, {other}]")), [""; 0]);
+}
+
 /// Ways to write a key where it does not belong, and other faults on the same line.
 fn misplaced(secret: &str) -> Vec<String> {
     let auth = |inner: &str| format!("{SMALL}    auth: {inner}\n");

@@ -61,6 +61,8 @@ fn etc() -> TempDir {
     write("introspection.secret", "secret\n");
     write("partner.secret", "0123456789abcdef0123456789abcdef\n");
     write("partner.pem", &key.public_key_pem());
+    write("oidc.secret", "secret\n");
+    write("session.keys", "# sessions\n0123456789abcdef0123456789abcdef\n");
     write(
         "passwords",
         "ops:$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC\n",

@@ -1,5 +1,7 @@
 //! `oidc`: where browsers log in, and what is kept of it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{claim_name, jwt, one_or_more, scope, service};
@@ -7,7 +9,10 @@ use crate::config::check::{files, upstreams};
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Algorithm, Jwt, Oidc, OidcSession, Place, Secret, TokenAuth, Way};
+use crate::config::model::{
+    Algorithm, Attribute, Auth, HostMatch, Jwt, Oidc, OidcSession, PathMatch, Place, Route, Secret, Segment,
+    Shape, TokenAuth, Way,
+};
 use crate::config::scalar::{choice, truth, within};
 use crate::config::units;
 
@@ -277,4 +282,97 @@ fn path(text: &str) -> Result<String, Wrong> {
     }
     Err(Wrong::new(format!("{} is not such a path", quote(text)))
         .hint("such as /oauth2/callback: letters, digits and -._~ between slashes"))
+}
+
+/// Says which routes send browsers to log in where no route takes them back, and which paths that end sessions are not served.
+pub(in crate::config::check) fn reached(walk: &mut Walk, routes: &[(Route, Field<'_>)]) {
+    let mut told: Vec<&Arc<Auth>> = Vec::new();
+    for (route, field) in routes {
+        let Some(auth) = route.auth.as_ref().filter(|auth| !told.contains(auth)) else {
+            continue;
+        };
+        for way in auth.ways() {
+            let Way::Oidc(oidc) = way else { continue };
+            let paths = [Some(&oidc.callback), oidc.logout.as_ref()];
+            for (path, key) in paths.into_iter().zip(["callback", "logout"]) {
+                let Some(path) = path else { continue };
+                let takes = |(other, _): &(Route, Field<'_>)| {
+                    other.auth.as_ref() == Some(auth)
+                        && covers(&other.host, &route.host)
+                        && takes(&other.path, path)
+                };
+                if routes.iter().any(takes) {
+                    continue;
+                }
+                told.push(auth);
+                let wrong = Wrong::new(format!(
+                    "no route of this host with the same auth takes its {key}, {path}"
+                ));
+                let hint =
+                    format!("add one: {{match: {{path: {path}}}, auth: the same, respond: {{status: 404}}}}");
+                walk.fault(field, wrong.hint(hint));
+            }
+        }
+    }
+}
+
+fn covers(host: &HostMatch, other: &HostMatch) -> bool {
+    match (host, other) {
+        (HostMatch::Any, _) => true,
+        (HostMatch::Suffix(end), HostMatch::Exact(name)) => name
+            .strip_suffix(end.as_str())
+            .is_some_and(|rest| rest.ends_with('.')),
+        _ => host == other,
+    }
+}
+
+fn takes(pattern: &PathMatch, path: &str) -> bool {
+    let Shape::Segments { segments, prefix } = &pattern.shape else {
+        // What the text of a pattern covers is its own matter.
+        return true;
+    };
+    let path: Vec<_> = path
+        .split('/')
+        .skip(1)
+        .filter(|segment| !segment.is_empty())
+        .collect();
+    let fits = |(segment, text): (&Segment, &&str)| match segment {
+        Segment::Literal(own) => own == text,
+        Segment::Capture(_) | Segment::Glob => true,
+    };
+    let long = path.len() == segments.len() || *prefix && path.len() > segments.len();
+    long && segments.iter().zip(&path).all(fits)
+}
+
+/// Warns of claims that are spoken of and that a session does not keep.
+pub(super) fn unkept(walk: &mut Walk, field: &Field<'_>, auth: &Auth) {
+    let kept: Option<Vec<&Vec<String>>> = auth
+        .ways()
+        .iter()
+        .map(|way| match way {
+            Way::Oidc(oidc) => Some(&oidc.claims),
+            // It may vouch for anything.
+            _ => None,
+        })
+        .collect();
+    let Some(kept) = kept.filter(|kept| !kept.is_empty()) else {
+        return;
+    };
+    let granted = auth.authorize.iter().flat_map(|grant| &grant.claims);
+    let passed = auth.pass.iter().filter_map(|(_, fact)| match fact {
+        Attribute::Claim(claim) => Some(claim),
+        _ => None,
+    });
+    let spoken: BTreeSet<_> = granted.map(|wanted| &wanted.claim).chain(passed).collect();
+    for claim in spoken {
+        let below = |own: &String| {
+            claim
+                .strip_prefix(own.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if !kept.iter().any(|claims| claims.iter().any(below)) {
+            let wrong = Wrong::new(format!("a session does not keep the claim {}", quote(claim)));
+            walk.warn(field, wrong.hint("list it in oidc.claims"));
+        }
+    }
 }

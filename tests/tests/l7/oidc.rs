@@ -1,0 +1,823 @@
+//! Browsers that log in at a provider, which is another program in another language.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use gateway::http::reject::Reject;
+use gateway_tests::l7::provider::as_usual;
+use gateway_tests::l7::raw::Response;
+use gateway_tests::l7::{Browser, Client, Gateway, Provider, Site, Upstream};
+use serde_json::{Value, json};
+
+const KEY: &str = "the first key of sessions, long enough";
+const OTHER: &str = "the second key of sessions, as long";
+
+/// A gateway in front of an upstream, a provider, and files for both.
+struct Scene {
+    provider: Provider,
+    upstream: Upstream,
+    dir: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), "s:e%c +\n").unwrap();
+        std::fs::write(dir.path().join("keys"), format!("# sessions\n{KEY}\n")).unwrap();
+        Self {
+            provider: Provider::start(),
+            upstream: Upstream::text("in"),
+            dir,
+        }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A site with settings of the log-in and its session besides the usual ones, and others of `auth`.
+    fn site(&self, oidc: &str, session: &str, auth: &str) -> Site {
+        let written = |path: &Path| path.display().to_string();
+        let text = format!(
+            "routes: [{{name: r, match: {{path: /**}}, auth: {{oidc: {{issuer: \"{}\", client_id: web, client_secret: {{file: {}}}, \
+             scopes: [orders], logout: /oauth2/logout, claims: [email, roles], session: {{keys: {{file: {}}}{session}}}{oidc}}}, \
+             pass: {{X-User: name, X-Roles: \"claim:roles\", X-Scopes: scopes}}{auth}}}, upstream: UP}}]\n",
+            self.provider.name(),
+            written(&self.file("secret")),
+            written(&self.file("keys")),
+        );
+        Site::written(&text, &self.upstream)
+    }
+
+    fn start(&self) -> Gateway {
+        Gateway::start(&self.site("", "", ""))
+    }
+}
+
+fn failed(answer: &Response, status: u16, code: &str) {
+    let told = (answer.status, answer.code());
+    assert_eq!(told, (status, Some(code.to_owned())), "{}", answer.text());
+    assert_eq!(answer.header("location"), None, "it ends here");
+}
+
+fn lines(answer: &Response, name: &str) -> Vec<String> {
+    let all = answer.headers.iter().filter(|(own, _)| own == name);
+    all.map(|(_, value)| value.clone()).collect()
+}
+
+#[test]
+fn a_person_logs_in_is_known_and_logs_out() {
+    let scene = Scene::new();
+    let roles = json!({"claims": {"sub": "alice", "roles": ["editor", "x,y"], "picture": "p"}});
+    scene.provider.set(&roles);
+    let gateway = scene.start();
+    let mut browser = Browser::new(gateway.address());
+    let answer = browser.open("/orders/7?q=a%20b&c");
+    assert_eq!(
+        (answer.status, answer.header("cache-control")),
+        (302, Some("no-store"))
+    );
+    let location = answer.header("location").unwrap().to_owned();
+    for part in [
+        "/authorize?tenant=t&response_type=code&client_id=web&",
+        "redirect_uri=http%3A%2F%2Fa.example%2Foauth2%2Fcallback&",
+        "scope=openid%20orders&",
+        "code_challenge_method=S256",
+    ] {
+        assert!(location.contains(part), "{location}");
+    }
+    let [attempt] = browser.names()[..] else {
+        panic!("{:?}", browser.cookies)
+    };
+    assert!(attempt.starts_with("gateway-session-login-"), "{attempt}");
+    let back = scene.provider.visit(&location);
+    assert!(scene.upstream.requests().is_empty(), "nobody is in yet");
+    let answer = browser.open(back.strip_prefix("http://a.example").unwrap());
+    assert_eq!(
+        (
+            answer.status,
+            answer.header("location"),
+            answer.header("cache-control")
+        ),
+        (302, Some("/orders/7?q=a%20b&c"), Some("no-store"))
+    );
+    assert_eq!(browser.names(), ["gateway-session"], "the attempt is over");
+    let set = lines(&answer, "set-cookie");
+    let session = set
+        .iter()
+        .find(|line| line.starts_with("gateway-session=1."))
+        .unwrap();
+    assert!(
+        session.ends_with("; Path=/; Max-Age=3600; HttpOnly; SameSite=Lax"),
+        "{session}"
+    );
+    assert!(!session.contains("alice"));
+
+    browser.cookies.insert("own".into(), "1".into());
+    let forged = "X-User: root\r\nX-Roles: root\r\nSec-Fetch-Mode: cors\r\n";
+    let answer = browser.send("POST /orders/7", forged);
+    assert_eq!((answer.status, answer.header("set-cookie")), (200, None));
+    let seen = scene.upstream.last();
+    assert_eq!(seen.header("x-user"), ["alice"]);
+    assert_eq!(seen.header("x-roles"), ["editor,x%2Cy"]);
+    assert_eq!(seen.header("x-scopes"), ["openid orders"]);
+    assert_eq!(
+        seen.header("cookie"),
+        ["own=1"],
+        "the session is not the upstream's"
+    );
+
+    let old = browser.clone();
+    for (line, from) in [
+        (
+            "GET",
+            "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n",
+        ),
+        ("POST", "Origin: https://evil.example\r\n"),
+        ("GET", "Referer: http://evil.example/http://a.example/\r\n"),
+        ("GET", ""),
+    ] {
+        failed(
+            &browser.send(&format!("{line} /oauth2/logout"), from),
+            403,
+            "forbidden",
+        );
+    }
+    failed(
+        &browser.send("DELETE /oauth2/logout", ""),
+        405,
+        "method_not_allowed",
+    );
+    assert_eq!(
+        browser.open("/orders/7").status,
+        200,
+        "nobody else ends a session"
+    );
+    let answer = browser.open("/oauth2/logout");
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
+    assert_eq!(browser.names(), ["own"]);
+    assert_eq!(browser.open("/orders/7").status, 302);
+    let mut script = old.clone();
+    let answer = script.send(
+        "POST /oauth2/logout",
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Mode: cors\r\n",
+    );
+    assert_eq!((answer.status, script.names()), (204, vec!["own"]));
+    assert_eq!(scene.provider.redeemed(), 1);
+    assert_eq!(scene.provider.seen()["refused"], json!([]));
+    assert!(!gateway.told(Reject::LoginFailed) && !gateway.told(Reject::CredentialsMissing));
+}
+
+#[test]
+fn only_a_page_is_sent_to_log_in() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let page = "Accept: text/html\r\n";
+    for (line, lines) in [
+        ("POST /", page),
+        ("PUT /", "Sec-Fetch-Mode: navigate\r\n"),
+        ("GET /", "Accept: application/json\r\n"),
+        ("GET /", ""),
+        ("GET /", "Accept: text/html\r\nSec-Fetch-Mode: cors\r\n"),
+        (
+            "GET /",
+            "Accept: text/html\r\nX-Requested-With: XMLHttpRequest\r\n",
+        ),
+        ("GET /", "Sec-Fetch-Mode: navigate\r\nSec-Purpose: prefetch\r\n"),
+        ("GET /", "Upgrade: websocket\r\nConnection: Upgrade\r\n"),
+        ("GET /", "Cookie: gateway-session=1.AAAA\r\n"),
+    ] {
+        let mut browser = Browser::new(gateway.address());
+        let answer = browser.send(line, lines);
+        failed(&answer, 401, "credentials_missing");
+        assert!(browser.cookies.is_empty(), "{line} {lines}");
+    }
+    let mut old = Browser::new(gateway.address());
+    assert_eq!(old.send("GET /", page).status, 302);
+    assert_eq!(old.send("HEAD /", page).status, 302);
+    assert!(scene.upstream.requests().is_empty());
+    assert!(
+        !gateway.told(Reject::CredentialsInvalid),
+        "nobody is struck for a session that is over"
+    );
+}
+
+#[test]
+fn several_tabs_log_in_at_once_and_their_number_is_bounded() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let mut browser = Browser::new(gateway.address());
+    let backs: Vec<_> = (0..4)
+        .map(|tab| browser.begin(&scene.provider, &format!("/tab/{tab}")))
+        .collect();
+    assert_eq!(browser.cookies.len(), 4);
+    for (tab, back) in backs.iter().enumerate().rev() {
+        let answer = browser.open(back);
+        assert_eq!(answer.header("location"), Some(&*format!("/tab/{tab}")));
+    }
+    assert_eq!(browser.names(), ["gateway-session"]);
+
+    let mut crowd = Browser::new(gateway.address());
+    crowd
+        .cookies
+        .insert("gateway-session-login-zzzzzzzz".into(), "garbage".into());
+    let first = crowd.begin(&scene.provider, "/first");
+    assert!(!crowd.cookies.contains_key("gateway-session-login-zzzzzzzz"));
+    let mut last = String::new();
+    for at in 0..30 {
+        // Ages are whole seconds, and of equal ones any may go.
+        if at == 2 {
+            std::thread::sleep(Duration::from_millis(1_100));
+        }
+        last = crowd.begin(&scene.provider, &format!("/{at}"));
+    }
+    assert_eq!(crowd.cookies.len(), 8);
+    failed(&crowd.open(&first), 400, "login_failed");
+    assert_eq!(crowd.open(&last).header("location"), Some("/29"));
+}
+
+#[test]
+fn a_callback_that_this_browser_did_not_ask_for_ends_there() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let mut browser = Browser::new(gateway.address());
+    let back = browser.begin(&scene.provider, "/x");
+    // The victim is led to the attacker's callback: with no attempt, or with another one of its own.
+    let mut victim = Browser::new(gateway.address());
+    failed(&victim.open(&back), 400, "login_failed");
+    let _ = victim.begin(&scene.provider, "/y");
+    failed(&victim.open(&back), 400, "login_failed");
+    let stolen = victim.cookies.clone();
+    let state = back
+        .split("state=")
+        .nth(1)
+        .unwrap()
+        .split('&')
+        .next()
+        .unwrap()
+        .to_owned();
+    for other in [
+        back.replace(&state, ""),
+        back.replace(&state, "x"),
+        back.replace(&state, &state.to_lowercase()),
+        back.replace(&state, &format!("{}AAAAAAAA", &state[..state.len() - 8])),
+        format!("{back}&state={state}"),
+        back.split('?').next().unwrap().to_owned(),
+        format!("/oauth2/callback?code=x&state={}", "%ff".repeat(20)),
+    ] {
+        failed(&browser.open(&other), 400, "login_failed");
+    }
+    assert_eq!(
+        victim.cookies, stolen,
+        "an attempt is ended by its own state alone"
+    );
+    failed(&browser.send(&format!("POST {back}"), ""), 400, "login_failed");
+    assert_eq!(
+        scene.provider.redeemed(),
+        0,
+        "the provider is not asked for any of it"
+    );
+    // The attempt's cookie under another name, and of another host, is none.
+    let mut renamed = browser.clone();
+    let (name, value) = renamed.cookies.pop_first().unwrap();
+    renamed.cookies.insert(name.replace("login-", "login-x"), value);
+    failed(&renamed.open(&back), 400, "login_failed");
+    let mut moved = browser.clone();
+    moved.host = "b.example".into();
+    failed(&moved.open(&back), 400, "login_failed");
+
+    assert_eq!(browser.open(&back).status, 302);
+    let with = browser.clone();
+    failed(&browser.open(&back), 400, "login_failed");
+    assert_eq!(browser.cookies, with.cookies, "a session stays what it was");
+    assert_eq!(scene.provider.redeemed(), 1);
+    // With the attempt kept, the provider does not take the code twice.
+    let mut again = Browser::new(gateway.address());
+    let back = again.begin(&scene.provider, "/x");
+    let before = again.clone();
+    assert_eq!(again.open(&back).status, 302);
+    let mut replay = before;
+    failed(&replay.open(&back), 400, "login_failed");
+    assert!(replay.cookies.is_empty(), "{:?}", replay.cookies);
+    assert_eq!(scene.provider.seen()["refused"], json!(["code"]));
+    assert!(scene.upstream.requests().is_empty());
+    assert!(gateway.told(Reject::LoginFailed));
+    assert_eq!(
+        Reject::LoginFailed.default_strikes(),
+        0,
+        "a victim is not struck for it"
+    );
+}
+
+#[test]
+fn tokens_that_are_not_of_this_log_in_make_no_session() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let other = "http://127.0.0.1:1";
+    let now = gateway_tests::l7::issuer::now();
+    let cases: Vec<(&str, Value)> = vec![
+        (
+            "nonce of another",
+            json!({"change": {"nonce": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"}}),
+        ),
+        ("no nonce", json!({"change": {"nonce": null}})),
+        ("nonce a list", json!({"change": {"nonce": ["x"]}})),
+        ("other client", json!({"change": {"aud": "open"}})),
+        ("no audience", json!({"change": {"aud": null}})),
+        (
+            "several, nobody presents",
+            json!({"change": {"aud": ["web", "open"]}}),
+        ),
+        (
+            "issued to another",
+            json!({"change": {"aud": ["web", "open"], "azp": "open"}}),
+        ),
+        ("azp of another", json!({"change": {"azp": "open"}})),
+        ("other issuer", json!({"change": {"iss": other}})),
+        ("expired", json!({"change": {"exp": now - 60}})),
+        ("no end", json!({"change": {"exp": null}})),
+        ("of long ago", json!({"change": {"iat": now - 86_400}})),
+        ("of tomorrow", json!({"change": {"iat": now + 86_400}})),
+        ("no iat", json!({"change": {"iat": null}})),
+        ("no sub", json!({"change": {"sub": null}})),
+        ("empty sub", json!({"change": {"sub": ""}})),
+        ("stranger's key", json!({"key": "stranger"})),
+        (
+            "stranger under a known name",
+            json!({"key": "stranger", "header": {"kid": "rsa"}}),
+        ),
+        ("none", json!({"alg": "none"})),
+        ("the secret as key", json!({"alg": "HS256"})),
+        ("other access token", json!({"at_hash": "bad"})),
+        ("hash without token", json!({"token": {"access_token": null}})),
+        ("no ID token", json!({"token": {"id_token": null}})),
+        ("no token", json!({"token": {"id_token": "x.y.z"}})),
+        ("other provider answers", json!({"callback": {"iss": other}})),
+        ("nobody says who answers", json!({"callback": {"iss": null}})),
+        (
+            "refused",
+            json!({"callback": {"error": "access_denied", "error_description": "<script>", "code": null}}),
+        ),
+        (
+            "refused and a code",
+            json!({"callback": {"error": "access_denied"}}),
+        ),
+        ("no code", json!({"callback": {"code": null}})),
+        ("empty code", json!({"callback": {"code": ""}})),
+        ("wrong code", json!({"callback": {"code": "x&client_id=open"}})),
+    ];
+    for (name, how) in cases {
+        scene.provider.set(&as_usual());
+        scene.provider.set(&how);
+        let mut browser = Browser::new(gateway.address());
+        let answer = browser.log_in(&scene.provider, "/x");
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        failed(&answer, 400, "login_failed");
+        assert!(!answer.text().contains("script"), "{}", answer.text());
+        assert!(browser.cookies.is_empty(), "{name}: {:?}", browser.cookies);
+    }
+    for how in [
+        json!({}),
+        json!({"key": "p256", "alg": "ES256"}),
+        json!({"at_hash": "none"}),
+        json!({"change": {"aud": ["web", "open"], "azp": "web"}}),
+        json!({"change": {"aud": ["web"]}, "token": {"scope": null}}),
+    ] {
+        scene.provider.set(&as_usual());
+        scene.provider.set(&how);
+        let mut browser = Browser::new(gateway.address());
+        assert_eq!(browser.log_in(&scene.provider, "/x").status, 302, "{how}");
+        assert_eq!(browser.open("/x").status, 200, "{how}");
+    }
+}
+
+#[test]
+fn nobody_is_sent_to_another_host() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    for (asked, expected) in [
+        ("//evil.example/x", "/evil.example/x"),
+        ("/x/..//evil.example", "/evil.example"),
+        (
+            "/a?next=//evil.example&u=https://evil.example",
+            "/a?next=//evil.example&u=https://evil.example",
+        ),
+        ("/x?\\evil.example", "/x"),
+        (&format!("/x?{}", "y".repeat(3_000)), "/x"),
+    ] {
+        let mut browser = Browser::new(gateway.address());
+        let answer = browser.log_in(&scene.provider, asked);
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (302, Some(expected)),
+            "{asked}"
+        );
+    }
+    for asked in [
+        "/\\evil.example",
+        "/%5cevil.example",
+        "http://evil.example/x",
+        "/\t/evil.example",
+    ] {
+        let mut browser = Browser::new(gateway.address());
+        let answer = browser.open(asked);
+        let location = answer.header("location");
+        let inside = location.is_none_or(|location| location.starts_with(&scene.provider.name()));
+        assert!(inside, "{asked}: {location:?}");
+        if answer.status == 302 {
+            let back = scene.provider.visit(location.unwrap());
+            let (origin, path) = back.split_at(back.find("/oauth2").unwrap());
+            browser.host = origin.strip_prefix("http://").unwrap().to_owned();
+            let answer = browser.open(path);
+            assert_eq!(answer.header("location"), Some("/x"), "{asked}");
+        }
+    }
+}
+
+#[test]
+fn a_session_that_was_touched_or_is_over_is_none() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let mut browser = Browser::new(gateway.address());
+    browser.log_in(&scene.provider, "/");
+    let good = browser.cookies["gateway-session"].clone();
+    let attempt = {
+        let mut other = Browser::new(gateway.address());
+        other.open("/");
+        other.cookies.into_values().next().unwrap()
+    };
+    for bad in [
+        String::new(),
+        good[..good.len() - 1].to_owned(),
+        format!("{good}A"),
+        good.replacen("1.", "2.", 1),
+        good.replacen("1.", "", 1),
+        {
+            let middle = good.len() / 2;
+            let other = if &good[middle..=middle] == "A" { "B" } else { "A" };
+            format!("{}{other}{}", &good[..middle], &good[middle + 1..])
+        },
+        format!("1.{attempt}"),
+        format!("1.{}", "A".repeat(6_000)),
+    ] {
+        let mut browser = browser.clone();
+        browser.cookies.insert("gateway-session".into(), bad.clone());
+        assert_eq!(browser.open("/").status, 302, "{bad}");
+        failed(
+            &browser.send("GET /", "Accept: */*\r\n"),
+            401,
+            "credentials_missing",
+        );
+    }
+    assert!(scene.upstream.requests().is_empty());
+    // One of two is good: which of them another would take does not matter, as nobody else can make one.
+    let mut twice = browser.clone();
+    let pair = format!("x; gateway-session={good}");
+    twice.cookies.insert("gateway-session".into(), pair);
+    assert_eq!(twice.open("/").status, 200);
+
+    let short = Gateway::start(&scene.site("", ", idle: 4s, lifetime: 9s", ""));
+    let mut browser = Browser::new(short.address());
+    browser.log_in(&scene.provider, "/");
+    let first = browser.clone();
+    let begun = Instant::now();
+    let mut renewed = 0;
+    while begun.elapsed() < Duration::from_millis(5_500) {
+        let answer = browser.open("/");
+        assert_eq!(answer.status, 200, "{:?}", begun.elapsed());
+        if answer.header("set-cookie").is_some() {
+            renewed += 1;
+            assert!(
+                lines(&answer, "cache-control")
+                    .iter()
+                    .any(|line| line.contains("private"))
+            );
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!((2..=6).contains(&renewed), "{renewed}");
+    assert_eq!(first.clone().open("/").status, 302, "unused for too long");
+    std::thread::sleep(Duration::from_millis(4_500));
+    assert_eq!(browser.open("/").status, 302, "it has an end");
+}
+
+#[test]
+fn gateways_share_sessions_and_keys_are_replaced_without_a_gap() {
+    let scene = Scene::new();
+    let one = scene.start();
+    let mut browser = Browser::new(one.address());
+    let back = browser.begin(&scene.provider, "/x");
+    let two = scene.start();
+    // What one has begun the other completes.
+    let mut browser = browser.at(two.address());
+    assert_eq!(browser.open(&back).header("location"), Some("/x"));
+    assert_eq!(browser.at(one.address()).open("/").status, 200);
+    std::fs::write(scene.file("keys"), format!("{OTHER}\n{KEY}\n")).unwrap();
+    one.reload(&scene.site("", "", ""));
+    assert_eq!(browser.at(one.address()).open("/").status, 200);
+    let mut new = Browser::new(one.address());
+    new.log_in(&scene.provider, "/");
+    assert_eq!(new.open("/").status, 200);
+    assert_eq!(
+        new.at(two.address()).open("/").status,
+        302,
+        "it does not know the new key yet"
+    );
+    std::fs::write(scene.file("keys"), format!("{OTHER}\n")).unwrap();
+    one.reload(&scene.site("", "", ""));
+    assert_eq!(new.at(one.address()).open("/").status, 200);
+    assert_eq!(browser.at(one.address()).open("/").status, 302, "its key is gone");
+    // The same keys for another client are other keys.
+    let other = Gateway::start(&scene.site(", callback: /cb", "", "").tap_client());
+    assert_eq!(new.at(other.address()).open("/").status, 302);
+}
+
+/// The same for another client of the provider.
+trait Tap {
+    fn tap_client(self) -> Self;
+}
+
+impl Tap for Site {
+    fn tap_client(self) -> Self {
+        use gateway::config::model::{Way, Ways};
+        self.with(|route| {
+            let mut auth = (**route.auth.as_ref().unwrap()).clone();
+            if let Ways::Any(ways) = &mut auth.ways
+                && let [Way::Oidc(oidc)] = &mut ways[..]
+            {
+                oidc.client_id = "open".into();
+                oidc.client_secret = None;
+            }
+            route.auth = Some(std::sync::Arc::new(auth));
+        })
+    }
+}
+
+#[test]
+fn a_provider_that_is_away_lets_nobody_in_and_nobody_out() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let mut known = Browser::new(gateway.address());
+    known.log_in(&scene.provider, "/");
+    let slow = Gateway::start(&scene.site(", timeout: 1s", "", ""));
+    for (how, spent) in [
+        (json!({"status": 500}), false),
+        (json!({"status": 302}), false),
+        (json!({"slow": 3}), true),
+        (json!({"large": 100_000}), true),
+    ] {
+        let mut browser = Browser::new(slow.address());
+        let back = browser.begin(&scene.provider, "/x");
+        let before = browser.cookies.clone();
+        scene.provider.set(&how);
+        let begun = Instant::now();
+        let answer = browser.open(&back);
+        failed(&answer, 503, "auth_unavailable");
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        assert!(
+            begun.elapsed() < Duration::from_secs(2),
+            "{how}: {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(browser.cookies, before, "the attempt stays");
+        scene.provider.set(&as_usual());
+        let expected = if spent { 400 } else { 302 };
+        assert_eq!(browser.open(&back).status, expected, "{how}: and then it is back");
+    }
+    drop(scene.provider);
+    assert_eq!(known.open("/").status, 200, "a session needs no provider");
+    // One that never saw it can send nobody there; sessions go on, and the others are told to come again.
+    let text = format!(
+        "routes: [{{match: {{path: /**}}, auth: {{oidc: {{issuer: \"http://127.0.0.1:1\", client_id: web, \
+         session: {{keys: {{file: {}}}}}}}}}, upstream: UP}}]\n",
+        scene.dir.path().join("keys").display()
+    );
+    let down = Gateway::start(&Site::written(&text, &scene.upstream));
+    let mut browser = Browser::new(down.address());
+    let answer = browser.open("/");
+    failed(&answer, 503, "auth_unavailable");
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    failed(
+        &browser.send("GET /", "Accept: */*\r\n"),
+        401,
+        "credentials_missing",
+    );
+}
+
+#[test]
+fn a_provider_that_is_another_or_leads_astray_is_not_believed() {
+    for metadata in [
+        json!({"issuer": "http://127.0.0.1:1"}),
+        json!({"issuer": null}),
+        json!({"token_endpoint": null}),
+        json!({"authorization_endpoint": "javascript:alert(1)"}),
+        json!({"code_challenge_methods_supported": ["plain"]}),
+    ] {
+        let scene = Scene::new();
+        scene.provider.set(&json!({"metadata": metadata}));
+        let gateway = scene.start();
+        let mut browser = Browser::new(gateway.address());
+        failed(&browser.open("/"), 503, "auth_unavailable");
+        assert!(browser.cookies.is_empty());
+    }
+}
+
+#[test]
+fn whoever_may_not_is_told_so_and_not_sent_round_in_circles() {
+    let scene = Scene::new();
+    scene
+        .provider
+        .set(&json!({"claims": {"sub": "bob", "roles": ["viewer"], "email": "b@example.com"}}));
+    let rules = ", authorize: [{claims: {roles: admin}}, {methods: [GET], paths: [/open], scopes: [orders]}], \
+                 deny: [198.51.100.0/24]";
+    let site = scene.site(", name: email", "", rules).trusting(&["127.0.0.0/8"]);
+    let gateway = Gateway::start(&site);
+    let mut browser = Browser::new(gateway.address());
+    assert_eq!(browser.log_in(&scene.provider, "/").status, 302);
+    for _ in 0..3 {
+        failed(&browser.open("/"), 403, "forbidden");
+    }
+    assert_eq!(browser.open("/open").status, 200);
+    assert_eq!(scene.upstream.last().header("x-user"), ["b@example.com"]);
+    // Who is refused whatever he brings is not sent to log in.
+    let denied = "X-Forwarded-For: 198.51.100.7\r\nAccept: text/html\r\n";
+    let mut other = Browser::new(gateway.address());
+    failed(&other.send("GET /", denied), 403, "forbidden");
+    failed(
+        &other.send("GET /oauth2/callback?state=xxxxxxxxxxxxxxx", denied),
+        403,
+        "forbidden",
+    );
+}
+
+#[test]
+fn a_session_stands_beside_other_ways() {
+    let scene = Scene::new();
+    let both = |list: &str| {
+        let oidc = format!(
+            "{{oidc: {{issuer: \"{}\", client_id: open, session: {{keys: {{file: {}}}}}}}}}",
+            scene.provider.name(),
+            scene.file("keys").display()
+        );
+        // SHA-256 of `demo-key`.
+        let key = "{api_key: {keys: [{name: program, sha256: c48a01f49fd0f2cc404bc3cbbc80e91457a3d41bb429a695243de4c61794155c}]}}";
+        let text = format!(
+            "routes: [{{match: {{path: /**}}, auth: {{{list}: [{oidc}, {key}], pass: {{X-User: name}}}}, upstream: UP}}]\n"
+        );
+        Gateway::start(&Site::written(&text, &scene.upstream))
+    };
+    let any = both("any");
+    let mut program = Client::connect(any.address());
+    let request = |key: &str| {
+        format!("GET / HTTP/1.1\r\nHost: a.example\r\nAccept: text/html\r\nX-API-Key: {key}\r\n\r\n")
+    };
+    assert_eq!(program.send(request("demo-key")).response().status, 200);
+    assert_eq!(scene.upstream.last().header("x-user"), ["program"]);
+    failed(
+        &program.send(request("wrong")).response(),
+        401,
+        "credentials_invalid",
+    );
+    // A public client.
+    let mut browser = Browser::new(any.address());
+    assert_eq!(browser.log_in(&scene.provider, "/").status, 302);
+    assert_eq!(browser.open("/").status, 200);
+    assert_eq!(
+        scene.provider.seen()["token"],
+        json!([{"grant_type": "authorization_code", "client_id": "open"}])
+    );
+    let all = both("all");
+    let mut browser = browser.at(all.address());
+    assert_eq!(browser.send("GET /", "X-API-Key: demo-key\r\n").status, 200);
+    failed(
+        &browser.send("GET /", "X-API-Key: wrong\r\nAccept: text/html\r\n"),
+        401,
+        "credentials_invalid",
+    );
+}
+
+#[test]
+fn the_secret_goes_in_the_form_if_the_provider_wants_it_there() {
+    let scene = Scene::new();
+    for (method, own, status) in [
+        ("client_secret_post", "post", 302),
+        ("client_secret_basic", "basic", 302),
+        ("client_secret_basic", "post", 503),
+        ("client_secret_post", "basic", 503),
+    ] {
+        scene.provider.set(&json!({"method": method}));
+        let gateway = Gateway::start(&scene.site(&format!(", client_auth: {own}"), "", ""));
+        let mut browser = Browser::new(gateway.address());
+        assert_eq!(
+            browser.log_in(&scene.provider, "/").status,
+            status,
+            "{method} {own}"
+        );
+    }
+}
+
+#[test]
+fn a_large_session_is_parted_and_one_that_is_too_large_is_refused() {
+    let scene = Scene::new();
+    let gateway = scene.start();
+    let mut browser = Browser::new(gateway.address());
+    for (roles, count) in [(100, 1), (300, 3), (100, 1)] {
+        let roles: Vec<_> = (0..roles)
+            .map(|at| format!("a role with number {at:04}"))
+            .collect();
+        scene
+            .provider
+            .set(&json!({"claims": {"sub": "alice", "roles": roles}}));
+        browser.cookies.remove("gateway-session");
+        let answer = browser.log_in(&scene.provider, "/");
+        assert_eq!(
+            (answer.status, browser.cookies.len()),
+            (302, count),
+            "{:?}",
+            browser.names()
+        );
+        assert_eq!(browser.open("/").status, 200);
+        assert!(scene.upstream.last().header("cookie").is_empty());
+    }
+    scene
+        .provider
+        .set(&json!({"claims": {"sub": "alice", "roles": vec!["x".repeat(96); 110]}}));
+    let mut browser = Browser::new(gateway.address());
+    failed(&browser.log_in(&scene.provider, "/"), 500, "internal");
+    assert!(browser.cookies.is_empty());
+}
+
+#[test]
+fn the_provider_is_asked_to_end_its_session_too() {
+    let scene = Scene::new();
+    let gateway = Gateway::start(&scene.site(", end_session: true, after_logout: /bye", "", ""));
+    let mut browser = Browser::new(gateway.address());
+    browser.log_in(&scene.provider, "/");
+    let answer = browser.open("/oauth2/logout");
+    assert!(browser.cookies.is_empty());
+    let back = scene.provider.visit(answer.header("location").unwrap());
+    assert_eq!(back, "http://a.example/bye");
+    let told = json!([{"client_id": "web", "post_logout_redirect_uri": "http://a.example/bye"}]);
+    assert_eq!(scene.provider.seen()["end"], told);
+}
+
+#[test]
+fn curl_logs_in_over_tls_with_a_cookie_jar() {
+    let scene = Scene::new();
+    let made = rcgen::generate_simple_self_signed(["app.test".to_owned()]).unwrap();
+    let (cert, key) = (scene.file("app.crt"), scene.file("app.key"));
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let mut site = scene.site("", "", "");
+    let pair = gateway::config::model::Certificate {
+        cert: cert.clone(),
+        key,
+    };
+    site.config.listen[0].tls = Some(gateway::config::model::Tls::with(vec![pair]));
+    let gateway = Gateway::start(&site);
+    let (port, jar) = (gateway.address().port(), scene.file("jar"));
+    let curl = |path: &str, more: &[&str]| {
+        let output = std::process::Command::new("curl")
+            .args(["-sS", "-m", "10", "-L", "--max-redirs", "6"])
+            .args(["-H", "Accept: text/html", "-w", " %{http_code} %{num_redirects}"])
+            .args(["--resolve", &format!("app.test:{port}:127.0.0.1"), "--cacert"])
+            .arg(&cert)
+            .arg("-b")
+            .arg(&jar)
+            .arg("-c")
+            .arg(&jar)
+            .args(more)
+            .arg(format!("https://app.test:{port}{path}"))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    for protocol in ["--http1.1", "--http2"] {
+        std::fs::write(&jar, "").unwrap();
+        assert_eq!(curl("/deep/x?y=1", &[protocol]), "in 200 3", "{protocol}");
+        assert_eq!(scene.upstream.last().target, "/deep/x?y=1");
+        assert_eq!(scene.upstream.last().header("x-user"), ["alice"]);
+        assert!(scene.upstream.last().header("cookie").is_empty());
+        let kept = std::fs::read_to_string(&jar).unwrap();
+        let session = kept
+            .lines()
+            .find(|line| line.contains("__Host-gateway-session\t"))
+            .unwrap();
+        let fields: Vec<_> = session.split('\t').collect();
+        assert_eq!(
+            fields[..4],
+            ["#HttpOnly_app.test", "FALSE", "/", "TRUE"],
+            "this host, with TLS alone"
+        );
+        assert!(!kept.contains("-login-"), "{kept}");
+        assert_eq!(curl("/again", &[protocol]), "in 200 0");
+        // Without TLS's own prefix it is not taken: a neighbour could have set it.
+        let tossed = session.replace("__Host-", "");
+        std::fs::write(&jar, format!("{}\n", tossed)).unwrap();
+        assert_eq!(
+            curl("/", &[protocol, "--max-redirs", "0"]).split(' ').nth(1),
+            Some("302")
+        );
+    }
+}
