@@ -3,7 +3,7 @@
 //! Owns that question. Methods and values are compared; regular expressions are compared exactly, by walking the product
 //! of their automata: a pair that has no text in common is no conflict.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::util::primitives::StateID;
@@ -27,14 +27,20 @@ const HINT: &str = "give one of them another condition, so that no request fits 
 
 /// Tells of every route that is in conflict with one above it.
 pub(super) fn tell(walk: &mut Walk, routes: &[(Route, Field<'_>)]) {
-    let mut same_path = BTreeMap::new();
+    // Most have a reach of their own, and there may be thousands. A group goes by its first route.
+    let mut first = HashMap::with_capacity(routes.len());
+    let mut same_path: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let mut regexes: BTreeMap<_, Vec<usize>> = BTreeMap::new();
     for (index, (route, _)) in routes.iter().enumerate() {
-        let reach = patterns::reach(&route.host, &route.path);
-        let group: &mut Vec<usize> = same_path.entry(reach).or_default();
-        group.push(index);
+        let first = *first
+            .entry(patterns::reach(&route.host, &route.path))
+            .or_insert(index);
+        if first != index {
+            let group = same_path.entry(first).or_insert_with(|| vec![first]);
+            group.push(index);
+        }
         if let Shape::Regex(_) = route.path.shape {
-            regexes.entry(route.host.clone()).or_default().push(index);
+            regexes.entry(&route.host).or_default().push(index);
         }
     }
     for group in same_path.values() {

@@ -4,6 +4,7 @@
 //! segments, no upper-case hosts. Whether two patterns match the same requests is then a comparison.
 
 use std::collections::BTreeSet;
+use std::hash::Hash;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::config::fault::{Wrong, quote};
@@ -175,26 +176,26 @@ fn segment(text: &str) -> Result<Segment, &'static str> {
 }
 
 /// A segment without the name of its capture.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Word {
-    Literal(String),
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Word<'r> {
+    Literal(&'r str),
     Any,
     Glob,
 }
 
 /// What a host and a path match: equal for two routes exactly if they have the same place in the order of patterns, and
 /// so take the same requests. A regular expression has a place of its own: see `conflicts`.
-pub(super) fn reach(host: &HostMatch, path: &PathMatch) -> impl Ord + Clone + use<> {
-    let word = |segment: &Segment| match segment {
-        Segment::Literal(text) => Word::Literal(text.clone()),
+pub(super) fn reach<'r>(host: &'r HostMatch, path: &'r PathMatch) -> impl Eq + Hash + use<'r> {
+    let word = |segment: &'r Segment| match segment {
+        Segment::Literal(text) => Word::Literal(text),
         Segment::Capture(_) => Word::Any,
         Segment::Glob => Word::Glob,
     };
     let (words, prefix, regex) = match &path.shape {
         Shape::Segments { segments, prefix } => (segments.iter().map(word).collect(), *prefix, None),
-        Shape::Regex(regex) => (Vec::new(), false, Some(regex.source().to_owned())),
+        Shape::Regex(regex) => (Vec::new(), false, Some(regex.source())),
     };
-    (host.clone(), words, prefix, regex)
+    (host, words, prefix, regex)
 }
 
 #[cfg(test)]

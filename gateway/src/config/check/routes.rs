@@ -1,6 +1,6 @@
 //! `routes`: what is matched, and what happens to it.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(super) fn routes<'t>(
     auths.finish(walk);
     conflicts::tell(walk, &routes);
     auth::reached(walk, &routes);
-    let mut names: BTreeMap<&str, &Field<'_>> = BTreeMap::new();
+    let mut names: HashMap<&str, &Field<'_>> = HashMap::with_capacity(routes.len());
     for (route, field) in &routes {
         let Some(other) = names.insert(&route.name, field) else {
             continue;
