@@ -123,7 +123,13 @@ pub fn begin(args: &Args, mut request: Request) -> Result<(Answer, Answerer)> {
         Found::Nobody => {
             return Err(Failed::new(
                 Exit::Failed,
-                format!("there is nothing to reload: {}", nobody_on(socket)),
+                match known.advice(args) {
+                    None => format!("there is nothing to reload: {}", nobody_on(socket)),
+                    Some(advice) => format!(
+                        "there is nothing to reload: no gateway answers on {}; {advice}",
+                        socket.display()
+                    ),
+                },
             ));
         }
         Found::Offline(offline) => offline,

@@ -30,6 +30,16 @@ impl Known {
         }
     }
 
+    /// What to do if nobody answers there.
+    pub fn advice(&self, args: &Args) -> Option<String> {
+        self.doubt.as_ref()?;
+        let file = args.config().display();
+        Some(format!(
+            "a gateway may run with another socket than could be read: put {file} right ({}), or name its socket with --socket PATH",
+            check(args)
+        ))
+    }
+
     /// Says on standard error what is wrong, and `more` if anything is.
     pub fn warn(&self, more: Option<&str>) {
         if let Some(doubt) = &self.doubt {
@@ -81,13 +91,24 @@ pub fn read(args: &Args) -> Result<Known> {
             ""
         };
         format!(
-            "{what}; going on with the socket {}, the state in {} and the pins in {}{proxies}",
-            config.admin.socket.display(),
+            "{what}; going on with {}, the state in {} and the pins in {}{proxies}",
+            socket(&config),
             config.state_dir.display(),
             config.xdp.pin_dir.display()
         )
     });
     Ok(Known { config, doubt })
+}
+
+/// The admin socket, and whether it is the one that stands in where none could be read.
+fn socket(config: &Config) -> String {
+    let socket = &config.admin.socket;
+    let which = if socket.as_os_str() == defaults::ADMIN_SOCKET {
+        "the default socket"
+    } else {
+        "its socket"
+    };
+    format!("{which} {}", socket.display())
 }
 
 /// Tries to open the file; what is not an ordinary one, and may block, is left to those who read it.

@@ -3,6 +3,7 @@
 //! For the commands that someone types while the gateway is in trouble: they need to know where the gateway is, not that
 //! every route is right. Never used to serve or to replace a running configuration.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::decode::{Field, Walk};
@@ -22,8 +23,17 @@ impl Config {
     /// Reads what can be read. Certificates, keys and key files stay closed, so whoever can not open those is not stopped.
     #[must_use]
     pub fn survey(path: &Path) -> Survey {
-        match check::files::read_text(path, raw::MOST_BYTES) {
-            Ok(text) => Survey::of(&text, path),
+        match check::files::read(path, raw::MOST_BYTES) {
+            Ok(bytes) => {
+                // A byte that is no text, in a comment for instance, must not hide where the gateway is.
+                let text = String::from_utf8_lossy(&bytes);
+                let good = matches!(text, Cow::Borrowed(_));
+                let survey = Survey::of(&text, path);
+                Survey {
+                    faults: survey.faults.max(usize::from(!good)),
+                    ..survey
+                }
+            }
             Err(_) => Survey {
                 config: defaults::config(),
                 faults: 1,

@@ -243,3 +243,43 @@ fn t50_who_is_ready_serves() -> Result<()> {
     assert_eq!(client.response().text(), "same");
     Ok(())
 }
+
+#[test]
+fn a_reload_of_a_file_that_can_not_be_read_finds_the_gateway_and_says_what_to_do() -> Result<()> {
+    let upstream = Upstream::text("same");
+    let stage = Stage::new()?;
+    let routes = format!(
+        "routes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
+        upstream.address()
+    );
+    stage.write("", &routes)?;
+    let _gateway = stage.start()?;
+    let good = std::fs::read(stage.home.config())?;
+    let socket = stage.file("admin.sock").display().to_string();
+    let not_text = [b"# caf\xe9\n".to_vec(), good.clone()].concat();
+    let cut = [good.clone(), b"  - match: {path: /x\n".to_vec()].concat();
+    for (case, bytes) in [("not UTF-8", not_text), ("broken off", cut)] {
+        std::fs::write(stage.home.config(), bytes)?;
+        let text = stage.expect(2, &["reload"])?;
+        ensure!(
+            text.contains(&format!("going on with its socket {socket}")) && text.contains("gateway check"),
+            "{case}: {text}"
+        );
+        assert_eq!(Client::connect(stage.address).get("/").text(), "same", "{case}");
+    }
+    // Without a word of the socket only its place can be guessed.
+    std::fs::write(stage.home.config(), "admin: {socket: [\n")?;
+    let text = stage.expect(1, &["reload"])?;
+    for said in [
+        "the default socket /run/gateway/admin.sock",
+        "nothing to reload",
+        "put ",
+        " right (`gateway check",
+        "--socket PATH",
+    ] {
+        ensure!(text.contains(said), "{said:?} in {text}");
+    }
+    std::fs::write(stage.home.config(), good)?;
+    stage.expect(0, &["reload"])?;
+    Ok(())
+}

@@ -54,7 +54,7 @@ pub(super) fn open(path: &Path) -> Result<File, Wrong> {
 ///
 /// # Errors
 /// As [`open`], and a file that is larger.
-pub(super) fn read(path: &Path, most: usize) -> Result<Vec<u8>, Wrong> {
+pub(in crate::config) fn read(path: &Path, most: usize) -> Result<Vec<u8>, Wrong> {
     let shown = quote(&path.to_string_lossy());
     let mut bytes = Vec::new();
     let file = open(path)?;

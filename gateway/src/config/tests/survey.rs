@@ -60,6 +60,19 @@ fn a_broken_section_is_known_up_to_the_fault() {
 }
 
 #[test]
+fn bytes_that_are_no_text_hide_nothing_else() {
+    let dir = etc();
+    let path = dir.path().join("g.yaml");
+    let text = format!("# caf\u{fffd}\n{HOME}").replace('\u{fffd}', "\u{1}");
+    let bytes: Vec<u8> = text.bytes().map(|b| if b == 1 { 0xe9 } else { b }).collect();
+    std::fs::write(&path, bytes).expect("a file");
+    let read = Config::survey(&path);
+    assert!(read.faults > 0, "`gateway run` would not take it");
+    assert_eq!(read.config.admin.socket, Path::new("/run/test/admin.sock"));
+    assert_eq!(read.config.state_dir, Path::new("/var/lib/test"));
+}
+
+#[test]
 fn what_is_no_configuration_at_all_is_the_defaults() {
     let dir = etc();
     let read = |text: &[u8]| {
