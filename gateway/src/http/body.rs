@@ -95,6 +95,14 @@ impl Incoming {
         }
     }
 
+    /// Bytes that are certain to come, unless the client breaks off: those of a chunk that has begun.
+    fn announced(&self) -> u64 {
+        match self {
+            Self::Http1(body) => body.announced(),
+            Self::Empty | Self::Http2(_) => 0,
+        }
+    }
+
     /// Whether there is nothing more to come.
     #[must_use]
     pub fn is_end_stream(&self) -> bool {
@@ -276,6 +284,10 @@ impl Body for RequestBody {
                 progress.over.set(true);
                 end(tee);
                 return Poll::Ready(None);
+            }
+            // Too much is too much before it has come.
+            Poll::Pending if left.is_some_and(|left| incoming.announced() > left) => {
+                Fault::Reject(Reject::BodyTooLarge)
             }
             Poll::Pending => {
                 ready!(stall.poll(cx));

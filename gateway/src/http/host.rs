@@ -32,6 +32,29 @@ pub fn authority(head: &Parts) -> Result<HeaderValue, NoHost> {
     }
 }
 
+/// Whether the scheme that a target names is one that is served here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// It is, or none is named.
+    Fits,
+    /// `https` in cleartext: an answer would vouch for what no certificate does (RFC 9110, 4.2.2 and 7.4).
+    OtherConnection,
+    /// Neither `http` nor `https`.
+    Foreign,
+}
+
+/// The scheme of a target in absolute form, or that of HTTP/2. What names `http` inside TLS is served as what it came by:
+/// nothing that it asks for is missing.
+#[must_use]
+pub fn scheme(head: &Parts, secure: bool) -> Named {
+    match head.uri.scheme_str() {
+        None | Some("http") => Named::Fits,
+        Some("https") if secure => Named::Fits,
+        Some("https") => Named::OtherConnection,
+        Some(_) => Named::Foreign,
+    }
+}
+
 /// The host of an authority in the form routes are written in: lower case, no port, no trailing dot.
 pub fn name(authority: &str) -> Result<Cow<'_, str>, NoHost> {
     let host = if authority.starts_with('[') {
@@ -104,6 +127,19 @@ mod tests {
             builder = builder.header(HOST, *host);
         }
         builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_scheme_fits_the_connection_or_not() {
+        let named = |uri, secure| scheme(&parts(uri, &[], Version::HTTP_11), secure);
+        for (uri, plain, secure) in [
+            ("/", Named::Fits, Named::Fits),
+            ("http://a/", Named::Fits, Named::Fits),
+            ("HTTPS://a/", Named::OtherConnection, Named::Fits),
+            ("ftp://a/", Named::Foreign, Named::Foreign),
+        ] {
+            assert_eq!((named(uri, false), named(uri, true)), (plain, secure), "{uri}");
+        }
     }
 
     #[test]

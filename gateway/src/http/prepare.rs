@@ -12,6 +12,7 @@ use super::body::Incoming;
 use super::cors::{self, Granted};
 use super::filter::Exchange;
 use super::forwarded::{self, Told};
+use super::host::Named;
 use super::reject::{Form, Reject};
 use super::router::Ask;
 use super::service::Conn;
@@ -117,6 +118,13 @@ pub(super) fn prepare(
         .is_some_and(|query| query.bytes().any(|b| b < 0x20 || b == 0x7f))
     {
         return Err(Reject::BadPath);
+    }
+    match host::scheme(head, conn.secure.is_some()) {
+        Named::Fits => {}
+        Named::Foreign => return Err(Reject::Malformed),
+        // A trusted proxy has ended TLS in front of us.
+        Named::OtherConnection if site.trusts(conn.caller.socket.ip()) => {}
+        Named::OtherConnection => return Err(Reject::Misdirected),
     }
     if conn.secure.as_ref().is_some_and(|secure| !secure.covers(&host)) {
         return Err(Reject::Misdirected);

@@ -31,6 +31,9 @@ pub(super) fn to_https(
     if head.uri.path().len() + query.map_or(0, |query| query.len() + 1) > limits.uri_bytes as usize {
         return Err(Reject::UriTooLong);
     }
+    if host::scheme(head, false) == host::Named::Foreign {
+        return Err(Reject::Malformed);
+    }
     let authority = host::authority(head).map_err(|_| Reject::BadHost)?;
     let host = host::name(authority.to_str().map_err(|_| Reject::BadHost)?).map_err(|_| Reject::BadHost)?;
     let path = path::canonical(head.uri.path(), paths).map_err(|_| Reject::BadPath)?;
@@ -89,5 +92,6 @@ mod tests {
         assert_eq!(location("/", "a@evil.example", 443), Err(Reject::BadHost));
         assert_eq!(location("/", "", 443), Err(Reject::BadHost));
         assert_eq!(location("/%2f", "a.example", 443), Err(Reject::BadPath));
+        assert_eq!(location("ftp://a/", "a", 443), Err(Reject::Malformed));
     }
 }

@@ -73,6 +73,15 @@ impl Decoder {
         }
     }
 
+    /// The bytes of the chunk under way that are still to come; zero outside of chunks.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        match self.0 {
+            State::Chunk(left) => left,
+            _ => 0,
+        }
+    }
+
     /// How many bytes to make room for, at most `most`, so that as much as possible of what is to come is read at once.
     #[must_use]
     pub fn wants(&self, most: usize) -> usize {

@@ -282,6 +282,14 @@ impl<D: Buf> Connection<D> {
     }
 }
 
+impl<D> Incoming<D> {
+    /// The bytes of the chunk under way that are still to come.
+    #[must_use]
+    pub fn announced(&self) -> u64 {
+        self.shared.borrow().decoder.announced()
+    }
+}
+
 impl<D: Buf> Body for Incoming<D> {
     type Data = Bytes;
     type Error = Error;

@@ -85,6 +85,8 @@ fn t06_what_http1_can_not_say_is_refused_in_http2() {
             [GET, &line("x", "1"), b"\x86"].concat(),
         ),
         ("no path", b"\x82\x86\x41\x01a".to_vec()),
+        ("another scheme", b"\x82\x06\x03ftp\x84\x41\x01a".to_vec()),
+        ("no scheme", b"\x82\x84\x41\x01a".to_vec()),
         ("no method", b"\x86\x84\x41\x01a".to_vec()),
         ("a bad authority", b"\x82\x86\x84\x41\x03a b".to_vec()),
         ("somebody at an authority", b"\x82\x86\x84\x41\x03u@a".to_vec()),
@@ -103,6 +105,51 @@ fn t06_what_http1_can_not_say_is_refused_in_http2() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     let reached = upstream.requests();
     assert_eq!(reached.len(), 1, "{reached:?}");
+}
+
+#[test]
+fn t06_pseudo_lines_of_a_trailer_go_nowhere() {
+    let upstream = Upstream::start(|request, wire| {
+        let raw = wire.body(request);
+        wire.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+            raw.len()
+        ));
+        wire.send(raw);
+        true
+    });
+    let gateway = Gateway::start(&Site::to(&upstream));
+    let behind = |trailer: &[u8]| {
+        let mut client = Flood::open(gateway.address());
+        client.send(&frame(HEADERS, END_HEADERS, 1, POST));
+        client.send(&frame(DATA, 0, 1, b"abc"));
+        client.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, trailer));
+        std::thread::sleep(Duration::from_millis(50));
+        client.end();
+        client.frames()
+    };
+    let text = |frames: &[(u8, u32, Vec<u8>)]| {
+        let data = frames.iter().filter(|(kind, ..)| *kind == DATA);
+        let bytes: Vec<u8> = data.flat_map(|(.., payload)| payload.clone()).collect();
+        String::from_utf8(bytes).unwrap()
+    };
+    let plain = text(&behind(&line("x-fine", "1")));
+    assert!(plain.ends_with("0\r\nx-fine: 1\r\n\r\n"), "{plain:?}");
+    // The library takes them out unseen where they may stand in a header; the rest of the trailer is what it is.
+    for pseudo in [
+        b"\x87".to_vec(),
+        b"\x83".to_vec(),
+        b"\x88".to_vec(),
+        b"\x04\x02/x".to_vec(),
+    ] {
+        let frames = behind(&[pseudo, line("x-fine", "1")].concat());
+        if !is_refused(&frames) {
+            assert_eq!(text(&frames), plain);
+        }
+    }
+    for wrong in [[line("x-fine", "1"), b"\x87".to_vec()].concat(), line(":x", "1")] {
+        assert!(is_refused(&behind(&wrong)), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -298,6 +298,33 @@ fn t08_hosts_must_be_one_and_valid() {
 }
 
 #[test]
+fn t08_a_target_s_scheme_is_one_that_is_served_on_this_connection() {
+    let upstream = Upstream::text("");
+    let plain = Site::to(&upstream);
+    let behind_tls = Site::to(&upstream).trusting(&["127.0.0.0/8"]);
+    let ask = |site: &Site, target: &str| {
+        let gateway = Gateway::start(site);
+        let mut client = Client::connect(gateway.address());
+        let head = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        let response = client.send(head).response();
+        (response.status, response.code().unwrap_or_default())
+    };
+    for target in [
+        "ftp://a/",
+        "ws://a/",
+        "file://a/etc/passwd",
+        "httpx://a/",
+        "javascript://a/",
+    ] {
+        assert_eq!(ask(&plain, target), (400, "malformed".into()), "{target}");
+    }
+    assert_eq!(ask(&plain, "https://a/"), (421, "misdirected".into()));
+    assert!(upstream.requests().is_empty());
+    assert_eq!(ask(&plain, "HTTP://a/").0, 200);
+    assert_eq!(ask(&behind_tls, "https://a/").0, 200, "who ended TLS is trusted");
+}
+
+#[test]
 fn t09_connect_trace_and_upgrades_are_not_forwarded() {
     let upstream = Upstream::text("plain");
     let gateway = Gateway::start(&Site::to(&upstream));

@@ -73,6 +73,30 @@ fn t29_a_body_over_the_cap_is_refused_early_or_cut_off() {
 }
 
 #[test]
+fn t29_a_chunk_that_announces_too_much_is_refused_before_it_comes() {
+    let upstream = Upstream::text("ok");
+    let gateway = Gateway::start(&Site::to(&upstream).with(|route| route.body_bytes = Some(10)));
+    let post = |chunks: &str| {
+        let since = Instant::now();
+        let mut client = Client::connect(gateway.address());
+        client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send(chunks);
+        let response = client.response();
+        assert!(
+            since.elapsed() < Duration::from_secs(5),
+            "nothing more is waited for"
+        );
+        (response.status, response.code().unwrap_or_default())
+    };
+    let too_large = (413, "body_too_large".to_owned());
+    assert_eq!(post("b\r\n"), too_large);
+    assert_eq!(post("ffffffffffffffff\r\nabc"), too_large);
+    assert_eq!(post("6\r\n012345\r\n5\r\n"), too_large);
+    assert_eq!(post("6\r\n012345\r\n4\r\n0123\r\n0\r\n\r\n").0, 200);
+    assert_eq!(gateway.rejects(), [Reject::BodyTooLarge; 3]);
+}
+
+#[test]
 fn t28_a_header_that_does_not_end_is_waited_for_so_long_and_silence_is_no_offence() {
     let upstream = Upstream::text("ok");
     let gateway = Gateway::start(&Site::to(&upstream).limits(|limits| limits.request_header = SHORT));
