@@ -172,6 +172,7 @@ impl Runtime {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarding_header: config.forwarding_header,
             paths: config.paths,
+            own_paths: config.listen.iter().any(|listener| listener.paths.is_some()),
             errors: config.errors.clone(),
             cors: config.routes.iter().any(|route| route.cors.is_some()),
             doors,

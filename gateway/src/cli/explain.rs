@@ -11,7 +11,7 @@ use super::ask::{ask, load, unexpected};
 use super::{Exit, Failed, Result, operator, print, print_json, render};
 use crate::admin::api::{Answer, Request};
 use crate::config::Config;
-use crate::config::model::{Action, Auth, Endpoint, Place, Route, Way, Ways};
+use crate::config::model::{Action, Auth, Endpoint, Paths, Place, Route, Way, Ways};
 use crate::http::reject::Reject;
 use crate::http::router::{Ask, Router};
 use crate::http::{host, path};
@@ -114,7 +114,7 @@ fn url(config: &Config, uri: &Uri, method: &str) -> Result<Explained> {
     if explained.method == "CONNECT" {
         return Ok(refused(explained, Reject::NotSupported));
     }
-    let Ok(path) = path::canonical(uri.path(), config.paths) else {
+    let Ok(path) = path::canonical(uri.path(), paths(config, uri)) else {
         return Ok(refused(explained, Reject::BadPath));
     };
     explained.path = Some(path.to_string());
@@ -138,6 +138,23 @@ fn url(config: &Config, uri: &Uri, method: &str) -> Result<Explained> {
         None => return Ok(refused(explained, Reject::MethodNotAllowed)),
     }
     Ok(explained)
+}
+
+/// As the listener has it that the URL's port is of.
+fn paths(config: &Config, uri: &Uri) -> Paths {
+    let standard = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = uri.port_u16().unwrap_or(standard);
+    let listener = config
+        .listen
+        .iter()
+        .find(|listener| listener.address.port() == port);
+    listener
+        .and_then(|listener| listener.paths)
+        .unwrap_or(config.paths)
 }
 
 fn matched(config: &Config, route: &Route) -> Matched {

@@ -75,6 +75,8 @@ pub struct Listener {
     pub proxy_protocol: bool,
     /// Every request is sent to HTTPS at this port; never with `tls`.
     pub redirect_to_https: Option<u16>,
+    /// Instead of [`Config::paths`].
+    pub paths: Option<Paths>,
 }
 
 impl Listener {
@@ -86,6 +88,7 @@ impl Listener {
             tls: None,
             proxy_protocol: false,
             redirect_to_https: None,
+            paths: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::tls::{self, ServerTls};
-use crate::config::model::Listener;
+use crate::config::model::{Listener, Paths};
 
 /// Tells a listener from all others, across reloads: its address as configured, and which of those with this address it is,
 /// as any number may ask for port 0.
@@ -38,6 +38,8 @@ pub struct Door {
     pub proxy_protocol: bool,
     /// Requests are sent to HTTPS at this port.
     pub redirect_to_https: Option<u16>,
+    /// Instead of the site's.
+    pub paths: Option<Paths>,
 }
 
 impl Door {
@@ -60,6 +62,7 @@ impl Door {
                     .map_err(|error| (listener.address, Box::new(error)))?,
                 proxy_protocol: listener.proxy_protocol,
                 redirect_to_https: listener.redirect_to_https,
+                paths: listener.paths,
             }))
         };
         keys(listeners).into_iter().zip(listeners).map(compile).collect()

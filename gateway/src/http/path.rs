@@ -7,7 +7,8 @@
 //! repeated slashes. A path that climbs above the root is refused. One round only: `%252e` stays what it is.
 //!
 //! `paths.encoded_slashes: keep` lets `%2F` and `%5C` pass as a part of their segment, for services that carry names with
-//! slashes in one. Even then no dot segment hides behind one: `..%2Fadmin` is refused.
+//! slashes in one. Even then no dot segment hides behind one: `..%2Fadmin` is refused. `paths.parameters: refuse` refuses `;`, which
+//! otherwise is a letter of its segment as any other: to a server that cuts parameters off, `/admin;x` is `/admin`.
 
 use std::borrow::Cow;
 
@@ -61,6 +62,7 @@ fn decode(path: &[u8], paths: Paths) -> Result<String, Ambiguous> {
                 let value = u8::try_from(high * 16 + low).map_err(|_| Ambiguous)?;
                 match value {
                     b'/' | b'\\' if paths.keep_encoded_slashes => push_encoded(&mut out, value),
+                    b';' if paths.refuse_parameters => return Err(Ambiguous),
                     b'/' | b'\\' | 0..0x20 | 0x7f => return Err(Ambiguous),
                     b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         out.push(char::from(value))
@@ -68,6 +70,7 @@ fn decode(path: &[u8], paths: Paths) -> Result<String, Ambiguous> {
                     _ => push_encoded(&mut out, value),
                 }
             }
+            b';' if paths.refuse_parameters => return Err(Ambiguous),
             b'\\' | 0..=0x20 | 0x7f | b'#' | b'?' => return Err(Ambiguous),
             // Sent raw by some clients; encoding is what they should have done.
             0x80.. | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => push_encoded(&mut out, byte),
@@ -127,6 +130,7 @@ mod tests {
 
     const KEEP: Paths = Paths {
         keep_encoded_slashes: true,
+        refuse_parameters: false,
     };
 
     #[test]
@@ -153,6 +157,26 @@ mod tests {
             assert_eq!(kept(hidden), None, "{hidden}");
         }
         assert_eq!(form("/a%2fb"), None, "refused by default");
+    }
+
+    #[test]
+    fn t18_parameters_pass_unless_the_operator_says_otherwise() {
+        let strict = Paths {
+            refuse_parameters: true,
+            ..Paths::default()
+        };
+        for path in [
+            "/admin;x",
+            "/a;v=1/b",
+            "/admin%3bx",
+            "/admin%3B",
+            "/;",
+            "/a/..;/b",
+        ] {
+            assert!(canonical(path, strict).is_err(), "{path}");
+        }
+        assert_eq!(canonical("/a,b/c", strict).as_deref(), Ok("/a,b/c"));
+        assert_eq!(form("/admin;x").as_deref(), Some("/admin;x"));
     }
 
     #[test]
@@ -259,7 +283,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_form_of_a_form_is_itself(path in PATHS, keep in any::<bool>()) {
-            let paths = Paths { keep_encoded_slashes: keep };
+            let paths = Paths { keep_encoded_slashes: keep, refuse_parameters: false };
             if let Ok(once) = canonical(&path, paths) {
                 prop_assert_eq!(canonical(&once, paths).map(Cow::into_owned), Ok(once.clone().into_owned()));
                 prop_assert!(once.starts_with('/') && once.split('/').all(|s| s != "." && s != ".."));
@@ -270,7 +294,7 @@ mod tests {
 
         #[test]
         fn the_form_means_what_was_asked_for(path in PATHS, keep in any::<bool>()) {
-            let paths = Paths { keep_encoded_slashes: keep };
+            let paths = Paths { keep_encoded_slashes: keep, refuse_parameters: false };
             if let Ok(once) = canonical(&path, paths) {
                 prop_assert_eq!(meaning(&once), meaning(&path));
                 // However often a server behind decodes slashes, it stays below the root.

@@ -130,7 +130,8 @@ pub(super) fn prepare(
         return Err(Reject::Misdirected);
     }
     let (route, preflight) = {
-        let path = path::canonical(head.uri.path(), site.paths).map_err(|_| Reject::BadPath)?;
+        let path =
+            path::canonical(head.uri.path(), site.paths_at(&conn.door)).map_err(|_| Reject::BadPath)?;
         let found = find(site, &host, &path, head);
         let allow = found.is_none().then(|| allowed(site, &host, &path, head));
         if let std::borrow::Cow::Owned(path) = path {

@@ -272,7 +272,7 @@ mod tests {
             path in PATHS, strip in "(/[a-z]{1,2}){0,2}", add in "(/[a-z]{1,2}){0,2}",
             pattern in "[a-z%/.]{0,2}|\\^/[a-z]*|[0-9]+", replace in "[a-z/.]{0,4}", keep in any::<bool>(),
         ) {
-            let paths = Paths { keep_encoded_slashes: keep };
+            let paths = Paths { keep_encoded_slashes: keep, ..Paths::default() };
             let Ok(path) = path::canonical(&path, paths) else { return Ok(()) };
             let rules = [prefix(&strip, &add), regex(&pattern, vec![Part::Text(replace)])];
             for rule in rules {

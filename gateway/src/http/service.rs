@@ -80,14 +80,14 @@ pub(super) async fn serve(
     let limits = site.limits;
     let turn = match (doomed, conn.door.redirect_to_https) {
         (Some(reject), _) => Turn::Refusal(reject, true),
-        (None, Some(port)) => match redirect::to_https(&head, port, &limits, site.paths) {
+        (None, Some(port)) => match redirect::to_https(&head, port, &limits, site.paths_at(&conn.door)) {
             Ok(location) => Turn::Answer(redirect::answer(location)),
             Err(reject) => Turn::Refusal(reject, false),
         },
         (None, None) => match prepare(&conn, &site, &mut facts, &mut head, &body) {
             Ok(found) if found.preflight => preflight(&found.route, &facts),
             Ok(found) => {
-                let paths = site.paths;
+                let paths = site.paths_at(&conn.door);
                 // Others may be asked now, and that takes its time.
                 drop(site);
                 match admit(&conn.worker, &found, paths, &mut facts, &mut head, &body).await {

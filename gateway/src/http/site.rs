@@ -30,6 +30,8 @@ pub struct Site {
     pub trusted_proxies: Vec<IpNet>,
     pub forwarding_header: ForwardingHeader,
     pub paths: Paths,
+    /// Whether some listener has its own.
+    pub own_paths: bool,
     /// What the operator wrote for the gateway's own errors.
     pub errors: ErrorPages,
     /// Whether some route has `cors`: only then is a preflight looked for.
@@ -117,6 +119,17 @@ impl Site {
     #[must_use]
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&ip))
+    }
+
+    /// What is done about paths of requests that came by a listener.
+    #[must_use]
+    pub fn paths_at(&self, door: &Door) -> Paths {
+        if !self.own_paths {
+            return self.paths;
+        }
+        // As it is now: the connection may be older.
+        let door = self.door(door.key).map_or(door, |door| door);
+        door.paths.unwrap_or(self.paths)
     }
 
     /// A listener, if it is among those in force.

@@ -1,5 +1,6 @@
 //! Who a request is from and what for, when client, proxies and paths lie: by the numbers of the failures seen elsewhere.
 
+use gateway::config::model::Paths;
 use gateway::http::client::ClientAddr;
 use gateway_tests::l7::upstream::Request;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
@@ -342,6 +343,42 @@ fn t20_encoded_slashes_pass_only_where_the_operator_says_so() {
     for path in ["/a%2f..%2fadmin", "/..%2fadmin", "/a%00", "/a\\b", "/a%5c..%5cb"] {
         assert_eq!(Client::connect(kept.address()).get(path).status, 400, "{path}");
     }
+}
+
+#[test]
+fn t20_a_listener_has_its_own_policy_on_paths_and_a_reload_changes_it_for_open_connections() {
+    let upstream = Upstream::text("");
+    let keep = Paths {
+        keep_encoded_slashes: true,
+        ..Paths::default()
+    };
+    let strict = Paths {
+        refuse_parameters: true,
+        ..Paths::default()
+    };
+    let mut site = Site::to(&upstream);
+    site.config.listen = vec![site.config.listen[0].clone(); 3];
+    site.config.listen[1].paths = Some(keep);
+    site.config.listen[2].paths = Some(strict);
+    let gateway = Gateway::start(&site);
+    let mut clients: Vec<_> = gateway
+        .server()
+        .addresses()
+        .into_iter()
+        .map(Client::connect)
+        .collect();
+    let mut ask =
+        |path: &str| -> Vec<u16> { clients.iter_mut().map(|client| client.get(path).status).collect() };
+    assert_eq!(ask("/a%2fb"), [400, 200, 400]);
+    assert_eq!(upstream.last().target, "/a%2Fb");
+    assert_eq!(ask("/admin;x=1"), [200, 200, 400]);
+    assert_eq!(ask("/admin%3Bx"), [200, 200, 400]);
+    site.config.paths = keep;
+    site.config.listen[1].paths = Some(strict);
+    site.config.listen[2].paths = None;
+    gateway.reload(&site);
+    assert_eq!(ask("/a%2fb"), [200, 400, 200]);
+    assert_eq!(ask("/admin;x"), [200, 400, 200]);
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::files;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Admin, Certificate, ClientAuth, Listener, Tls, TlsVersion};
+use crate::config::model::{Admin, Certificate, ClientAuth, Listener, Paths, Tls, TlsVersion};
 use crate::config::scalar::{choice, number, or_off, truth};
 
 /// Longest certificate chain or key taken, in bytes.
@@ -26,8 +26,12 @@ const MOST_PEM: usize = 1 << 20;
 /// Longest name of a Unix socket, in bytes (`sun_path` less its final zero).
 const MOST_SOCKET_PATH: usize = 107;
 
-/// The listeners, and where the first of them asks for the PROXY protocol.
-pub(super) fn listeners<'t>(walk: &mut Walk, top: &mut Table<'t>) -> (Vec<Listener>, Option<Field<'t>>) {
+/// The listeners, with `standard` for what they do not say of paths, and where the first of them asks for the PROXY protocol.
+pub(super) fn listeners<'t>(
+    walk: &mut Walk,
+    top: &mut Table<'t>,
+    standard: Paths,
+) -> (Vec<Listener>, Option<Field<'t>>) {
     let mut taken: BTreeMap<SocketAddr, String> = BTreeMap::new();
     let mut listeners = Vec::new();
     let mut proxied = None;
@@ -43,6 +47,7 @@ pub(super) fn listeners<'t>(walk: &mut Walk, top: &mut Table<'t>) -> (Vec<Listen
             if proxy_protocol && proxied.is_none() {
                 proxied = proxy_field;
             }
+            let paths = super::paths(walk, table, standard);
             let redirect = table.get(walk, "redirect_to_https");
             if let (Some(redirect), true) = (&redirect, table.has("tls")) {
                 let wrong = Wrong::new("a listener with tls speaks HTTPS already");
@@ -68,6 +73,7 @@ pub(super) fn listeners<'t>(walk: &mut Walk, top: &mut Table<'t>) -> (Vec<Listen
                 tls,
                 proxy_protocol,
                 redirect_to_https: redirect,
+                paths,
             })
         });
         listeners.extend(read.flatten());

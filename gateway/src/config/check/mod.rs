@@ -51,7 +51,8 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
         return None;
     }
     walk.table(root, |walk, top| {
-        let (listen, proxied) = listen::listeners(walk, top);
+        let paths = paths(walk, top, Paths::default()).unwrap_or_default();
+        let (listen, proxied) = listen::listeners(walk, top, paths);
         let admin = listen::admin(walk, top, &listen);
         let trusted_proxies = lists::networks(walk, top, "trusted_proxies");
         let forwarding_header = top.value_or(
@@ -60,7 +61,6 @@ pub(super) fn config(walk: &mut Walk, root: &Field<'_>) -> Option<Config> {
             ForwardingHeader::default(),
             choice(&FORWARDING_HEADERS),
         );
-        let paths = paths(walk, top);
         let errors = errors::errors(walk, top);
         if let (Some(field), false) = (
             &proxied,
@@ -120,18 +120,15 @@ const FORWARDING_HEADERS: [(&str, ForwardingHeader); 2] = [
     ("forwarded", ForwardingHeader::Forwarded),
 ];
 
-fn paths(walk: &mut Walk, top: &mut Table<'_>) -> Paths {
-    let read = top.get(walk, "paths").and_then(|field| {
-        walk.table(&field, |walk, table| Paths {
-            keep_encoded_slashes: table.value_or(
-                walk,
-                "encoded_slashes",
-                false,
-                choice(&[("refuse", false), ("keep", true)]),
-            ),
-        })
-    });
-    read.unwrap_or_default()
+/// `paths` of the whole or of a listener; what it does not say is as in `standard`.
+fn paths(walk: &mut Walk, above: &mut Table<'_>, standard: Paths) -> Option<Paths> {
+    let keep = choice(&[("refuse", false), ("keep", true)]);
+    let refuse = choice(&[("keep", false), ("refuse", true)]);
+    let field = above.get(walk, "paths")?;
+    walk.table(&field, |walk, table| Paths {
+        keep_encoded_slashes: table.value_or(walk, "encoded_slashes", standard.keep_encoded_slashes, keep),
+        refuse_parameters: table.value_or(walk, "parameters", standard.refuse_parameters, refuse),
+    })
 }
 
 fn log(walk: &mut Walk, top: &mut Table<'_>) -> Log {

@@ -333,6 +333,8 @@ pub enum Origin {
 pub struct Paths {
     /// `%2F` and `%5C` stay as they are within their segment, instead of a refusal.
     pub keep_encoded_slashes: bool,
+    /// `;` and `%3B` are refused: to some servers what follows is a parameter and no part of the path.
+    pub refuse_parameters: bool,
 }
 
 /// Which header of a trusted proxy names the client. The other is dropped: a proxy that writes the one lets whatever a
