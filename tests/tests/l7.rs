@@ -20,6 +20,8 @@ mod dns;
 mod downgrade;
 #[path = "l7/examples.rs"]
 mod examples;
+#[path = "l7/eyeballs.rs"]
+mod eyeballs;
 #[path = "l7/farewell.rs"]
 mod farewell;
 #[path = "l7/forward.rs"]

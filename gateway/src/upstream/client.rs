@@ -24,6 +24,7 @@ use super::retry::Cause;
 use crate::telemetry::metrics::Rare;
 
 mod open;
+mod race;
 
 use open::Opened;
 
@@ -117,11 +118,21 @@ pub struct Client<B> {
 
 /// What holds for all tries of one request.
 struct Course<'a, B> {
+    client: &'a Client<B>,
     upstream: &'a Arc<Upstream>,
     local: &'a Rc<Local<B>>,
     view: &'a View<B>,
     deadlines: &'a Deadlines,
     wish: &'a Wish<'a>,
+}
+
+/// Which endpoint a request is to reach, and which it has been tried on.
+struct Reach {
+    index: usize,
+    /// Others, none of which is to be tried again.
+    tried: Vec<usize>,
+    /// Endpoints so far, this one included.
+    tries: u32,
 }
 
 /// A try without a response.
@@ -170,23 +181,26 @@ where
             view
         };
         let course = Course {
+            client: self,
             upstream,
             local: &local,
             view: &view,
             deadlines,
             wish,
         };
-        let mut tried = Vec::new();
-        let mut tries = 0;
-        let mut index = self
-            .pick(&course, &tried)
+        let index = self
+            .pick(&course, &[])
             .ok_or_else(|| Failed::untried(Failure::Unwell))?;
+        let mut reach = Reach {
+            index,
+            tried: Vec::new(),
+            tries: 0,
+        };
         loop {
-            tries += 1;
-            let endpoint = &view.endpoints[index];
-            let (cause, failure) = match attempt(&course, index, tries, request, &mut place, &respond_by)
-                .await
-            {
+            reach.tries += 1;
+            let attempted = attempt(&course, &mut reach, request, &mut place, &respond_by).await;
+            let (endpoint, tries) = (&view.endpoints[reach.index], reach.tries);
+            let (cause, failure) = match attempted {
                 Ok(sent) => {
                     let status = sent.head.status;
                     upstream.fared(endpoint, !status.is_server_error());
@@ -197,7 +211,7 @@ where
                     if !course.may_repeat(request, false) {
                         return Ok(sent);
                     }
-                    let Some(next) = self.another(&course, &mut tried, index) else {
+                    let Some(next) = self.another(&course, &mut reach) else {
                         return Ok(sent);
                     };
                     if !course.pays() {
@@ -205,7 +219,7 @@ where
                     }
                     tracing::debug!(endpoint = %endpoint.name(), %status, "tried again elsewhere");
                     place = sent.give_up();
-                    index = next;
+                    reach.index = next;
                     continue;
                 }
                 Err(lost) => {
@@ -215,14 +229,14 @@ where
                     }
                     if course.covers(lost.cause, tries)
                         && course.may_repeat(request, lost.unsent)
-                        && let Some(next) = self.another(&course, &mut tried, index)
+                        && let Some(next) = self.another(&course, &mut reach)
                         && course.pays()
                     {
                         tracing::debug!(endpoint = %endpoint.name(), failure = ?lost.failure, "tried again elsewhere");
                         if lost.cause != Cause::Connect {
                             upstream.metrics.retries.inc();
                         }
-                        index = next;
+                        reach.index = next;
                         continue;
                     }
                     (lost.cause, lost.failure)
@@ -278,10 +292,10 @@ where
         turn.pick(upstream.model.balance, &choice, course.wish.key, || self.draw())
     }
 
-    /// The next one to try after `index`.
-    fn another(&self, course: &Course<'_, B>, tried: &mut Vec<usize>, index: usize) -> Option<usize> {
-        tried.push(index);
-        self.pick(course, tried)
+    /// The next one to try.
+    fn another(&self, course: &Course<'_, B>, reach: &mut Reach) -> Option<usize> {
+        reach.tried.push(reach.index);
+        self.pick(course, &reach.tried)
     }
 
     /// An even number that nobody should rely on. xorshift64: picking endpoints needs spread, not secrecy.
@@ -425,8 +439,7 @@ where
 /// One try at one endpoint: on a kept connection if there is one, else on a new one.
 async fn attempt<B, T>(
     course: &Course<'_, B>,
-    index: usize,
-    tries: u32,
+    reach: &mut Reach,
     request: &mut Outbound<B>,
     place: &mut Option<Place>,
     respond_by: &impl Fn(Instant) -> T,
@@ -437,16 +450,19 @@ where
     T: Future<Output = ()>,
 {
     let (upstream, deadlines) = (course.upstream, course.deadlines);
-    let (endpoint, slot) = (&course.view.endpoints[index], &course.view.slots[index]);
-    let mut now = if tries == 1 { deadlines.now } else { Instant::now() };
-    let mut kept = course.kept(slot, now);
+    let mut now = if reach.tries == 1 {
+        deadlines.now
+    } else {
+        Instant::now()
+    };
+    let mut kept = course.kept(&course.view.slots[reach.index], now);
     let mut stale = 0;
     loop {
         let opened = match kept.take() {
             Some(conn) => Opened::Kept(conn),
             // Apart: most requests find a connection, and need not have room for this.
             None => {
-                let opened = Box::pin(open::open(course, index)).await;
+                let opened = Box::pin(open::open(course, reach)).await;
                 now = Instant::now();
                 opened.map_err(Lost::before)?
             }
@@ -458,13 +474,19 @@ where
                 (conn, true)
             }
         };
+        let (endpoint, slot) = (
+            &course.view.endpoints[reach.index],
+            &course.view.slots[reach.index],
+        );
         let in_flight = InFlight::new(endpoint);
         let hints = course.wish.hints;
         let respond_by = || respond_by(now);
-        match exchange(&mut conn.link, request, hints, respond_by, course.per_try(tries)).await {
+        let per_try = course.per_try(reach.tries);
+        match exchange(&mut conn.link, request, hints, respond_by, per_try).await {
             Ok(head) => {
                 let kept_most = deadlines.idle_connections;
                 let lease = Lease::new(conn, slot, course.local, in_flight, kept_most, place.take());
+                let tries = reach.tries;
                 return Ok(Sent { head, lease, tries });
             }
             Err(broken) => {

@@ -50,7 +50,17 @@ pub(super) async fn connect(
     tls: Option<&Arc<rustls::ClientConfig>>,
     preface: Option<Preface>,
 ) -> io::Result<Transport> {
-    let mut stream = socket(&endpoint.origin).await?;
+    let stream = socket(&endpoint.origin).await?;
+    begin(stream, endpoint, tls, preface).await
+}
+
+/// What is said on a new connection to an endpoint before any request.
+pub(super) async fn begin(
+    mut stream: TcpStream,
+    endpoint: &Endpoint,
+    tls: Option<&Arc<rustls::ClientConfig>>,
+    preface: Option<Preface>,
+) -> io::Result<Transport> {
     if let Some(preface) = preface {
         stream.write_all(&preface.bytes()).await?;
     }
@@ -65,7 +75,8 @@ pub(super) async fn connect(
     }
 }
 
-async fn socket(origin: &Origin) -> io::Result<TcpStream> {
+/// The bare connection.
+pub(super) async fn socket(origin: &Origin) -> io::Result<TcpStream> {
     match origin {
         Origin::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;

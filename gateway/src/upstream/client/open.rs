@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::Body;
 use tokio::time::{Instant, timeout};
 
-use super::{Course, Failure};
+use super::{Course, Failure, Reach, race};
 use crate::config::model::Protocol;
 use crate::telemetry::metrics::Rare;
 use crate::upstream::Upstream;
@@ -35,13 +35,13 @@ enum Right<B> {
     Kept(Conn<B>),
 }
 
-/// A connection to the endpoint at `index`.
-pub(super) async fn open<B>(course: &Course<'_, B>, index: usize) -> Result<Opened<B>, Failure>
+/// A connection to the endpoint that is to be reached, or to another that answers sooner.
+pub(super) async fn open<B>(course: &Course<'_, B>, reach: &mut Reach) -> Result<Opened<B>, Failure>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let (upstream, endpoint) = (course.upstream, &course.view.endpoints[index]);
+    let (upstream, index) = (course.upstream, reach.index);
     let http2 = upstream.model.protocol == Protocol::Http2;
     let _opening = if http2 {
         let slot = &course.view.slots[index];
@@ -78,7 +78,12 @@ where
             version,
             source: course.wish.source,
         });
-        let transport = connect::connect(endpoint, tls, preface).await?;
+        let (stream, permit) = race::socket(course, reach, permit).await?;
+        let (endpoint, slot) = (
+            &course.view.endpoints[reach.index],
+            &course.view.slots[reach.index],
+        );
+        let transport = connect::begin(stream, endpoint, tls, preface).await?;
         let dies = upstream.model.caps.connection_age.map(|age| Instant::now() + age);
         if !http2 {
             return Ok(Conn::new(Link::http1(transport), endpoint, dies, permit));
@@ -87,12 +92,15 @@ where
             return Err(io::Error::other(NoHttp2));
         }
         let session = Session::open(transport, endpoint.name(), dies, Open::new(endpoint), permit).await?;
-        Ok(course.view.slots[index].share(session))
+        Ok(slot.share(session))
     };
     let conn = timeout(course.deadlines.connect, connecting)
         .await
         .map_err(|_| Failure::ConnectTimeout)?
-        .map_err(Failure::Connect)?;
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
+            _ => Failure::Connect(error),
+        })?;
     upstream.metrics.connects.inc();
     Ok(Opened::New(conn))
 }
