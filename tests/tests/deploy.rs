@@ -302,6 +302,39 @@ fn the_systemd_unit_is_valid() -> Result<()> {
 }
 
 #[test]
+fn the_systemd_socket_is_valid_and_holds_what_can_be_listened_on() -> Result<()> {
+    let read = |name: &str| std::fs::read_to_string(root().join("config/systemd").join(name));
+    let (service, socket) = (read("gateway.service")?, read("gateway.socket")?);
+    let check = |socket: &str| -> Result<bool> {
+        let dir = tempfile::tempdir()?;
+        let program = service.replace("/usr/local/bin/gateway", "/bin/true");
+        std::fs::write(dir.path().join("gateway.service"), program)?;
+        let file = dir.path().join("gateway.socket");
+        std::fs::write(&file, socket)?;
+        let output = Command::new("systemd-analyze")
+            .args(["verify", "--man=no"])
+            .arg(&file)
+            .output()
+            .context("systemd-analyze is missing: run `cargo xtask setup`")?;
+        Ok(output.status.success() && !text(&output.stderr).contains("gateway.socket"))
+    };
+    ensure!(check(&socket)?, "it is refused");
+    for (right, wrong) in [("Backlog=", "Baklog="), ("ipv6-only", "ipv6-olny")] {
+        ensure!(socket.contains(right), "the unit has no `{right}` to break");
+        ensure!(!check(&socket.replace(right, wrong))?, "`{wrong}` passed");
+    }
+    let held: Vec<_> = socket
+        .lines()
+        .filter_map(|line| line.strip_prefix("ListenStream="))
+        .collect();
+    ensure!(!held.is_empty(), "it holds nothing");
+    for address in held {
+        let _: std::net::SocketAddr = address.parse().context("as under `listen`")?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_image_starts_what_the_build_makes() -> Result<()> {
     let file = std::fs::read_to_string(root().join("config/container/Containerfile"))?;
     let instruction = |name: &str| {

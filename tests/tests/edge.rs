@@ -24,6 +24,8 @@ mod reload;
 mod soak;
 #[path = "edge/streams.rs"]
 mod streams;
+#[path = "edge/upgrade.rs"]
+mod upgrade;
 
 /// A port that was free a moment ago.
 fn free_port() -> Result<u16> {

@@ -3,6 +3,7 @@
 //! The order of a start is chosen so that what fails early has changed nothing: configuration, state, certificates and
 //! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
 
+mod activation;
 mod control;
 pub mod descriptors;
 pub mod doctor;
@@ -36,6 +37,7 @@ use crate::dataplane::shared::Shared;
 use crate::dataplane::store::{Store, StoreError};
 use crate::dataplane::{Backend, Engine, Error, Handle, clock::Now};
 use crate::http::client::Watch;
+use crate::http::listeners::Given;
 use crate::http::{Bound, Connections, listeners, server};
 use crate::runtime::{self, Runtime, RuntimeHandle};
 use crate::strikes::Strikes;
@@ -77,10 +79,11 @@ pub fn run(path: &Path, ephemeral: bool) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::new());
     logs::start(&config.log, metrics.log_lines_lost.clone());
     tell(&warnings);
+    let given = activation::take();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(io("start the event loop"))?;
     let local = tokio::task::LocalSet::new();
-    local.block_on(&runtime, live(path.to_owned(), config, ephemeral, metrics))
+    local.block_on(&runtime, live(path.to_owned(), config, ephemeral, metrics, given))
 }
 
 /// Logs what a configuration's checker wants to be known.
@@ -142,6 +145,7 @@ async fn live(
     config: Config,
     ephemeral: bool,
     metrics: Arc<Metrics>,
+    given: Given,
 ) -> Result<(), StartError> {
     descriptors::raise();
     // A command may be at work there; another gateway stays.
@@ -157,7 +161,7 @@ async fn live(
     };
     let site = RuntimeHandle::new(Runtime::compile(&config, None, &metrics)?);
     quotas::restore(&config.state_dir, site.load().limits());
-    let bound = Bound::bind(&config.listen, config.workers)?;
+    let bound = Bound::bind(&config.listen, config.workers, given)?;
     let socket = AdminSocket::bind(&config.admin.socket).map_err(io(format!(
         "listen on the admin socket {}",
         config.admin.socket.display()

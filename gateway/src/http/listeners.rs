@@ -1,7 +1,7 @@
 //! Listening sockets: opened at the start, and added and removed while the gateway runs. Knows nothing of what is served.
 //!
 //! Each worker has a socket of its own on every address (SO_REUSEPORT). A listener that stays keeps its sockets, whatever
-//! else about it changes.
+//! else about it changes. One whose address a service manager already listens on uses that socket, shared by all workers.
 
 use std::io;
 use std::net::SocketAddr;
@@ -54,11 +54,30 @@ struct Opened {
     sockets: Vec<std::net::TcpListener>,
 }
 
+/// Sockets that listen already, and stay when this process ends. Kept, as a listener that a reload removed may come back.
+#[derive(Clone, Debug, Default)]
+pub struct Given(Arc<Vec<(SocketAddr, std::net::TcpListener)>>);
+
+impl Given {
+    /// Not blocking; each with an address.
+    #[must_use]
+    pub fn new(sockets: Vec<std::net::TcpListener>) -> Self {
+        let with_address = |socket: std::net::TcpListener| Some((socket.local_addr().ok()?, socket));
+        Self(Arc::new(sockets.into_iter().filter_map(with_address).collect()))
+    }
+
+    fn at(&self, address: SocketAddr) -> Option<&std::net::TcpListener> {
+        let found = self.0.iter().find(|(at, _)| *at == address);
+        found.map(|(_, socket)| socket)
+    }
+}
+
 /// Addresses taken, and nobody served yet: clients wait in the kernel's queue.
 #[derive(Debug)]
 pub struct Bound {
     workers: NonZeroU32,
     opened: Vec<Opened>,
+    given: Given,
 }
 
 impl Bound {
@@ -66,12 +85,21 @@ impl Bound {
     ///
     /// # Errors
     /// The first address that can not be listened on.
-    pub fn bind(listeners: &[Listener], workers: NonZeroU32) -> Result<Self, Error> {
+    pub fn bind(listeners: &[Listener], workers: NonZeroU32, given: Given) -> Result<Self, Error> {
+        for (address, _) in given.0.iter() {
+            if !listeners.iter().any(|listener| listener.address == *address) {
+                tracing::warn!(%address, "the service manager listens here for us, and no listener has this address: clients wait for nothing");
+            }
+        }
         let opened = keys(listeners)
             .into_iter()
-            .map(|key| open(key, workers.get() as usize, &[]))
+            .map(|key| open(key, workers.get() as usize, &[], &given))
             .collect::<Result<_, _>>()?;
-        Ok(Self { workers, opened })
+        Ok(Self {
+            workers,
+            opened,
+            given,
+        })
     }
 
     /// Where it listens, in the order of the listeners.
@@ -89,6 +117,7 @@ impl Bound {
         let listeners = Listeners {
             open: Mutex::default(),
             workers,
+            given: self.given,
         };
         let keys = self.opened.iter().map(|opened| opened.key).collect();
         let opened = Prepared {
@@ -106,6 +135,7 @@ pub struct Listeners {
     /// In the order of the configuration.
     open: Mutex<Vec<(Key, SocketAddr)>>,
     workers: Vec<Changes>,
+    given: Given,
 }
 
 /// Sockets of new listeners, that nobody accepts from yet. Dropping it takes them back.
@@ -134,7 +164,7 @@ impl Listeners {
         let added = keys
             .iter()
             .filter(is_new)
-            .map(|key| open(*key, self.workers.len(), &ours))
+            .map(|key| open(*key, self.workers.len(), &ours, &self.given))
             .collect::<Result<_, _>>()?;
         Ok(Prepared { keys, added })
     }
@@ -178,11 +208,19 @@ impl Listeners {
 }
 
 /// Opens a listener's sockets; `ours` is where this gateway listens already.
-fn open(key: Key, workers: usize, ours: &[SocketAddr]) -> Result<Opened, Error> {
+fn open(key: Key, workers: usize, ours: &[SocketAddr], given: &Given) -> Result<Opened, Error> {
     let failed = |cause| Error {
         address: key.address,
         cause,
     };
+    if let Some(socket) = given.at(key.address) {
+        let sockets = (0..workers).map(|_| socket.try_clone());
+        return Ok(Opened {
+            key,
+            address: key.address,
+            sockets: sockets.collect::<Result<_, _>>().map_err(failed)?,
+        });
+    }
     let mut address = key.address;
     // One that overlaps with ours, such as 0.0.0.0 after 127.0.0.1, takes its place.
     if !ours.iter().any(|one| one.port() == address.port()) {

@@ -21,7 +21,7 @@ use super::client::{Client, ClientAddr, Watch};
 use super::connection;
 use super::connections::Connections;
 use super::door::{Door, Key};
-use super::listeners::{self, Bound, Change, Listeners};
+use super::listeners::{self, Bound, Change, Given, Listeners};
 use super::reject::Reject;
 use super::site::SiteHandle;
 use super::surplus;
@@ -119,7 +119,12 @@ impl Server {
         watch: Arc<dyn Watch>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
-        Bound::bind(listeners, workers)?.serve(&site, &watch, &metrics, &Arc::new(Connections::default()))
+        Bound::bind(listeners, workers, Given::default())?.serve(
+            &site,
+            &watch,
+            &metrics,
+            &Arc::new(Connections::default()),
+        )
     }
 
     /// Where it listens, in the order of the listeners.
