@@ -3,6 +3,7 @@
 //! One JSON document a line in each direction, one answer to each request. Fields are only ever added. A document that
 //! tells of a list's `bytes` is followed by these: a million lines are no JSON string.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -252,9 +253,22 @@ pub struct ProxyStatus {
     pub draining: bool,
     #[serde(default)]
     pub upstreams: Vec<UpstreamRow>,
+    /// Routes with policies that only observe.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub observing: Vec<ObservingRow>,
     /// Why list files that have changed were not taken over.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stale_lists: Vec<String>,
+}
+
+/// A route with policies that only count and log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservingRow {
+    pub route: String,
+    /// By the names of their settings, such as `auth` and `rate_limit NAME`.
+    pub policies: Vec<String>,
+    /// Requests and answers that would have been refused since the gateway started, by code.
+    pub would_refuse: BTreeMap<String, u64>,
 }
 
 /// One upstream and how its endpoints stand.

@@ -13,12 +13,13 @@ use tokio::sync::Notify;
 use super::watch::{Place, Watchers};
 use crate::admin::answer::answer;
 use crate::admin::api::{
-    Answer, Bypass, Certificate, EndpointRow, Explained, Failure, FailureKind, ForwardedBlock, Outcome,
-    ProxyStatus, Request, Standing, UpstreamRow,
+    Answer, Bypass, Certificate, EndpointRow, Explained, Failure, FailureKind, ForwardedBlock, ObservingRow,
+    Outcome, ProxyStatus, Request, Standing, UpstreamRow,
 };
 use crate::admin::metrics::Facts;
 use crate::admin::server::Reply;
 use crate::config::Config;
+use crate::config::model::Route;
 use crate::dataplane::clock::Now;
 use crate::dataplane::engine::{By, Refusal};
 use crate::dataplane::handle::Stopped;
@@ -152,6 +153,21 @@ impl Control {
         }
     }
 
+    /// Routes that let through what they would refuse, and how much that was.
+    fn observing(&self) -> Vec<ObservingRow> {
+        let site = self.site.load();
+        let row = |route: &Arc<Route>| {
+            let policies = route.observing();
+            let counted = || self.metrics.observed_so_far(&route.name).into_iter();
+            (!policies.is_empty()).then(|| ObservingRow {
+                route: route.name.clone(),
+                policies,
+                would_refuse: counted().map(|(code, count)| (code.to_owned(), count)).collect(),
+            })
+        };
+        site.config.routes.iter().filter_map(row).collect()
+    }
+
     fn status(&self) -> ProxyStatus {
         ProxyStatus {
             pid: std::process::id(),
@@ -168,6 +184,7 @@ impl Control {
             connections: self.connections.len(),
             draining: self.draining.get(),
             upstreams: self.site.load().upstreams().iter().map(upstream_row).collect(),
+            observing: self.observing(),
             stale_lists: self
                 .stale_lists
                 .borrow()

@@ -9,6 +9,7 @@ use crate::config::units::plain;
 use crate::http::reject::Reject;
 
 mod drops;
+mod observing;
 mod upstreams;
 
 pub use drops::{sample, sighting, utc};
@@ -483,6 +484,7 @@ pub fn status(status: &FullStatus) -> String {
             for listener in &proxy.listeners {
                 let _ = writeln!(out, "  listens on {listener}");
             }
+            observing::status(&mut out, &proxy.observing);
             upstreams::status(&mut out, &proxy.upstreams);
             for certificate in &proxy.certificates {
                 let now_ms = crate::dataplane::clock::Now::read().wall_ms;

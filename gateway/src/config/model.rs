@@ -445,6 +445,31 @@ impl Route {
         let bodies = self.request_body.is_some() || self.response_body.is_some() || self.validate.is_some();
         bodies || !self.response.made.is_empty() || !self.query.is_empty()
     }
+
+    /// Policies that only count and log, by the names of their settings.
+    #[must_use]
+    pub fn observing(&self) -> Vec<String> {
+        let named = |setting: &str, name: &Option<String>| match name {
+            Some(name) => format!("{setting} {name}"),
+            None => setting.to_owned(),
+        };
+        let throttle = &self.throttle;
+        let mut all = Vec::new();
+        if self.auth.as_ref().is_some_and(|auth| auth.observe) {
+            all.push("auth".to_owned());
+        }
+        let rates = throttle.rates.iter().filter(|limit| limit.observe);
+        all.extend(rates.map(|limit| named("rate_limit", &limit.name)));
+        let quotas = throttle.quotas.iter().filter(|limit| limit.observe);
+        all.extend(quotas.map(|limit| named("quota", &limit.name)));
+        let at_once = throttle.at_once.iter().filter(|limit| limit.observe);
+        all.extend(at_once.map(|_| "concurrency".to_owned()));
+        if let Some(rule) = &self.validate {
+            all.extend(rule.observe.then(|| "validate".to_owned()));
+            all.extend((rule.response == ResponseCheck::Observe).then(|| "validate.response".to_owned()));
+        }
+        all
+    }
 }
 
 impl Config {

@@ -380,6 +380,20 @@ impl Metrics {
             .inc();
     }
 
+    /// What would have been refused on a route so far: each code that was counted, and how often.
+    #[must_use]
+    pub fn observed_so_far(&self, route: &str) -> Vec<(&'static str, u64)> {
+        let observed = &self.routes.families().observed;
+        let count = |reject: &Reject| {
+            let label = RejectLabels {
+                route: route.into(),
+                code: reject.code(),
+            };
+            Some((reject.code(), observed.get(&label)?.get()))
+        };
+        Reject::ALL.iter().filter_map(count).collect()
+    }
+
     /// How often a code was counted for a route.
     #[must_use]
     pub fn rejects(&self, route: &str, code: &'static str) -> u64 {

@@ -127,3 +127,41 @@ fn a_password_is_hashed_from_standard_input() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn status_shows_what_only_observes_and_what_it_would_have_refused() -> Result<()> {
+    let stage = Stage::new()?;
+    let upstream = Upstream::text("in");
+    let routes = |observe: bool| {
+        format!(
+            "rate_limits: {{all: {{rate: 1/h, burst: 2, observe: {observe}}}}}\nroutes:\n  - {{name: r, match: {{path: /**}}, rate_limit: all, \
+             auth: {{deny: [127.0.0.0/8], observe: true}}, upstream: [{{url: 'http://{}'}}]}}\n  - {{match: {{path: /other}}, upstream: \
+             [{{url: 'http://{}'}}]}}\n",
+            upstream.address(),
+            upstream.address()
+        )
+    };
+    stage.write("", &routes(true))?;
+    let _gateway = stage.start()?;
+    let shown = |words: &[&str]| stage.expect(0, words);
+    ensure!(shown(&["status"])?.contains(
+        "OBSERVING on route r: auth, rate_limit all; nobody is refused by that, and nobody would have been so far"
+    ));
+    for _ in 0..5 {
+        assert_eq!(Client::connect(stage.address).get("/").status, 200);
+    }
+    let text = shown(&["status"])?;
+    ensure!(
+        text.contains("so far would have been: 5 forbidden, 3 rate_limited"),
+        "{text}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&shown(&["--json", "status"])?)?;
+    assert_eq!(
+        json["proxy"]["observing"],
+        serde_json::json!([{"route": "r", "policies": ["auth", "rate_limit all"], "would_refuse": {"forbidden": 5, "rate_limited": 3}}])
+    );
+    stage.write("", &routes(false).replace("observe: true", "observe: false"))?;
+    shown(&["reload"])?;
+    ensure!(!shown(&["status"])?.contains("OBSERVING"));
+    Ok(())
+}
