@@ -1,7 +1,8 @@
 """An issuer of tokens, by PyJWT: `serve` publishes keys, signs what it is asked to, and prints its port.
 
 GET  /.well-known/openid-configuration   metadata; /keys: the published set; /looks: how often that was asked for
-POST /sign      {"key", "alg", "claims", "headers"}: a token, and whether PyJWT itself takes it
+POST /sign      {"key", "alg", "claims", "headers", "by"}: a token, and whether its maker itself takes it
+                by: PyJWT, unless it says jwcrypto or authlib; these also say it of a token of PyJWT's, as "others"
 POST /publish   {"keys": [...], "broken": bool, "slow": seconds}
 POST /introspect   RFC 7662, for the gateway as client "gw" with the secret "s:e%c"; knows the tokens in `tokens`
 """
@@ -16,6 +17,9 @@ import time
 import urllib.parse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import authlib.jose
+import jwcrypto.jwk
+import jwcrypto.jwt
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -69,6 +73,9 @@ class State:
     def sign(self, asked):
         """A token; and whether PyJWT, which knows the key and pins the algorithm, takes it."""
         name, alg = asked.get("key", "rsa"), asked["alg"]
+        if asked.get("by"):
+            token = self.sign_by(asked["by"], name, asked)
+            return token, self.takes(asked["by"], token, name, alg, asked.get("issuer"))
         headers = asked.get("headers") or {}
         if "kid" not in headers and name in self.keys:
             headers = dict(headers, kid=name)
@@ -96,6 +103,51 @@ class State:
             return token, True
         except Exception:
             return token, False
+
+
+    def private(self, name):
+        form = serialization.PrivateFormat.PKCS8
+        return self.keys[name].private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+    def sign_by(self, maker, name, asked):
+        """A token of another library."""
+        header = dict({"alg": asked["alg"], "typ": "JWT", "kid": name}, **(asked.get("headers") or {}))
+        if maker == "jwcrypto":
+            token = jwcrypto.jwt.JWT(header=header, claims=asked["claims"], algs=[asked["alg"]])
+            token.make_signed_token(jwcrypto.jwk.JWK.from_pem(self.private(name)))
+            return token.serialize()
+        jose = authlib.jose.JsonWebToken([asked["alg"]])
+        return jose.encode(header, asked["claims"], self.private(name)).decode()
+
+    def takes(self, maker, token, name, alg, issuer):
+        """Whether a library takes a token for this service, by the published form of a key."""
+        try:
+            if maker == "jwcrypto":
+                key = jwcrypto.jwk.JWK(**self.jwk(name))
+                wanted = {"iss": issuer, "aud": "orders", "exp": None}
+                # It looks at a beginning only if it is told to, and then there must be one.
+                payload = token.split(".")[1]
+                if "nbf" in json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))):
+                    wanted["nbf"] = None
+                jwcrypto.jwt.JWT(jwt=token, key=key, algs=[alg], check_claims=wanted)
+            else:
+                options = {
+                    "iss": {"essential": True, "value": issuer},
+                    "aud": {"essential": True, "value": "orders"},
+                    "exp": {"essential": True},
+                }
+                key = authlib.jose.JsonWebKey.import_key(self.jwk(name))
+                authlib.jose.JsonWebToken([alg]).decode(token, key, claims_options=options).validate(leeway=5)
+            return True
+        except Exception:
+            return False
+
+    def others(self, token, asked):
+        """What the other two say of a token."""
+        name, alg = asked.get("key", "rsa"), asked["alg"]
+        if name not in self.published:
+            return {}
+        return {maker: self.takes(maker, token, name, alg, asked.get("issuer")) for maker in ("jwcrypto", "authlib")}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -136,8 +188,9 @@ class Handler(BaseHTTPRequestHandler):
         state = self.server.state
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.path == "/sign":
-            token, good = state.sign(json.loads(body))
-            self.answer({"token": token, "good": good})
+            asked = json.loads(body)
+            token, good = state.sign(asked)
+            self.answer({"token": token, "good": good, "others": state.others(token, asked)})
         elif self.path == "/publish":
             asked = json.loads(body)
             with state.lock:

@@ -16,6 +16,8 @@ mod crowd;
 mod drain;
 #[path = "edge/keys.rs"]
 mod keys;
+#[path = "edge/policies.rs"]
+mod policies;
 #[path = "edge/reasons.rs"]
 mod reasons;
 #[path = "edge/reload.rs"]

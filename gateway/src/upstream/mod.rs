@@ -39,6 +39,7 @@ pub use link::Outbound;
 pub use pool::Lease;
 pub use states::States;
 pub use sticky::{cookie, cookies};
+pub use tls::client_config;
 
 use crate::config::model::{self, Address};
 use crate::telemetry::Metrics;

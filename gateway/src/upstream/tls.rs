@@ -25,44 +25,7 @@ pub(super) struct Configs {
 impl Configs {
     /// Reads the files that the configuration names.
     pub(super) fn compile(model: &model::Upstream) -> Result<Self, Error> {
-        let wrong = |reason: String| Error::Tls {
-            upstream: model.name.clone(),
-            reason,
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong(error.to_string()))?;
-        let builder = if model.tls.insecure_skip_verify {
-            tracing::warn!(
-                upstream = model.name,
-                "TLS TO THIS UPSTREAM IS NOT VERIFIED (insecure_skip_verify): anyone in between can read and change it"
-            );
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
-        } else {
-            let roots = match &model.tls.ca {
-                None => system_roots(&model.name)?,
-                Some(path) => Arc::new(roots_of(path).map_err(wrong)?),
-            };
-            builder.with_root_certificates(roots)
-        };
-        let mut http1 = match &model.tls.certificate {
-            None => builder.with_no_client_auth(),
-            Some(pair) => {
-                let shown = pair.cert.display();
-                let chain = CertificateDer::pem_file_iter(&pair.cert)
-                    .and_then(Iterator::collect)
-                    .map_err(|e| wrong(format!("{shown}: {e}")))?;
-                // The library's own message would quote the file.
-                let key = PrivateKeyDer::from_pem_file(&pair.key)
-                    .map_err(|_| wrong(format!("{} holds no private key", pair.key.display())))?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|e| wrong(format!("{shown}: {e}")))?
-            }
-        };
+        let mut http1 = client_config(&model.name, &model.tls)?;
         let mut http2 = http1.clone();
         http1.alpn_protocols = vec![b"http/1.1".to_vec()];
         http2.alpn_protocols = vec![b"h2".to_vec()];
@@ -71,6 +34,49 @@ impl Configs {
             http2: Arc::new(http2),
         })
     }
+}
+
+/// What connections are made with, whatever is spoken on them; `name` is for errors. Reads the files that the settings name.
+///
+/// # Errors
+/// One of them can not be used.
+pub fn client_config(name: &str, tls: &model::UpstreamTls) -> Result<ClientConfig, Error> {
+    let wrong = |reason: String| Error::Tls {
+        upstream: name.to_owned(),
+        reason,
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong(error.to_string()))?;
+    let builder = if tls.insecure_skip_verify {
+        tracing::warn!(
+            upstream = name,
+            "TLS TO THIS UPSTREAM IS NOT VERIFIED (insecure_skip_verify): anyone in between can read and change it"
+        );
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+    } else {
+        let roots = match &tls.ca {
+            None => system_roots(name)?,
+            Some(path) => Arc::new(roots_of(path).map_err(wrong)?),
+        };
+        builder.with_root_certificates(roots)
+    };
+    let Some(pair) = &tls.certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let shown = pair.cert.display();
+    let chain = CertificateDer::pem_file_iter(&pair.cert)
+        .and_then(Iterator::collect)
+        .map_err(|e| wrong(format!("{shown}: {e}")))?;
+    // The library's own message would quote the file.
+    let key = PrivateKeyDer::from_pem_file(&pair.key)
+        .map_err(|_| wrong(format!("{} holds no private key", pair.key.display())))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| wrong(format!("{shown}: {e}")))
 }
 
 /// Under which name an endpoint is asked and verified; `None` if it is not spoken to by TLS. `found` is the host that an

@@ -53,6 +53,27 @@ impl Issuer {
         )
     }
 
+    /// A token, and what three libraries say of it: its maker's, jwcrypto and Authlib.
+    ///
+    /// # Panics
+    /// If it can not be made.
+    #[must_use]
+    pub fn judged(&self, asked: &Value) -> (String, [bool; 3]) {
+        let mut asked = asked.clone();
+        asked["issuer"] = json!(self.name());
+        let made = self.json("POST", "/sign", &asked);
+        let says = |of: &Value| of.as_bool().expect("a verdict");
+        let others = &made["others"];
+        (
+            made["token"].as_str().expect("a token").to_owned(),
+            [
+                says(&made["good"]),
+                says(&others["jwcrypto"]),
+                says(&others["authlib"]),
+            ],
+        )
+    }
+
     /// Good claims for now.
     #[must_use]
     pub fn claims(&self) -> Value {

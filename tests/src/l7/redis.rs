@@ -9,6 +9,8 @@ use std::time::Duration;
 pub struct Redis {
     child: Option<Child>,
     address: SocketAddr,
+    /// More words for its command line.
+    more: Vec<String>,
 }
 
 impl Redis {
@@ -18,10 +20,39 @@ impl Redis {
     /// If there is no redis-server.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// One that speaks TLS alone, with the files `server.crt`, `server.key` and `ca.crt` of a directory; clients must show a
+    /// certificate of that CA.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    #[must_use]
+    pub fn start_tls(files: &std::path::Path) -> Self {
+        let file = |name: &str| files.join(name).display().to_string();
+        let words = [
+            ("--tls-cert-file", file("server.crt")),
+            ("--tls-key-file", file("server.key")),
+            ("--tls-ca-cert-file", file("ca.crt")),
+            ("--tls-auth-clients", "yes".to_owned()),
+        ];
+        let words: Vec<_> = words
+            .into_iter()
+            .flat_map(|(word, value)| [word.to_owned(), value])
+            .collect();
+        Self::start_with(&words)
+    }
+
+    fn start_with(more: &[String]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("an address");
         drop(free);
-        let mut redis = Self { child: None, address };
+        let mut redis = Self {
+            child: None,
+            address,
+            more: more.to_vec(),
+        };
         redis.resume();
         redis
     }
@@ -33,9 +64,12 @@ impl Redis {
     pub fn resume(&mut self) {
         let port = self.address.port().to_string();
         let child = Command::new("redis-server")
+            .args(match self.more.is_empty() {
+                true => vec!["--port", &port],
+                false => vec!["--port", "0", "--tls-port", &port],
+            })
+            .args(&self.more)
             .args([
-                "--port",
-                &port,
                 "--bind",
                 "127.0.0.1",
                 "--save",

@@ -86,6 +86,42 @@ fn tokens_of_another_implementation_are_taken_in_every_algorithm() {
 }
 
 #[test]
+fn three_libraries_and_the_gateway_say_the_same_of_tokens_of_each() {
+    let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
+    let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));
+    let claims = issuer.claims();
+    // Without an algorithm that Authlib lacks.
+    for (key, alg) in [
+        ("rsa", "RS256"),
+        ("rsa", "RS512"),
+        ("rsa", "PS256"),
+        ("rsa", "PS384"),
+        ("p256", "ES256"),
+        ("p384", "ES384"),
+        ("p521", "ES512"),
+        ("ed", "EdDSA"),
+    ] {
+        for by in ["", "jwcrypto", "authlib"] {
+            for (change, good) in [
+                (json!({}), true),
+                (json!({"aud": ["x", "orders"], "name": "größe", "n": 1.5}), true),
+                (json!({"exp": now() - 3600}), false),
+                (json!({"nbf": now() + 3600}), false),
+                (json!({"iss": "https://other.example"}), false),
+                (json!({"aud": "other"}), false),
+            ] {
+                let asked =
+                    json!({"key": key, "alg": alg, "by": by, "claims": with(&claims, change.clone())});
+                let (token, says) = issuer.judged(&asked);
+                assert_eq!(says, [good; 3], "{by} {alg} {change}");
+                let status = if good { 200 } else { 401 };
+                assert_eq!(ask(&gateway, &token).status, status, "{by} {alg} {change}");
+            }
+        }
+    }
+}
+
+#[test]
 fn t32_bad_tokens_are_refused_as_by_another_implementation() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));

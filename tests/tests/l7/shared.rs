@@ -158,3 +158,78 @@ fn a_shared_limit_tells_what_a_local_one_would_and_charges_all_or_none() {
         "three refusals cost the route nothing"
     );
 }
+
+/// A CA, and what it has issued to a server and a client; and another CA that has issued nothing.
+fn certificates() -> tempfile::TempDir {
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).unwrap();
+    let ca = |name: &str| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        write(&format!("{name}.crt"), params.self_signed(&key).unwrap().pem());
+        Issuer::new(params, key)
+    };
+    let (issuer, _) = (ca("ca"), ca("other"));
+    for name in ["server", "client"] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["redis.internal".to_owned()]).unwrap();
+        params
+            .subject_alt_names
+            .push(SanType::IpAddress([127, 0, 0, 1].into()));
+        write(
+            &format!("{name}.crt"),
+            params.signed_by(&key, &issuer).unwrap().pem(),
+        );
+        write(&format!("{name}.key"), key.serialize_pem());
+    }
+    dir
+}
+
+#[test]
+fn limits_are_shared_over_tls_and_only_with_the_right_server() {
+    let files = certificates();
+    let mut redis = Redis::start_tls(files.path());
+    let upstream = Upstream::text("ok");
+    let at = |name: &str| files.path().join(name).display().to_string();
+    std::fs::write(at("password"), "secret\n").unwrap();
+    let gateway = |tls: &str| {
+        let text = format!(
+            "redis: {{url: \"rediss://{}\", password_file: {}, timeout: 2s, tls: {{{tls}}}}}\nroutes: [{{name: r, match: {{path: /**}}, \
+             upstream: UP, rate_limit: {{rate: 1/h, burst: 3, by: route, shared: true, when_away: closed}}}}]",
+            redis.address(),
+            at("password"),
+        );
+        Gateway::start(&Site::written(&text, &upstream))
+    };
+    let own = format!(
+        "certificate: {{cert: {}, key: {}}}",
+        at("client.crt"),
+        at("client.key")
+    );
+    let good = format!("ca: {}, {own}", at("ca.crt"));
+    let (one, two) = (
+        gateway(&good),
+        gateway(&format!("{good}, server_name: redis.internal")),
+    );
+    assert_eq!(
+        [ask(&one), ask(&two), ask(&one), ask(&two), ask(&one)],
+        [200, 200, 200, 429, 429]
+    );
+    for bad in [
+        // Another issuer, another name, and nothing to show.
+        format!("ca: {}, {own}", at("other.crt")),
+        format!("{good}, server_name: other.internal"),
+        format!("ca: {}", at("ca.crt")),
+    ] {
+        assert_eq!(ask(&gateway(&bad)), 503, "{bad}");
+    }
+    let address = redis.address();
+    redis.kill();
+    assert!(eventually(|| ask(&one) == 503), "it is away");
+    redis.resume();
+    assert_eq!(redis.address(), address);
+    assert!(eventually(|| ask(&one) == 200), "and is found again, empty");
+}

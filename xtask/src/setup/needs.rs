@@ -169,6 +169,8 @@ pub fn all() -> Vec<Need> {
                 "python3-websockets",
                 "python3-grpcio",
                 "python3-jwt",
+                "python3-jwcrypto",
+                "python3-authlib",
                 "python3-cryptography",
                 "python3-jsonschema",
                 "python3-yaml",
@@ -290,7 +292,7 @@ fn has_venv() -> bool {
 fn has_python_peers() -> bool {
     shell::succeeds(shell::command("/usr/bin/python3").args([
         "-c",
-        "import websockets, grpc, jwt, cryptography, jsonschema, yaml",
+        "import websockets, grpc, jwt, jwcrypto, authlib, cryptography, jsonschema, yaml",
     ]))
 }
 

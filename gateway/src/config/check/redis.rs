@@ -4,21 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{files, label};
+use super::{files, label, listen, patterns, upstreams};
 use crate::config::decode::{Table, Walk};
 use crate::config::defaults;
 use crate::config::fault::{Wrong, quote};
-use crate::config::model::{Redis, Secret};
+use crate::config::model::{Redis, Secret, UpstreamTls};
 use crate::config::scalar::within;
 use crate::config::units;
 
 /// Longer than this nobody should wait for a limit.
 const LONGEST: Duration = Duration::from_secs(5);
+const FORMS: &str = "redis://HOST, redis://HOST:PORT or redis://HOST:PORT/DATABASE; rediss:// with TLS";
 /// Largest file of a password.
 const MOST_PASSWORD: usize = 4096;
 
 /// What a URL says.
 struct Place {
+    tls: bool,
     host: String,
     port: u16,
     database: i64,
@@ -29,6 +31,12 @@ pub(super) fn redis(walk: &mut Walk, top: &mut Table<'_>) -> Option<Arc<Redis>> 
     walk.table(&field, |walk, table| {
         let url = table.require(walk, "url", "such as redis://10.0.0.7:6379");
         let place = url.and_then(|field| walk.value(&field, place));
+        let own_tls = table.get(walk, "tls");
+        let tls = own_tls.as_ref().and_then(|field| walk.table(field, tls));
+        if let (Some(field), Some(Place { tls: false, .. })) = (&own_tls, &place) {
+            let wrong = Wrong::new("tls is without effect, as the server is not rediss://");
+            walk.fault(field, wrong.hint("write url: rediss://HOST:PORT"));
+        }
         let username = table.value(walk, "username", label(256));
         let password = table.get(walk, "password_file").and_then(|field| {
             let path = files::named(walk, &field)?;
@@ -50,7 +58,8 @@ pub(super) fn redis(walk: &mut Walk, top: &mut Table<'_>) -> Option<Arc<Redis>> 
         let prefix = table.value_or(walk, "prefix", defaults::REDIS_PREFIX.to_owned(), label(128));
         let place = place?;
         Some(Arc::new(Redis {
-            url: format!("redis://{}:{}/{}", place.host, place.port, place.database),
+            url: place.shown(),
+            tls: place.tls.then(|| tls.unwrap_or_default()),
             host: place.host,
             port: place.port,
             database: place.database,
@@ -62,14 +71,41 @@ pub(super) fn redis(walk: &mut Walk, top: &mut Table<'_>) -> Option<Arc<Redis>> 
     })?
 }
 
+impl Place {
+    /// For people.
+    fn shown(&self) -> String {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let Self {
+            host, port, database, ..
+        } = self;
+        match host.contains(':') {
+            true => format!("{scheme}://[{host}]:{port}/{database}"),
+            false => format!("{scheme}://{host}:{port}/{database}"),
+        }
+    }
+}
+
+/// Whom to believe, under which name, and what to show of oneself.
+fn tls(walk: &mut Walk, table: &mut Table<'_>) -> UpstreamTls {
+    UpstreamTls {
+        ca: table
+            .get(walk, "ca")
+            .and_then(|field| upstreams::authorities(walk, &field)),
+        server_name: table.value(walk, "server_name", patterns::dns_name),
+        certificate: table
+            .get(walk, "certificate")
+            .and_then(|field| listen::certificate(walk, &field)),
+        insecure_skip_verify: false,
+    }
+}
+
 fn place(text: &str) -> Result<Place, Wrong> {
     let refuse =
         |hint: &str| Err(Wrong::new(format!("{} is not the URL of a server", quote(text))).hint(hint));
-    if text.starts_with("rediss://") {
-        return refuse("TLS to redis is not spoken by this version; use redis:// on a network of your own");
-    }
-    let Some(rest) = text.strip_prefix("redis://") else {
-        return refuse("redis://HOST, redis://HOST:PORT or redis://HOST:PORT/DATABASE");
+    let (tls, rest) = match (text.strip_prefix("redis://"), text.strip_prefix("rediss://")) {
+        (Some(rest), _) => (false, rest),
+        (None, Some(rest)) => (true, rest),
+        (None, None) => return refuse(FORMS),
     };
     if rest.contains('@') {
         return refuse("name and password stand in username and password_file");
@@ -84,9 +120,10 @@ fn place(text: &str) -> Result<Place, Wrong> {
         .ok()
         .filter(|at| !at.host().is_empty())
     else {
-        return refuse("redis://HOST, redis://HOST:PORT or redis://HOST:PORT/DATABASE");
+        return refuse(FORMS);
     };
     Ok(Place {
+        tls,
         host: parsed
             .host()
             .trim_start_matches('[')

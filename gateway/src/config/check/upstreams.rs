@@ -14,6 +14,7 @@ use crate::config::fault::{Wrong, nearest, quote};
 use crate::config::model::{Dns, Upstream, UpstreamId};
 use crate::config::raw::Value;
 use endpoints::endpoints;
+pub(super) use settings::authorities;
 pub(super) use shares::cookie;
 
 /// The upstreams read so far.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use super::{Rate, Secret};
+use super::{Rate, Secret, UpstreamTls};
 
 /// What bounds the callers of a route. Empty by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Redis {
     pub host: String,
     pub port: u16,
     pub database: i64,
+    /// Spoken to by TLS.
+    pub tls: Option<UpstreamTls>,
     pub username: Option<String>,
     pub password: Option<Secret>,
     /// Longest wait of a request for an answer.

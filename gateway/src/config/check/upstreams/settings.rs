@@ -170,7 +170,10 @@ fn tls(walk: &mut Walk, field: &Field<'_>, upstream: &Upstream) -> UpstreamTls {
     read.unwrap_or_default()
 }
 
-fn authorities(walk: &mut Walk, field: &Field<'_>) -> Option<std::path::PathBuf> {
+pub(in crate::config::check) fn authorities(
+    walk: &mut Walk,
+    field: &Field<'_>,
+) -> Option<std::path::PathBuf> {
     let path = files::named(walk, field)?;
     if walk.opens_secrets
         && let Err(wrong) = issuers(&path)

@@ -11,13 +11,16 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo, RedisError, RedisResult, Script,
-};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, RedisResult, Script};
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::TlsConnector;
 
 use crate::config::model::Redis;
+use crate::upstream::client_config;
 
 /// Late answers in a row after which the server counts as away.
 const LATE: u32 = 3;
@@ -198,7 +201,7 @@ async fn seek(link: Weak<Link>) {
                 return;
             }
             Ok(Err(error)) if first => {
-                tracing::warn!(server = %model.url, why = describe(&error), "redis can not be reached");
+                tracing::warn!(server = %model.url, why = error, "redis can not be reached");
             }
             Err(_) if first => tracing::warn!(server = %model.url, "redis does not answer"),
             _ => {}
@@ -211,12 +214,8 @@ async fn seek(link: Weak<Link>) {
     }
 }
 
-async fn connect(model: &Redis) -> RedisResult<MultiplexedConnection> {
-    let address = ConnectionAddr::Tcp(model.host.clone(), model.port);
-    let info = address.into_connection_info()?;
-    let mut login = info
-        .redis_settings()
-        .clone()
+async fn connect(model: &Arc<Redis>) -> Result<MultiplexedConnection, String> {
+    let mut login = RedisConnectionInfo::default()
         .set_db(model.database)
         .set_skip_set_lib_name();
     if let Some(username) = &model.username {
@@ -225,14 +224,39 @@ async fn connect(model: &Redis) -> RedisResult<MultiplexedConnection> {
     if let Some(password) = &model.password {
         login = login.set_password(password.reveal());
     }
-    let client = Client::open(info.set_redis_settings(login))?;
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(None);
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await?;
-    redis::cmd("PING").query_async::<()>(&mut connection).await?;
+    let stream = TcpStream::connect((model.host.as_str(), model.port)).await;
+    let stream = stream.map_err(|error| error.to_string())?;
+    // A question is small, and somebody waits for its answer.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+    let Some(tls) = &model.tls else {
+        return talk(&login, stream).await;
+    };
+    let name = tls.server_name.as_ref().unwrap_or(&model.host).clone();
+    let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
+    // Each time anew, as certificates are renewed; and not on the worker's thread, as files are read.
+    let of = Arc::clone(model);
+    let config = tokio::task::spawn_blocking(move || {
+        let tls = of.tls.as_ref().map(|tls| client_config("redis", tls));
+        tls.map(|config| config.map_err(|error| error.to_string()))
+    });
+    let Ok(Some(config)) = config.await else {
+        return Err("its TLS could not be prepared".to_owned());
+    };
+    let secure = TlsConnector::from(Arc::new(config?)).connect(name, stream).await;
+    talk(&login, secure.map_err(|error| error.to_string())?).await
+}
+
+/// Logs in, and has the connection live for as long as somebody holds it.
+async fn talk<S>(login: &RedisConnectionInfo, stream: S) -> Result<MultiplexedConnection, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let config = AsyncConnectionConfig::new().set_response_timeout(None);
+    let made = MultiplexedConnection::new_with_config(login, stream, config).await;
+    let (mut connection, driver) = made.map_err(|error| describe(&error))?;
+    tokio::task::spawn_local(driver);
+    let answer = redis::cmd("PING").query_async::<()>(&mut connection).await;
+    answer.map_err(|error| describe(&error))?;
     Ok(connection)
 }
 
