@@ -55,6 +55,7 @@ class State:
             "expires_in": 300,
             "method": "any",  # client_secret_basic, client_secret_post
             "rotate": True,
+            "revoked": False,
         }
         self.codes = {}
         self.refreshes = {}
@@ -199,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
                             if other["family"] == given["family"]:
                                 other["dead"] = True
                     given["spent"] = True
-                dead = given is None or given.get("dead") or given["client"] != client
+                dead = how["revoked"] or given is None or given.get("dead") or given["client"] != client
             if dead:
                 return self.refuse("refresh_token", "invalid_grant")
             given = {"family": given["family"], "claims": how["claims"], "client": client}

@@ -2,6 +2,8 @@
 
 #[path = "oidc/answers.rs"]
 mod answers;
+#[path = "oidc/refresh.rs"]
+mod refresh;
 #[path = "oidc/sessions.rs"]
 mod sessions;
 
@@ -381,6 +383,39 @@ fn whoever_may_not_is_told_so_and_not_sent_round_in_circles() {
         403,
         "forbidden",
     );
+}
+
+#[test]
+fn behind_a_proxy_with_tls_the_cookies_are_those_of_tls() {
+    let scene = Scene::new();
+    let trusting = Gateway::start(&scene.site("", "", "").trusting(&["127.0.0.0/8"]));
+    let page = "X-Forwarded-Proto: https\r\nAccept: text/html\r\n";
+    let mut browser = Browser::new(trusting.address());
+    let answer = browser.send("GET /", page);
+    let location = answer.header("location").unwrap();
+    assert!(
+        location.contains("redirect_uri=https%3A%2F%2Fa.example%2F"),
+        "{location}"
+    );
+    assert!(browser.names()[0].starts_with("__Host-gateway-session-login-"));
+    assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"));
+    let mut forging = Browser::new(scene.start().address());
+    let answer = forging.send("GET /", page);
+    assert!(
+        answer
+            .header("location")
+            .is_none_or(|location| location.contains("redirect_uri=http%3A"))
+    );
+}
+
+#[test]
+fn who_only_observes_sends_nobody_to_log_in() {
+    let scene = Scene::new();
+    let gateway = Gateway::start(&scene.site("", "", ", observe: true"));
+    let mut browser = Browser::new(gateway.address());
+    assert_eq!(browser.open("/").status, 200);
+    assert!(browser.cookies.is_empty());
+    assert!(scene.upstream.last().header("x-user").is_empty());
 }
 
 #[test]

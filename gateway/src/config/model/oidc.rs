@@ -56,4 +56,6 @@ pub struct OidcSession {
     pub idle: u64,
     /// And after so long in any case, in seconds.
     pub lifetime: u64,
+    /// Whether it goes on only as long as the provider gives new access tokens for it.
+    pub refresh: bool,
 }

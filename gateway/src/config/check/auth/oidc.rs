@@ -110,7 +110,7 @@ pub(super) fn oidc(walk: &mut Walk, field: &Field<'_>) -> Option<Way> {
                 keys: Vec::new(),
                 published: Some(source),
                 leeway,
-                require: ["sub", "iat", "nonce"].map(str::to_owned).into(),
+                require: ["sub", "iat"].map(str::to_owned).into(),
                 name_claim,
                 scope_claim: "scope".to_owned(),
                 scopes: Vec::new(),
@@ -159,11 +159,13 @@ fn session_of(walk: &mut Walk, table: &mut Table<'_>) -> Option<OidcSession> {
     let lifetime = table
         .value_or(walk, "lifetime", defaults::OIDC_LIFETIME, time(1))
         .as_secs();
+    let refresh = table.value_or(walk, "refresh", false, truth);
     Some(OidcSession {
         cookie,
         keys: keys?,
         idle: idle.min(lifetime),
         lifetime,
+        refresh,
     })
 }
 

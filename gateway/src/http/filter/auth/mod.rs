@@ -115,7 +115,7 @@ enum Way {
     Forward(Forward),
     Introspect(Introspect),
     Signature(Signature),
-    Oidc(Box<Oidc>),
+    Oidc(Arc<Oidc>),
 }
 
 impl Way {
@@ -279,7 +279,7 @@ impl Auth {
             model::Way::Forward(model) => Way::Forward(Forward::new(model)),
             model::Way::Introspect(model) => Way::Introspect(Introspect::new(model)),
             model::Way::Signature(model) => Way::Signature(Signature::new(model, once)),
-            model::Way::Oidc(model) => Way::Oidc(Box::new(Oidc::new(model, sets))),
+            model::Way::Oidc(model) => Way::Oidc(Arc::new(Oidc::new(model, sets))),
         });
         Self {
             ways: ways.collect(),

@@ -7,7 +7,10 @@
 
 mod browser;
 mod cookie;
+mod going;
+mod proof;
 mod provider;
+mod refresh;
 mod seal;
 mod session;
 
@@ -20,19 +23,19 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Method, Response, StatusCode};
-use sha2::{Digest, Sha256, Sha384, Sha512};
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::jwt::{Jwt, KeySet, KeySets, Unproven, algorithm_of};
+use super::jwt::{Jwt, KeySet, KeySets, Unproven};
 use super::{Call, Ending, Failure, Glance, Identity, Verdict};
-use crate::config::model::{self, Algorithm};
+use crate::config::model;
 use crate::http::query;
 use crate::http::reject::{At, Problem, Reject};
 use browser::{Origin, address, can_log_in, is_local, is_own, navigates, target};
 use cookie::{Jar, Line};
 use provider::{Endpoints, Trouble, shown};
 use seal::{Purpose, Sealer};
-use session::{ATTEMPT, Attempt, Session};
+use session::{ATTEMPT, Access, Attempt, Session};
 
 /// Attempts of one browser that are under way at once: tabs that were opened again together.
 const MOST_ATTEMPTS: usize = 8;
@@ -54,6 +57,13 @@ pub(super) struct Oidc {
     sealer: Sealer,
     /// What was last made of the provider's metadata.
     endpoints: ArcSwapOption<Known>,
+}
+
+/// What there is of a session.
+enum Found {
+    Seen(Verdict),
+    /// The provider must be asked whether it goes on.
+    Due(Box<Session>),
 }
 
 /// What metadata say, or what is wrong with them.
@@ -90,8 +100,10 @@ impl Oidc {
         if self.model.logout.as_deref() == Some(path) {
             return Glance::Seen(self.log_out(call));
         }
-        if let Some(verdict) = self.session(call) {
-            return Glance::Seen(verdict);
+        match self.session(call) {
+            Some(Found::Seen(verdict)) => return Glance::Seen(verdict),
+            Some(Found::Due(_)) => return Glance::Ask,
+            None => {}
         }
         if !can_log_in(call.head) {
             return Glance::Seen(Verdict::Missing);
@@ -104,9 +116,20 @@ impl Oidc {
     }
 
     /// Sends a browser to log in, or takes one back.
-    pub(super) async fn ask(&self, call: Call<'_>) -> Verdict {
+    pub(super) async fn ask(self: &Arc<Self>, call: Call<'_>) -> Verdict {
         if call.head.uri.path() == self.model.callback {
             return self.call_back(call).await;
+        }
+        let going = match self.session(call) {
+            Some(Found::Seen(verdict)) => Some(verdict),
+            Some(Found::Due(session)) => self.go_on(call, *session).await,
+            None => None,
+        };
+        if let Some(verdict) = going {
+            return verdict;
+        }
+        if !can_log_in(call.head) {
+            return Verdict::Missing;
         }
         self.learn().await;
         self.log_in(call)
@@ -152,33 +175,55 @@ impl Oidc {
 
     /// Who calls by a session. One that is not good, or is no more, is none: it may be of a key that is gone, and a page that
     /// goes on asking when its session has ended guesses nothing.
-    fn session(&self, call: Call<'_>) -> Option<Verdict> {
+    fn session(&self, call: Call<'_>) -> Option<Found> {
         let origin = Origin::of(&call.head.headers);
         let jar = self.jar(&origin);
         let now = call.local.now();
         jar.sessions(call.head).into_iter().find_map(|sealed| {
             let name = call.local.name(self.id, &sealed);
             if let Some(identity) = call.local.known(&name, 0) {
-                return Some(Verdict::Known(identity));
+                return Some(Found::Seen(Verdict::Known(identity)));
             }
             let text = self.sealer.open(Purpose::Session, &sealed)?;
-            let mut session: Session = serde_json::from_slice(&text).ok()?;
+            let session: Session = serde_json::from_slice(&text).ok()?;
             let model = &self.model.session;
             if session.ends(model) <= now {
                 return None;
             }
-            let identity = Arc::new(session.identity());
-            if now < session.stale(model) {
-                let until = session.stale(model).min(session.ends(model));
-                call.local.remember(name, until, &identity, 0);
-                return Some(Verdict::Known(identity));
+            if session.due(model) <= now {
+                return Some(Found::Due(Box::new(session)));
             }
-            session.used = now;
-            let mut lines = self.kept(call, jar, &session).unwrap_or_default();
-            // No cache in front may keep an answer with this line for others.
-            let private = HeaderValue::from_static("private, no-cache=\"set-cookie\"");
-            lines.push((CACHE_CONTROL, private));
-            Some(Verdict::Renewed(identity, lines))
+            if session.stale(model) <= now {
+                return Some(Found::Seen(self.noted(call, jar, session)));
+            }
+            let identity = Arc::new(session.identity());
+            let until = session
+                .stale(model)
+                .min(session.ends(model))
+                .min(session.due(model));
+            call.local.remember(name, until, &identity, 0);
+            Some(Found::Seen(Verdict::Known(identity)))
+        })
+    }
+
+    /// Lets a request pass, and notes in the cookie that there was one.
+    fn noted(&self, call: Call<'_>, jar: Jar<'_>, mut session: Session) -> Verdict {
+        session.used = call.local.now();
+        let mut lines = self.kept(call, jar, &session).unwrap_or_default();
+        // No cache in front may keep an answer with this line for others.
+        let private = HeaderValue::from_static("private, no-cache=\"set-cookie\"");
+        lines.push((CACHE_CONTROL, private));
+        Verdict::Renewed(Arc::new(session.identity()), lines)
+    }
+
+    /// Whom an ID token speaks of, if it is what it must be.
+    async fn proven(&self, token: &str, now: u64) -> Result<Arc<Identity>, Trouble> {
+        self.jwt.prove(token.as_bytes(), now).await.map_err(|unproven| {
+            let fault = match unproven {
+                Unproven::Bad(fault) => fault,
+                Unproven::KeyMissing => "its key is not published",
+            };
+            Trouble::Refused(format!("of the ID token: {fault}"))
         })
     }
 
@@ -371,71 +416,33 @@ impl Oidc {
             .redeem(&self.model, kept, &code, &attempt.verifier, &redirect)
             .await?;
         let now = call.local.now();
-        let token = match self.jwt.prove(tokens.id.as_bytes(), now).await {
-            Ok(token) => token,
-            Err(Unproven::Bad(fault)) => return Err(Trouble::Refused(format!("of the ID token: {fault}"))),
-            Err(Unproven::KeyMissing) => return Err(refused("of the ID token: its key is not published")),
+        let id = tokens
+            .id
+            .as_deref()
+            .ok_or_else(|| refused("the provider gave no ID token"))?;
+        let token = self.proven(id, now).await?;
+        let nonce = token.claims.get("nonce").and_then(serde_json::Value::as_str);
+        let fits = match nonce {
+            Some(nonce) if proof::same(nonce, &attempt.nonce) => {
+                proof::fits(&self.model, &token, id, tokens.access.as_deref(), now)
+            }
+            _ => Err("its nonce is of another log-in"),
         };
-        self.fits(&token, &tokens, attempt, now)
-            .map_err(|fault| Trouble::Refused(format!("of the ID token: {fault}")))?;
+        fits.map_err(|fault| Trouble::Refused(format!("of the ID token: {fault}")))?;
         let scopes = tokens.scopes.unwrap_or_else(|| {
             let asked = self.model.scopes.iter();
             asked.map(|scope| scope.as_str().into()).collect()
         });
-        Ok(Session::of(&token, scopes, &self.model.claims, now))
-    }
-
-    /// What an ID token must say beyond what every token must (OpenID Connect Core 1.0, 3.1.3.7).
-    fn fits(
-        &self,
-        token: &Identity,
-        tokens: &provider::Tokens,
-        attempt: &Attempt,
-        now: u64,
-    ) -> Result<(), &'static str> {
-        let text = |name: &str| token.claims.get(name).and_then(serde_json::Value::as_str);
-        let same = |one: &str, other: &str| bool::from(one.as_bytes().ct_eq(other.as_bytes()));
-        if !text("nonce").is_some_and(|nonce| same(nonce, &attempt.nonce)) {
-            return Err("its nonce is of another log-in");
+        let mut session = Session::of(&token, scopes, &self.model.claims, now);
+        if self.model.session.refresh {
+            let subject = token.claims.get("sub").and_then(serde_json::Value::as_str);
+            session.access = Some(Access {
+                subject: subject.unwrap_or_default().to_owned(),
+                until: now.saturating_add(tokens.lasts.max(1)),
+                refresh: tokens.refresh,
+            });
         }
-        if text("sub").is_none_or(str::is_empty) {
-            return Err("it has no sub");
-        }
-        let several = token
-            .claims
-            .get("aud")
-            .and_then(|aud| aud.as_array())
-            .is_some_and(|all| all.len() > 1);
-        match token.claims.get("azp") {
-            None if several => return Err("it is for several, and does not say who may present it"),
-            None => {}
-            Some(azp) if azp.as_str() == Some(&self.model.client_id) => {}
-            Some(_) => return Err("it was issued to another client"),
-        }
-        let leeway = self.model.token.leeway;
-        let issued = token
-            .claims
-            .get("iat")
-            .and_then(serde_json::Value::as_f64)
-            .unwrap_or_default();
-        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit for ages")]
-        let (oldest, newest) = (now.saturating_sub(ATTEMPT + leeway) as f64, (now + leeway) as f64);
-        if !(oldest..=newest).contains(&issued) {
-            return Err("it was not issued for this log-in by its iat");
-        }
-        match (token.claims.get("at_hash"), &tokens.access) {
-            (None, _) => Ok(()),
-            (Some(hash), Some(access)) => {
-                let hash = hash.as_str().ok_or("its at_hash is not text")?;
-                let own = algorithm_of(tokens.id.as_bytes()).map(|algorithm| half_hash(algorithm, access));
-                if own.is_some_and(|own| same(&own, hash)) {
-                    Ok(())
-                } else {
-                    Err("its at_hash is of another access token")
-                }
-            }
-            (Some(_), None) => Err("it has at_hash and there is no access token"),
-        }
+        Ok(session)
     }
 
     /// Ends a session in the browser, and if that is asked for at the provider.
@@ -529,20 +536,4 @@ fn random<const BYTES: usize>() -> Option<String> {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).ok()?;
     Some(URL_SAFE_NO_PAD.encode(bytes))
-}
-
-/// The left half of a hash by the algorithm's own function (OpenID Connect Core 1.0, 3.1.3.6).
-fn half_hash(algorithm: Algorithm, text: &str) -> String {
-    let hash = match algorithm {
-        Algorithm::Hs256 | Algorithm::Rs256 | Algorithm::Ps256 | Algorithm::Es256 => {
-            Sha256::digest(text).to_vec()
-        }
-        Algorithm::Hs384 | Algorithm::Rs384 | Algorithm::Ps384 | Algorithm::Es384 => {
-            Sha384::digest(text).to_vec()
-        }
-        Algorithm::Hs512 | Algorithm::Rs512 | Algorithm::Ps512 | Algorithm::Es512 | Algorithm::EdDsa => {
-            Sha512::digest(text).to_vec()
-        }
-    };
-    URL_SAFE_NO_PAD.encode(hash.get(..hash.len() / 2).unwrap_or_default())
 }

@@ -14,6 +14,9 @@ use crate::upstream::fetch::{Bounds, Kept, Service};
 /// Largest answer, in bytes.
 const MOST: usize = 64 << 10;
 
+/// How long an access token is taken for good whose provider does not say, in seconds.
+const LASTS: u64 = 3_600;
+
 /// Where a provider is asked.
 #[derive(Debug)]
 pub(super) struct Endpoints {
@@ -30,8 +33,11 @@ pub(super) struct Endpoints {
 /// What a provider gives for a code.
 #[derive(Debug, Default)]
 pub(super) struct Tokens {
-    pub(super) id: String,
+    pub(super) id: Option<String>,
     pub(super) access: Option<String>,
+    pub(super) refresh: Option<String>,
+    /// How long the access token is good, in seconds.
+    pub(super) lasts: u64,
     /// What the access token may be used for; `None`: what was asked for (RFC 6749, 5.1).
     pub(super) scopes: Option<Vec<Box<str>>>,
 }
@@ -94,15 +100,22 @@ impl Endpoints {
             ("redirect_uri", redirect),
             ("code_verifier", verifier),
         ];
-        let answer = self.ask(model, kept, &form).await?;
-        let id = answer.get("id_token").and_then(Value::as_str);
-        let id = id.ok_or_else(|| Trouble::Refused("the provider gave no ID token".to_owned()))?;
-        let text = |name: &str| answer.get(name).and_then(Value::as_str);
-        Ok(Tokens {
-            id: id.to_owned(),
-            access: text("access_token").map(str::to_owned),
-            scopes: text("scope").map(|all| all.split_ascii_whitespace().map(Into::into).collect()),
-        })
+        self.ask(model, kept, &form)
+            .await
+            .map(|answer| Tokens::read(&answer))
+    }
+
+    /// Asks for a new access token (RFC 6749, 6).
+    pub(super) async fn refresh(
+        &self,
+        model: &model::Oidc,
+        kept: &Kept,
+        token: &str,
+    ) -> Result<Tokens, Trouble> {
+        let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
+        self.ask(model, kept, &form)
+            .await
+            .map(|answer| Tokens::read(&answer))
     }
 
     async fn ask(
@@ -158,6 +171,20 @@ impl Endpoints {
             Some("invalid_grant") if status.is_client_error() => Trouble::Refused(told),
             _ => Trouble::Away(told),
         })
+    }
+}
+
+impl Tokens {
+    fn read(answer: &Map<String, Value>) -> Self {
+        let text = |name: &str| answer.get(name).and_then(Value::as_str);
+        let owned = |name: &str| text(name).map(str::to_owned);
+        Self {
+            id: owned("id_token"),
+            access: owned("access_token"),
+            refresh: owned("refresh_token"),
+            lasts: answer.get("expires_in").and_then(Value::as_u64).unwrap_or(LASTS),
+            scopes: text("scope").map(|all| all.split_ascii_whitespace().map(Into::into).collect()),
+        }
     }
 }
 

@@ -24,20 +24,55 @@ pub(super) struct Session {
     /// When it was last known to be used.
     #[serde(rename = "u")]
     pub(super) used: u64,
+    /// Where sessions are refreshed.
+    #[serde(rename = "a", default, skip_serializing_if = "Option::is_none")]
+    pub(super) access: Option<Access>,
+}
+
+/// What a session goes on by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Access {
+    /// Who must be the same in every further ID token.
+    #[serde(rename = "i")]
+    pub(super) subject: String,
+    /// When the access token ends, in seconds since 1970.
+    #[serde(rename = "e")]
+    pub(super) until: u64,
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub(super) refresh: Option<String>,
 }
 
 impl Session {
     /// Of whom an ID token speaks. Only the claims that are asked for are kept.
     pub(super) fn of(token: &Identity, scopes: Vec<Box<str>>, claims: &[String], now: u64) -> Self {
+        let mut session = Self {
+            name: String::new(),
+            scopes,
+            claims: Map::new(),
+            begun: now,
+            used: now,
+            access: None,
+        };
+        session.learn(token, claims);
+        session
+    }
+
+    /// Takes over what an ID token says of the caller.
+    pub(super) fn learn(&mut self, token: &Identity, claims: &[String]) {
         let kept = claims
             .iter()
             .filter_map(|name| Some((name.clone(), token.claim(name)?.clone())));
-        Self {
-            name: token.name.to_string(),
-            scopes,
-            claims: kept.collect(),
-            begun: now,
-            used: now,
+        self.claims = kept.collect();
+        self.name = token.name.to_string();
+    }
+
+    /// From when on the provider must be asked for a new access token, if sessions are refreshed.
+    pub(super) fn due(&self, model: &model::OidcSession) -> u64 {
+        match &self.access {
+            _ if !model.refresh => u64::MAX,
+            // It was made when sessions were not refreshed.
+            None => 0,
+            Some(access) => access.until,
         }
     }
 
@@ -89,6 +124,7 @@ mod tests {
             keys: vec![],
             idle: 80,
             lifetime: 1_000,
+            refresh: false,
         };
         let mut session = Session::of(&Identity::named("a"), vec![], &[], 100);
         assert_eq!((session.ends(&model), session.stale(&model)), (180, 110));
