@@ -399,7 +399,8 @@ fn behind_a_proxy_with_tls_the_cookies_are_those_of_tls() {
     );
     assert!(browser.names()[0].starts_with("__Host-gateway-session-login-"));
     assert!(answer.header("set-cookie").unwrap().ends_with("; Secure"));
-    let mut forging = Browser::new(scene.start().address());
+    let plain = scene.start();
+    let mut forging = Browser::new(plain.address());
     let answer = forging.send("GET /", page);
     assert!(
         answer
