@@ -132,6 +132,13 @@ const SERVICE: Path = Path::One("/svc7/items/1");
 const ROUTES: u32 = 5_000;
 const CHAIN: u32 = 500;
 
+const PLAIN_GATEWAY: Entry = Entry {
+    name: "gateway, plain",
+    program: Program::Gateway,
+    setup: Setup::PLAIN,
+    path: ROOT,
+};
+
 const WIDE: Setup = Setup {
     connections: 25_000,
     ..Setup::PLAIN
@@ -158,21 +165,48 @@ pub fn all() -> Vec<Case> {
     cases
 }
 
+/// Authentication beside nothing of the kind.
+fn auth(id: &'static str, title: &'static str, what: &'static str, routes: Routes, at_most: f64) -> Case {
+    Case {
+        id,
+        title,
+        what,
+        kind: Kind::Closed(Load::PLAIN),
+        entries: vec![
+            Entry {
+                setup: Setup::routes(routes),
+                name: Program::Gateway.name(),
+                ..PLAIN_GATEWAY
+            },
+            PLAIN_GATEWAY,
+        ],
+        targets: vec![times(PLAIN_GATEWAY.name, at_most)],
+    }
+}
+
 fn closed() -> Vec<Case> {
     let mut chain = everyone(Setup::routes(Routes::Chain(CHAIN)), Path::Services(CHAIN));
-    chain.push(Entry {
-        name: "gateway, plain",
-        program: Program::Gateway,
-        setup: Setup::PLAIN,
+    chain.push(PLAIN_GATEWAY);
+    let mut plain = everyone(Setup::PLAIN, ROOT);
+    let untold = [
+        ("nginx, nothing told", Program::Nginx),
+        ("haproxy, nothing told", Program::Haproxy),
+    ];
+    plain.extend(untold.map(|(name, program)| Entry {
+        name,
+        program,
+        setup: Setup::UNTOLD,
         path: ROOT,
-    });
+    }));
     vec![
         Case {
             id: "plain",
             title: "Plain, kept connections",
-            what: "HTTP/1.1, 64 connections, a 128-byte JSON answer.",
+            what: "HTTP/1.1, 64 connections, a 128-byte JSON answer. Everyone tells the upstream who asks, as the gateway always does: \
+                   X-Forwarded-For, -Proto and -Host, X-Real-IP, Via, and an id of the request, which the client gets too. \
+                   `nothing told` is without these.",
             kind: Kind::Closed(Load::PLAIN),
-            entries: everyone(Setup::PLAIN, ROOT),
+            entries: plain,
             targets: vec![times("nginx", 1.0), times("haproxy", 0.95)],
         },
         Case {
@@ -253,8 +287,23 @@ fn closed() -> Vec<Case> {
                 ..Load::PLAIN
             }),
             entries: chain,
-            targets: vec![times("gateway, plain", 1.2)],
+            targets: vec![times(PLAIN_GATEWAY.name, 1.2)],
         },
+        auth(
+            "token",
+            "Token, rate limit, header",
+            "A JWT (ES256), verified once and then remembered until it expires; a limit of rate by its subject that is never \
+             reached; a header set.",
+            Routes::Token,
+            1.2,
+        ),
+        auth(
+            "key",
+            "API key among 100,000",
+            "Kept as hashes in a file.",
+            Routes::Keys(100_000),
+            1.05,
+        ),
     ]
 }
 

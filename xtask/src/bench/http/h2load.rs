@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::peers::{KEY, Peer, Setup};
+use super::peers::{Peer, Setup};
 use super::process::LOAD_CORE;
 use crate::shell;
 
@@ -27,7 +27,7 @@ pub struct Load {
 #[derive(Clone, Copy, Debug)]
 pub enum Path {
     One(&'static str),
-    /// All of `/svcN/items/1` in turn, with the key.
+    /// All of `/svcN/items/1` in turn.
     Services(u32),
 }
 
@@ -64,6 +64,9 @@ pub fn run(peer: &Peer, setup: &Setup, load: &Load, until: Until, dir: &std::pat
     if let Some(file) = load.send {
         command.arg("-d").arg(dir.join(file));
     }
+    if let Some((name, value)) = setup.routes.credentials() {
+        command.args(["-H", &format!("{name}: {value}")]);
+    }
     let base = format!("{}://{}", setup.scheme(), peer.address);
     match load.path {
         Path::One(path) => {
@@ -75,10 +78,7 @@ pub fn run(peer: &Peer, setup: &Setup, load: &Load, until: Until, dir: &std::pat
                 .collect();
             let file = dir.join("urls.txt");
             std::fs::write(&file, list).with_context(|| format!("writing {}", file.display()))?;
-            command
-                .args(["-H", &format!("x-api-key: {KEY}")])
-                .arg("-i")
-                .arg(file);
+            command.arg("-i").arg(file);
         }
     }
     let said = shell::output(&mut command)?;

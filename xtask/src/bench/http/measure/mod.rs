@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cases::{Entry, Kind};
 use super::h2load::Path;
-use super::peers::{self, Files, KEY, Peer, Program, Routes};
+use super::peers::{self, Files, Peer, Program, Routes};
 use crate::shell;
 pub use half_load::half;
 
@@ -71,7 +71,8 @@ fn probe(peer: &Peer, entry: &Entry, given: &Given<'_>) -> Result<()> {
         Path::Services(_) => "/svc7/items/1",
     };
     let url = format!("{}://{}{path}", entry.setup.scheme(), peer.address);
-    let (head, body) = ask(&url, true)?;
+    let credentials = entry.setup.routes.credentials();
+    let (head, body) = ask(&url, credentials)?;
     ensure!(
         head.lines()
             .next()
@@ -90,18 +91,26 @@ fn probe(peer: &Peer, entry: &Entry, given: &Given<'_>) -> Result<()> {
         body.len(),
         right.len()
     );
+    if credentials.is_some() {
+        let (head, _) = ask(&url, None)?;
+        ensure!(
+            head.split(' ').nth(1) == Some("401"),
+            "{url}: a request without credentials was answered with:\n{head}"
+        );
+    }
+    if entry.setup.told {
+        ensure!(
+            head.to_lowercase().contains("\nx-request-id: "),
+            "{url}: the answer has no id of the request:\n{head}"
+        );
+    }
     if chain {
         let lower = head.to_lowercase();
         ensure!(
             lower.contains("x-frame-options: deny"),
             "{url}: the answer's headers are not edited:\n{head}"
         );
-        let (head, _) = ask(&url, false)?;
-        ensure!(
-            head.split(' ').nth(1) == Some("401"),
-            "{url}: a request without the key was answered with:\n{head}"
-        );
-        let (head, _) = ask(&url.replace("/svc7/", "/svc-none/"), true)?;
+        let (head, _) = ask(&url.replace("/svc7/", "/svc-none/"), credentials)?;
         ensure!(
             head.split(' ').nth(1).is_some_and(|status| status != "200") || entry.program == Program::Caddy,
             "a path that no route has was served:\n{head}"
@@ -111,12 +120,12 @@ fn probe(peer: &Peer, entry: &Entry, given: &Given<'_>) -> Result<()> {
 }
 
 /// Header and body of an answer.
-fn ask(url: &str, with_key: bool) -> Result<(String, Vec<u8>)> {
+fn ask(url: &str, credentials: Option<(&str, &str)>) -> Result<(String, Vec<u8>)> {
     let mut curl = shell::command("curl");
     curl.args(["--silent", "--show-error", "--insecure", "--http1.1", "--include"]);
     curl.args(["--max-time", "10"]);
-    if with_key {
-        curl.args(["--header", &format!("x-api-key: {KEY}")]);
+    if let Some((name, value)) = credentials {
+        curl.args(["--header", &format!("{name}: {value}")]);
     }
     let output = curl.arg(url).output().context("starting curl")?;
     if !output.status.success() {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{Files, KEY, POOL, Peer, Routes, Setup, local};
 
@@ -12,9 +12,15 @@ const PORT: u16 = 18085;
 pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
     let address = local(PORT);
     let upstream = setup.upstream();
+    // The forwarding lines it writes unasked.
+    let told = if setup.told {
+        "header_up X-Real-IP {remote_host} \n header_up X-Request-Id {http.request.uuid} \n header_up Via \"1.1 caddy\""
+    } else {
+        ""
+    };
     let to = |edits: &str| {
         format!(
-            "reverse_proxy {upstream} {{ \n transport http {{ \n keepalive_idle_conns {POOL} \n keepalive_idle_conns_per_host {POOL} \n }} \n {edits} \n }}"
+            "reverse_proxy {upstream} {{ \n transport http {{ \n keepalive_idle_conns {POOL} \n keepalive_idle_conns_per_host {POOL} \n }} \n {told} \n {edits} \n }}"
         )
     };
     let mut site = String::new();
@@ -26,7 +32,11 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
             files.key.display()
         );
     }
+    if setup.told {
+        site.push_str("header X-Request-Id {http.request.uuid}\n");
+    }
     match setup.routes {
+        Routes::Token | Routes::Keys(_) => bail!("Caddy takes no part in this"),
         Routes::One => site.push_str(&to("")),
         Routes::Many(count) => {
             for number in 0..count {

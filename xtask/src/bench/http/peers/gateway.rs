@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 
-use super::{CHAIN_BURST, Files, KEY_SHA256, POOL, Peer, Routes, Setup, local};
+use super::{CHAIN_BURST, Files, KEY_SHA256, POOL, Peer, Routes, Setup, TOKEN_KEY, local};
 
 const PORT: u16 = 18083;
 
@@ -65,11 +65,32 @@ routes:
                 );
             }
         }
+        Routes::Token => {
+            let key = files.write("token.pem", TOKEN_KEY)?;
+            let _ = write!(
+                text,
+                "  - match: {{path: /**}}
+    auth: {{jwt: {{issuer: https://issuer.example, audience: bench, keys: {{pem: {}}}}}}}
+    rate_limit: {{rate: {CHAIN_BURST}/s, burst: {CHAIN_BURST}, by: [claim:sub]}}
+    request: {{headers: {{set: {{X-Gateway: edge}}}}}}
+    upstream: u
+",
+                key.display()
+            );
+        }
+        Routes::Keys(count) => {
+            let keys = keys(files, count)?;
+            let keys = keys.display();
+            let _ = write!(
+                text,
+                "  - match: {{path: /**}}
+    auth: {{api_key: {{header: X-API-Key, keys: {{file: {keys}}}}}}}
+    upstream: u
+"
+            );
+        }
         Routes::Chain(count) => {
-            let keys = files.write(
-                "keys.yaml",
-                &format!("- {{name: partner, sha256: {KEY_SHA256}}}\n"),
-            )?;
+            let keys = keys(files, 1)?;
             let keys = keys.display();
             for number in 0..count {
                 let _ = write!(
@@ -86,4 +107,20 @@ routes:
         }
     }
     files.write("gateway.yaml", &text)
+}
+
+/// A key file with the benchmark's key among `count`. The others are hashes of nothing.
+fn keys(files: &Files<'_>, count: u32) -> Result<PathBuf> {
+    let mut text = String::new();
+    for number in 1..count {
+        // Spread as hashes are: the constant is 2^64 by the golden ratio.
+        let spread = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let _ = writeln!(
+            text,
+            "- {{name: other-{number}, sha256: {:064x}}}",
+            u128::from(spread) << 64 | u128::from(number)
+        );
+    }
+    let _ = writeln!(text, "- {{name: partner, sha256: {KEY_SHA256}}}");
+    files.write("keys.yaml", &text)
 }

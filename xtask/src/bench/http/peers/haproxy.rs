@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{CHAIN_BURST, Files, KEY, POOL, Peer, Routes, Setup, local};
 
@@ -21,8 +21,24 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
         String::new()
     };
     let mut rules = String::new();
+    if setup.told {
+        let _ = write!(
+            rules,
+            "  option forwardfor
+  unique-id-format %[uuid()]
+  unique-id-header X-Request-Id
+  http-request set-header X-Real-IP %[src]
+  http-request set-header X-Forwarded-Proto {scheme}
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request add-header Via 1.1\\ haproxy
+  http-response set-header X-Request-Id %[unique-id]
+",
+            scheme = setup.scheme()
+        );
+    }
     match setup.routes {
         Routes::One => {}
+        Routes::Token | Routes::Keys(_) => bail!("HAProxy takes no part in this"),
         Routes::Many(count) => {
             let map = routes(files, count)?;
             let _ = writeln!(rules, "  use_backend %[path,map_beg({map},none)]");
@@ -51,7 +67,7 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
     }
     let fallback = match setup.routes {
         Routes::One => "  default_backend b\n",
-        Routes::Many(_) | Routes::Chain(_) => "",
+        _ => "",
     };
     let text = format!(
         "global

@@ -20,9 +20,18 @@ const UPSTREAM: ([u8; 4], u16) = ([127, 0, 0, 1], 18090);
 /// Where WebSockets end.
 pub const WEBSOCKETS: ([u8; 4], u16) = ([127, 0, 0, 1], 18091);
 /// The key that the full chain asks for.
-pub const KEY: &str = "bench-key-0123456789abcdef";
+const KEY: &str = "bench-key-0123456789abcdef";
 /// What the gateway's configuration holds of it.
 const KEY_SHA256: &str = "95ab1ab43a1c769ff93ba02eec3f4f81c077398c1691a00ae8628abd43901779";
+/// A token that is good until 2100, by ES256; the key that signed it is no more. Not a secret: it opens a benchmark.
+const BEARER: &str = "Bearer \
+    eyJhbGciOiJFUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2lzc3Vlci5leGFtcGxlIiwiYXVkIjoiYmVuY2g\
+    iLCJzdWIiOiJwYXJ0bmVyIiwiZXhwIjo0MTAyNDQ0ODAwfQ.qet2kgrjmtgu-qe5IYzrAzeF9f5xRgNdNLG7SKdqbxcmQTWA\
+    xuwPvG3awXh4PTPUb-Watld1P6P8fIvwURlk5g";
+/// What the gateway verifies it by.
+const TOKEN_KEY: &str = "-----BEGIN PUBLIC KEY-----\n\
+    MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE+OGxB4uYciFUA0pXM5GHil4osmxH\n\
+    l/l1GZ92R0EnKk7FFZt2ylm/qYQGv94SUz3JMujx7f4r/8aXeahKAFsTkw==\n-----END PUBLIC KEY-----\n";
 /// Idle connections to the upstream that may be kept: enough for every stream of every connection.
 const POOL: u32 = 1_024;
 /// The rate limit of the full chain, a second: looked at for each request, never reached.
@@ -84,6 +93,9 @@ pub struct Setup {
     pub routes: Routes,
     /// Upgrades are let through, where that needs to be said.
     pub websocket: bool,
+    /// The upstream is told who asks, as the gateway always does: X-Forwarded-For, -Proto and -Host, X-Real-IP, Via, and an id of
+    /// the request, which the client gets too.
+    pub told: bool,
     /// Room for connections, both sides together.
     pub connections: u32,
 }
@@ -95,6 +107,21 @@ pub enum Routes {
     Many(u32),
     /// With an API key, a rate limit, and edits of headers both ways.
     Chain(u32),
+    /// One route that takes a token, with a rate limit by its subject and an edit of a header. The gateway alone.
+    Token,
+    /// One route that takes one of so many API keys. The gateway alone.
+    Keys(u32),
+}
+
+impl Routes {
+    /// The line that a good request has.
+    pub const fn credentials(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::One | Self::Many(_) => None,
+            Self::Chain(_) | Self::Keys(_) => Some(("x-api-key", KEY)),
+            Self::Token => Some(("authorization", BEARER)),
+        }
+    }
 }
 
 impl Setup {
@@ -102,7 +129,12 @@ impl Setup {
         tls: false,
         routes: Routes::One,
         websocket: false,
+        told: true,
         connections: 9_000,
+    };
+    pub const UNTOLD: Self = Self {
+        told: false,
+        ..Self::PLAIN
     };
     pub const TLS: Self = Self {
         tls: true,

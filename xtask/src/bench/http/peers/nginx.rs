@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::{CHAIN_BURST, Files, KEY, POOL, Peer, Routes, Setup, UPSTREAM, local};
 
@@ -30,11 +30,21 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
     } else {
         format!("listen {address} backlog=4096;")
     };
-    let to = if setup.websocket {
-        "proxy_pass http://u; proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_read_timeout 300s;"
+    let to = "proxy_pass http://u;";
+    // For all locations, as none has lines of its own.
+    http.push_str(if setup.websocket {
+        "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; proxy_read_timeout 300s;\n"
     } else {
-        "proxy_pass http://u; proxy_set_header Connection '';"
-    };
+        "proxy_set_header Connection '';\n"
+    });
+    if setup.told {
+        http.push_str(
+            "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr;
+             proxy_set_header X-Real-IP $remote_addr; proxy_set_header X-Forwarded-Proto $scheme;
+             proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Request-Id $request_id;
+             proxy_set_header Via '1.1 nginx'; add_header X-Request-Id $request_id always;\n",
+        );
+    }
     let mut locations = String::new();
     match setup.routes {
         Routes::One => {
@@ -49,21 +59,19 @@ pub fn proxy(files: &Files<'_>, setup: &Setup) -> Result<Peer> {
             let _ = write!(
                 http,
                 "map $http_x_api_key $holder {{ default ''; {KEY} partner; }}
-                 limit_req_zone $http_x_api_key zone=keys:1m rate={CHAIN_BURST}r/s;\n"
+                 limit_req_zone $http_x_api_key zone=keys:1m rate={CHAIN_BURST}r/s;
+                 proxy_set_header X-Debug ''; proxy_set_header X-Gateway edge; proxy_set_header X-Holder $holder;
+                 proxy_hide_header Server; add_header X-Frame-Options DENY always; add_header Vary Origin always;\n"
             );
             let _ = writeln!(
                 locations,
-                "if ($holder = '') {{ return 401; }} limit_req zone=keys burst={CHAIN_BURST} nodelay;
-                 proxy_hide_header Server; add_header X-Frame-Options DENY always; add_header Vary Origin always;"
+                "if ($holder = '') {{ return 401; }} limit_req zone=keys burst={CHAIN_BURST} nodelay;"
             );
             for number in 0..count {
-                let _ = writeln!(
-                    locations,
-                    "location /svc{number}/ {{ {to} proxy_set_header X-Debug ''; proxy_set_header X-Gateway edge;
-                     proxy_set_header X-Holder $holder; }}"
-                );
+                let _ = writeln!(locations, "location /svc{number}/ {{ {to} }}");
             }
         }
+        Routes::Token | Routes::Keys(_) => bail!("nginx takes no part in this"),
     }
     let _ = write!(http, "server {{ {listen}\n{locations} }}");
     program(files, "nginx", address, setup.connections, &http)
