@@ -120,6 +120,13 @@ impl Site {
         site
     }
 
+    /// One route to `upstream` for everything, with this `auth`.
+    #[must_use]
+    pub fn guarded(auth: &str, upstream: &super::Upstream) -> Self {
+        let route = format!("routes: [{{name: r, match: {{path: /**}}, auth: {auth}, upstream: UP}}]\n");
+        Self::written(&route, upstream)
+    }
+
     /// Adds a route to endpoints with weights.
     #[must_use]
     pub fn route(mut self, host: &str, pattern: &str, endpoints: &[(SocketAddr, u32)]) -> Self {

@@ -12,6 +12,7 @@ use gateway::runtime::{Runtime, RuntimeHandle};
 use gateway::telemetry::Metrics;
 
 use super::Site;
+use super::raw::{self, Response};
 
 /// Remembers rejects, and refuses whom it is told to refuse.
 #[derive(Debug, Default)]
@@ -71,6 +72,13 @@ impl Gateway {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Asks on a new connection: `line` as `GET /`, and more lines.
+    #[must_use]
+    pub fn ask(&self, line: &str, lines: &str) -> Response {
+        let request = format!("{line} HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n");
+        raw::Client::connect(self.address).send(request).response()
     }
 
     /// Puts another configuration in force, as a reload does.

@@ -95,6 +95,16 @@ impl Wire {
         Some(line)
     }
 
+    /// Answers with server-sent events, one every `pause`, for as long as there is someone; then the connection is at its end.
+    pub fn events(&mut self, pause: Duration) {
+        self.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
+        for number in 0..100_000 {
+            let event = format!("data: {number}\n\n");
+            self.send(format!("{:x}\r\n{event}\r\n", event.len()));
+            std::thread::sleep(pause);
+        }
+    }
+
     /// Sends back what comes, so many bytes.
     pub fn echo(&mut self, mut left: usize) {
         loop {
@@ -203,6 +213,20 @@ impl Upstream {
     #[must_use]
     pub fn text(text: &'static str) -> Self {
         Self::start(saying(text))
+    }
+
+    /// Answers 200 with the body of the request.
+    #[must_use]
+    pub fn mirror() -> Self {
+        Self::start(|request, wire| {
+            let body = wire.body(request);
+            wire.send(format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                body.len()
+            ));
+            wire.send(body);
+            true
+        })
     }
 
     /// As [`Upstream::text`], at an address that must be free.

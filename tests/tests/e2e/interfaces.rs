@@ -1,8 +1,31 @@
 //! Interfaces that vanish, come back, or are taken over while the gateway runs: told at once, and mended where it can be.
 
+use gateway::dataplane::kernel::Options;
+use gateway::dataplane::{Backend as _, Kernel};
 use gateway_common::ABI_VERSION;
 
 use super::*;
+
+/// A program that is not this gateway's, in its place on the wire.
+struct Foreign {
+    kernel: Kernel,
+    /// Where it is pinned.
+    _home: Home,
+}
+
+impl Foreign {
+    fn take(stage: &Stage) -> Result<Self> {
+        let home = Home::new()?;
+        let pin_dir = home.pins().to_owned();
+        let kernel = stage.wire.gateway.within(move || -> Result<_> {
+            let capacity = gateway::config::defaults::capacity();
+            let mut kernel = Kernel::load(&Options { pin_dir, capacity })?;
+            kernel.attach("gw0", gateway::config::model::XdpMode::Native)?;
+            Ok(kernel)
+        })??;
+        Ok(Self { kernel, _home: home })
+    }
+}
 
 /// Both must be told: what is not filtered, and by whom.
 fn assert_not_filtered(stage: &Stage, why: &str) -> Result<()> {
@@ -117,25 +140,14 @@ fn a_foreign_program_that_took_the_place_is_named_and_left_alone() -> Result<()>
     let pid = rustix::process::Pid::from_raw(i32::try_from(gateway.pid())?).context("a process")?;
     rustix::process::kill_process(pid, Signal::STOP)?;
     stage.wire.join()?;
-    let foreign = Home::new()?;
-    let pin = foreign.pins();
-    let kernel = stage.wire.gateway.within({
-        let pin_dir = pin.to_owned();
-        move || -> Result<_> {
-            use gateway::dataplane::{Backend as _, Kernel, kernel::Options};
-            let capacity = gateway::config::defaults::capacity();
-            let mut kernel = Kernel::load(&Options { pin_dir, capacity })?;
-            kernel.attach("gw0", gateway::config::model::XdpMode::Native)?;
-            Ok(kernel)
-        }
-    })??;
+    let foreign = Foreign::take(&stage)?;
     let held = stage.program_on_wire()?;
     rustix::process::kill_process(pid, Signal::CONT)?;
     gateway.wait_for_log("another XDP program")?;
     assert_not_filtered(&stage, "gateway_xdp")?;
     assert_eq!(stage.program_on_wire()?, held, "left alone");
     // When it is gone, the place is taken again.
-    kernel.detach_all()?;
+    foreign.kernel.detach_all()?;
     assert_filtered(&stage)
 }
 
@@ -197,20 +209,9 @@ fn the_only_interface_is_waited_for_at_the_start() -> Result<()> {
 fn a_foreign_program_is_refused_though_another_interface_is_not_there() -> Result<()> {
     let text = config("", "1m", "").replace("[gw0]", "[spare0, gw0]");
     let stage = Stage::new(&text)?;
-    let foreign = Home::new()?;
-    let pin = foreign.pins();
-    let kernel = stage.wire.gateway.within({
-        let pin_dir = pin.to_owned();
-        move || -> Result<_> {
-            use gateway::dataplane::{Backend as _, Kernel, kernel::Options};
-            let capacity = gateway::config::defaults::capacity();
-            let mut kernel = Kernel::load(&Options { pin_dir, capacity })?;
-            kernel.attach("gw0", gateway::config::model::XdpMode::Native)?;
-            Ok(kernel)
-        }
-    })??;
+    let foreign = Foreign::take(&stage)?;
     stage.expect(4, &["run"])?;
-    kernel.detach_all()?;
+    foreign.kernel.detach_all()?;
     Ok(())
 }
 

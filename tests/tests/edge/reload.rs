@@ -37,12 +37,7 @@ fn events() -> Upstream {
             wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsame");
             return true;
         }
-        wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
-        for number in 0..100_000 {
-            let event = format!("data: {number}\n\n");
-            wire.send(format!("{:x}\r\n{event}\r\n", event.len()));
-            std::thread::sleep(SHORT);
-        }
+        wire.events(SHORT);
         false
     })
 }

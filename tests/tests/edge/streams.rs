@@ -12,12 +12,7 @@ use super::{SHORT, Stage};
 /// As server-sent events, without end.
 fn events() -> Upstream {
     Upstream::start(|_, wire| {
-        wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n");
-        for number in 0..100_000 {
-            let event = format!("data: {number}\n\n");
-            wire.send(format!("{:x}\r\n{event}\r\n", event.len()));
-            std::thread::sleep(SHORT);
-        }
+        wire.events(SHORT);
         false
     })
 }

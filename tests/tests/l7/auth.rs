@@ -14,19 +14,6 @@ fn key(secret: &str, more: &str) -> String {
     format!("{{name: {secret}-holder, sha256: {hash}{more}}}")
 }
 
-/// One route to `upstream` for everything, with this `auth`.
-fn site(auth: &str, upstream: &Upstream) -> Site {
-    Site::written(
-        &format!("routes: [{{name: r, match: {{path: /**}}, auth: {auth}, upstream: UP}}]\n"),
-        upstream,
-    )
-}
-
-fn ask(gateway: &Gateway, line: &str, lines: &str) -> Response {
-    let request = format!("{line} HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n");
-    Client::connect(gateway.address()).send(request).response()
-}
-
 fn outcome(answer: &Response) -> (u16, Option<String>) {
     (answer.status, answer.code())
 }
@@ -45,8 +32,8 @@ fn t36_a_key_is_taken_from_its_place_and_goes_no_further() {
         b = key("two", ""),
         c = key("three", ", expires: 2000-01-01T00:00:00Z"),
     );
-    let gateway = Gateway::start(&site(&ways, &upstream));
-    assert_eq!(ask(&gateway, "GET /p?a=1", "X-Key: one\r\n").status, 200);
+    let gateway = Gateway::start(&Site::guarded(&ways, &upstream));
+    assert_eq!(gateway.ask("GET /p?a=1", "X-Key: one\r\n").status, 200);
     let seen = upstream.last();
     assert_eq!(
         (seen.target.as_str(), seen.header("x-user")),
@@ -55,7 +42,7 @@ fn t36_a_key_is_taken_from_its_place_and_goes_no_further() {
     assert!(seen.header("x-key").is_empty());
 
     for target in ["/p?a=1&key=two&b=2", "/p?a=1&k%65y=tw%6f&b=2"] {
-        assert_eq!(ask(&gateway, &format!("GET {target}"), "").status, 200);
+        assert_eq!(gateway.ask(&format!("GET {target}"), "").status, 200);
         let seen = upstream.last();
         assert_eq!(
             (seen.target.as_str(), seen.header("x-user")),
@@ -64,12 +51,9 @@ fn t36_a_key_is_taken_from_its_place_and_goes_no_further() {
     }
     // A credential that decided nothing goes no further either.
     assert_eq!(
-        ask(
-            &gateway,
-            "GET /?key=zzz",
-            "X-Key: one\r\nCookie: k=x; other=1\r\n"
-        )
-        .status,
+        gateway
+            .ask("GET /?key=zzz", "X-Key: one\r\nCookie: k=x; other=1\r\n")
+            .status,
         200
     );
     let seen = upstream.last();
@@ -88,7 +72,7 @@ fn t36_a_key_is_taken_from_its_place_and_goes_no_further() {
         ("GET /", "Cookie: k=three\r\n", "credentials_invalid"),
         ("GET /?KEY=two", "", "credentials_missing"),
     ] {
-        let answer = ask(&gateway, line, lines);
+        let answer = gateway.ask(line, lines);
         assert_eq!(outcome(&answer), refused(401, code), "{line} {lines}");
         assert_eq!(answer.header("www-authenticate"), Some("ApiKey"));
     }
@@ -103,11 +87,13 @@ fn t14_what_the_upstream_is_told_comes_from_the_gateway_alone() {
         a = key("full", ", scopes: [read, write], labels: {tenant: \"a b\"}"),
         b = key("bare", ""),
     );
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let forged = "X-User: root\r\nx-user: root\r\nX_User: root\r\nX-Scopes: admin\r\nX-Tenant: evil\r\nX_Tenant: evil\r\n";
     let told = |secret: &str| {
         assert_eq!(
-            ask(&gateway, "GET /", &format!("X-API-Key: {secret}\r\n{forged}")).status,
+            gateway
+                .ask("GET /", &format!("X-API-Key: {secret}\r\n{forged}"))
+                .status,
             200
         );
         let seen = upstream.last();
@@ -133,8 +119,8 @@ fn any_asks_for_one_and_all_for_each() {
         &key("b", ", scopes: [two], labels: {x: second, y: \"2\"}"),
     );
     let pass = "pass: {X-User: name, X-Scopes: scopes, X-X: \"claim:x\", X-Y: \"claim:y\"}";
-    let any = Gateway::start(&site(&format!("{{any: {ways}, {pass}}}"), &upstream));
-    let all = Gateway::start(&site(&format!("{{all: {ways}, {pass}}}"), &upstream));
+    let any = Gateway::start(&Site::guarded(&format!("{{any: {ways}, {pass}}}"), &upstream));
+    let all = Gateway::start(&Site::guarded(&format!("{{all: {ways}, {pass}}}"), &upstream));
     let both = "X-A: a\r\nX-B: b\r\n";
     for (lines, by_any, by_all) in [
         (
@@ -156,8 +142,8 @@ fn any_asks_for_one_and_all_for_each() {
         ),
         (both, (200, None), (200, None)),
     ] {
-        assert_eq!(outcome(&ask(&any, "GET /", lines)), by_any, "any: {lines}");
-        assert_eq!(outcome(&ask(&all, "GET /", lines)), by_all, "all: {lines}");
+        assert_eq!(outcome(&any.ask("GET /", lines)), by_any, "any: {lines}");
+        assert_eq!(outcome(&all.ask("GET /", lines)), by_all, "all: {lines}");
     }
     let told = || ["x-user", "x-scopes", "x-x", "x-y"].map(|name| upstream.last().header(name).concat());
     assert_eq!(
@@ -165,7 +151,7 @@ fn any_asks_for_one_and_all_for_each() {
         ["a-holder", "one two", "first", "2"],
         "by all, both are believed, the first first"
     );
-    assert_eq!(ask(&any, "GET /", both).status, 200);
+    assert_eq!(any.ask("GET /", both).status, 200);
     assert_eq!(
         told(),
         ["a-holder", "one", "first", ""],
@@ -183,7 +169,7 @@ fn rules_say_what_those_who_are_known_may_do() {
         w = key("w", ", labels: {role: ops}"),
         n = key("local", ""),
     );
-    let gateway = Gateway::start(&site(&auth, &upstream).trusting(&["127.0.0.0/8"]));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream).trusting(&["127.0.0.0/8"]));
     for (line, lines, status) in [
         ("GET /x", "X-API-Key: r\r\n", 200),
         ("DELETE /x", "X-API-Key: r\r\n", 403),
@@ -203,7 +189,7 @@ fn rules_say_what_those_who_are_known_may_do() {
         ("GET /x", "X-Forwarded-For: 127.0.0.9\r\n", 403),
         ("GET /x", "", 401),
     ] {
-        assert_eq!(ask(&gateway, line, lines).status, status, "{line} {lines}");
+        assert_eq!(gateway.ask(line, lines).status, status, "{line} {lines}");
     }
     assert!(gateway.told(Reject::Forbidden));
     assert_eq!(Reject::Forbidden.default_strikes(), 0);
@@ -212,14 +198,12 @@ fn rules_say_what_those_who_are_known_may_do() {
 #[test]
 fn addresses_alone_may_decide() {
     let upstream = Upstream::text("in");
-    let gateway =
-        Gateway::start(&site("{authorize: [{clients: [10.0.0.0/8]}]}", &upstream).trusting(&["127.0.0.0/8"]));
-    assert_eq!(
-        ask(&gateway, "GET /", "X-Forwarded-For: 10.1.2.3\r\n").status,
-        200
+    let gateway = Gateway::start(
+        &Site::guarded("{authorize: [{clients: [10.0.0.0/8]}]}", &upstream).trusting(&["127.0.0.0/8"]),
     );
+    assert_eq!(gateway.ask("GET /", "X-Forwarded-For: 10.1.2.3\r\n").status, 200);
     assert_eq!(
-        outcome(&ask(&gateway, "GET /", "X-Forwarded-For: 192.0.2.1\r\n")),
+        outcome(&gateway.ask("GET /", "X-Forwarded-For: 192.0.2.1\r\n")),
         refused(403, "forbidden")
     );
 }
@@ -231,9 +215,9 @@ fn what_is_only_observed_refuses_nobody_and_is_counted() {
         "{{api_key: {{query: key, keys: [{}]}}, observe: true, authorize: [{{scopes: [write]}}], pass: {{X-User: name}}}}",
         key("k", "")
     );
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     for (target, told) in [("/", ""), ("/?key=wrong", ""), ("/?key=k", "k-holder")] {
-        let answer = ask(&gateway, &format!("GET {target}"), "X-User: root\r\n");
+        let answer = gateway.ask(&format!("GET {target}"), "X-User: root\r\n");
         assert_eq!((answer.status, answer.header("www-authenticate")), (200, None));
         let seen = upstream.last();
         assert_eq!(
@@ -252,7 +236,7 @@ fn what_is_only_observed_refuses_nobody_and_is_counted() {
 #[test]
 fn t04_a_refusal_before_the_body_is_read_leaves_the_connection_safe() {
     let upstream = Upstream::text("in");
-    let gateway = Gateway::start(&site(
+    let gateway = Gateway::start(&Site::guarded(
         &format!("{{api_key: {{keys: [{}]}}}}", key("k", "")),
         &upstream,
     ));
@@ -291,18 +275,18 @@ fn one_auth_serves_several_routes_and_stays_over_a_reload() {
     assert!(std::sync::Arc::ptr_eq(&a, &b));
     for path in ["/a", "/b"] {
         assert_eq!(
-            ask(&gateway, &format!("GET {path}"), "X-API-Key: k\r\n").status,
+            gateway.ask(&format!("GET {path}"), "X-API-Key: k\r\n").status,
             200
         );
-        assert_eq!(ask(&gateway, &format!("GET {path}"), "").status, 401);
+        assert_eq!(gateway.ask(&format!("GET {path}"), "").status, 401);
     }
     gateway.reload(&Site::written(
         &text("  - {name: c, match: {path: /c}, upstream: UP}\n"),
         &upstream,
     ));
-    assert_eq!(ask(&gateway, "GET /a", "X-API-Key: k\r\n").status, 200);
-    assert_eq!(ask(&gateway, "GET /a", "X-API-Key: l\r\n").status, 401);
-    assert_eq!(ask(&gateway, "GET /c", "").status, 200);
+    assert_eq!(gateway.ask("GET /a", "X-API-Key: k\r\n").status, 200);
+    assert_eq!(gateway.ask("GET /a", "X-API-Key: l\r\n").status, 401);
+    assert_eq!(gateway.ask("GET /c", "").status, 200);
 }
 
 #[test]

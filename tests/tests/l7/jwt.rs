@@ -10,13 +10,6 @@ use gateway_tests::l7::raw::Response;
 use gateway_tests::l7::{Client, Gateway, Issuer, Site, Upstream};
 use serde_json::{Value, json};
 
-fn site(auth: &str, upstream: &Upstream) -> Site {
-    Site::written(
-        &format!("routes: [{{name: r, match: {{path: /**}}, auth: {auth}, upstream: UP}}]\n"),
-        upstream,
-    )
-}
-
 /// By the issuer's metadata, with little patience.
 fn discovering(issuer: &Issuer, more: &str) -> String {
     format!(
@@ -27,8 +20,7 @@ fn discovering(issuer: &Issuer, more: &str) -> String {
 }
 
 fn ask(gateway: &Gateway, token: &str) -> Response {
-    let lines = format!("GET / HTTP/1.1\r\nHost: a.example\r\nAuthorization: Bearer {token}\r\n\r\n");
-    Client::connect(gateway.address()).send(lines).response()
+    gateway.ask("GET /", &format!("Authorization: Bearer {token}\r\n"))
 }
 
 fn with(claims: &Value, change: Value) -> Value {
@@ -44,7 +36,7 @@ fn with(claims: &Value, change: Value) -> Value {
 #[test]
 fn tokens_of_another_implementation_are_taken_in_every_algorithm() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
-    let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&discovering(&issuer, ""), &upstream));
     for (key, alg) in [
         ("rsa", "RS256"),
         ("rsa", "RS384"),
@@ -124,7 +116,7 @@ fn three_libraries_and_the_gateway_say_the_same_of_tokens_of_each() {
 #[test]
 fn t32_bad_tokens_are_refused_as_by_another_implementation() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
-    let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&discovering(&issuer, ""), &upstream));
     let claims = issuer.claims();
     let case = |claims: Value| json!({"key": "rsa", "alg": "RS256", "claims": claims});
     let header =
@@ -217,7 +209,7 @@ fn t32_bad_tokens_are_refused_as_by_another_implementation() {
 fn t32_a_remembered_token_ends_when_it_ends() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     let auth = discovering(&issuer, "").replace("leeway: 5s", "leeway: 0s");
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let claims = with(&issuer.claims(), json!({"exp": now() + 3}));
     let (token, _) = issuer.sign(&json!({"key": "p256", "alg": "ES256", "claims": claims}));
     let begun = Instant::now();
@@ -229,7 +221,7 @@ fn t32_a_remembered_token_ends_when_it_ends() {
 #[test]
 fn t33_a_new_key_is_taken_up_by_one_look_for_all_who_wait() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
-    let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&discovering(&issuer, ""), &upstream));
     let old = issuer.token("rsa", "RS256");
     assert_eq!(ask(&gateway, &old).status, 200);
     assert_eq!(issuer.looks(), 1);
@@ -260,7 +252,7 @@ fn t33_a_new_key_is_taken_up_by_one_look_for_all_who_wait() {
 fn t33_a_flood_of_made_up_keys_makes_few_looks() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     let auth = discovering(&issuer, "").replace("floor: 200ms", "floor: 1s");
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let good = issuer.token("ed", "EdDSA");
     assert_eq!(ask(&gateway, &good).status, 200);
     let tokens: Vec<_> = (0..300)
@@ -283,7 +275,7 @@ fn t33_a_flood_of_made_up_keys_makes_few_looks() {
 fn t33_while_the_issuer_is_down_the_last_keys_stay() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     let auth = discovering(&issuer, "").replace("refresh: 1h", "refresh: 1s");
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     assert_eq!(ask(&gateway, &issuer.token("rsa", "RS256")).status, 200);
     issuer.publish(&json!({"broken": true}));
     let looks = issuer.looks();
@@ -303,7 +295,7 @@ fn t33_while_the_issuer_is_down_the_last_keys_stay() {
 fn t33_without_any_keys_nobody_is_let_in_and_nobody_is_blamed() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     issuer.publish(&json!({"broken": true}));
-    let gateway = Gateway::start(&site(&discovering(&issuer, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&discovering(&issuer, ""), &upstream));
     let token = issuer.token("rsa", "RS256");
     let answer = ask(&gateway, &token);
     assert_eq!(
@@ -342,7 +334,7 @@ fn static_keys_and_secrets_need_nobody() {
             issuer.name()
         );
         let keys = auth.replace("DIR", &dir.path().display().to_string());
-        Gateway::start(&site(&keys, &upstream))
+        Gateway::start(&Site::guarded(&keys, &upstream))
     };
     let (pem, both, set) = (
         gateway("pem: DIR/rsa.pem"),
@@ -373,7 +365,7 @@ fn scopes_and_claims_that_lack_are_told() {
         &issuer,
         ", scopes: [read, write], claims: {plan: gold}, require: [tenant.id], name: email, keep: false",
     );
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let ask = |change: Value| {
         let claims = with(&issuer.claims(), change);
         ask(
@@ -417,7 +409,7 @@ fn a_token_may_stand_elsewhere() {
         ("query: token", "/?a=1&token=TOKEN", "", "/?a=1"),
     ] {
         let auth = discovering(&issuer, &format!(", {place}, keep: false"));
-        let gateway = Gateway::start(&site(&auth, &upstream));
+        let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
         let token = issuer.token("p256", "ES256");
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n{lines}\r\n").replace("TOKEN", &token);
         assert_eq!(
@@ -443,11 +435,11 @@ fn a_token_may_stand_elsewhere() {
 fn a_key_set_outlives_a_reload() {
     let (issuer, upstream) = (Issuer::start(), Upstream::text("in"));
     let auth = discovering(&issuer, "");
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let token = issuer.token("rsa", "RS256");
     assert_eq!(ask(&gateway, &token).status, 200);
     issuer.publish(&json!({"broken": true}));
-    gateway.reload(&site(&auth.replace("X-User", "X-Caller"), &upstream));
+    gateway.reload(&Site::guarded(&auth.replace("X-User", "X-Caller"), &upstream));
     assert_eq!(ask(&gateway, &token).status, 200);
     assert_eq!(upstream.last().header("x-caller"), ["alice"]);
     assert_eq!(issuer.looks(), 1);

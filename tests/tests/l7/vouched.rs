@@ -6,21 +6,8 @@ use std::time::{Duration, Instant};
 
 use gateway::config::model::hash_password;
 use gateway_tests::l7::issuer::now;
-use gateway_tests::l7::raw::Response;
 use gateway_tests::l7::{Client, Gateway, Issuer, Site, Upstream};
 use serde_json::json;
-
-fn site(auth: &str, upstream: &Upstream) -> Site {
-    Site::written(
-        &format!("routes: [{{name: r, match: {{path: /**}}, auth: {auth}, upstream: UP}}]\n"),
-        upstream,
-    )
-}
-
-fn ask(gateway: &Gateway, line: &str, lines: &str) -> Response {
-    let request = format!("{line} HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n");
-    Client::connect(gateway.address()).send(request).response()
-}
 
 /// Base64 of a short text.
 fn base64(text: &str) -> String {
@@ -66,9 +53,9 @@ fn passwords_are_verified_once_in_a_while_and_go_no_further() {
         "{{basic: {{realm: here, users: {{file: {}}}}}, pass: {{X-User: name}}}}",
         file.display()
     );
-    let gateway = Gateway::start(&site(&auth, &upstream));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
     let begun = Instant::now();
-    assert_eq!(ask(&gateway, "GET /", &basic("alice", "pass:word")).status, 200);
+    assert_eq!(gateway.ask("GET /", &basic("alice", "pass:word")).status, 200);
     let first = begun.elapsed();
     let seen = upstream.last();
     assert_eq!(
@@ -77,14 +64,14 @@ fn passwords_are_verified_once_in_a_while_and_go_no_further() {
     );
     let begun = Instant::now();
     for _ in 0..10 {
-        assert_eq!(ask(&gateway, "GET /", &basic("alice", "pass:word")).status, 200);
+        assert_eq!(gateway.ask("GET /", &basic("alice", "pass:word")).status, 200);
     }
     assert!(
         begun.elapsed() < first * 5,
         "{:?} after {first:?}",
         begun.elapsed()
     );
-    assert_eq!(ask(&gateway, "GET /", &basic("bob", "myPassword")).status, 200);
+    assert_eq!(gateway.ask("GET /", &basic("bob", "myPassword")).status, 200);
     for lines in [
         basic("alice", "pass"),
         basic("alice", ""),
@@ -94,7 +81,7 @@ fn passwords_are_verified_once_in_a_while_and_go_no_further() {
         basic("alice", &"x".repeat(5_000)),
         [basic("alice", "pass:word"), basic("bob", "myPassword")].concat(),
     ] {
-        let answer = ask(&gateway, "GET /", &lines);
+        let answer = gateway.ask("GET /", &lines);
         assert_eq!(
             (answer.status, answer.code().as_deref()),
             (401, Some("credentials_invalid")),
@@ -106,7 +93,7 @@ fn passwords_are_verified_once_in_a_while_and_go_no_further() {
         );
     }
     assert_eq!(
-        ask(&gateway, "GET /", "").code().as_deref(),
+        gateway.ask("GET /", "").code().as_deref(),
         Some("credentials_missing")
     );
 }
@@ -118,25 +105,27 @@ fn a_crowd_that_guesses_passwords_does_not_stop_the_others() {
         "{{basic: {{users: [{{name: alice, hash: \"{}\"}}]}}}}",
         hash_password("right").unwrap()
     );
-    let mut site = site(&auth, &upstream);
+    let mut site = Site::guarded(&auth, &upstream);
     let open = Site::written("routes: [{match: {path: /open}, upstream: UP}]\n", &upstream);
     let mut route = (*open.config.routes[0]).clone();
     route.action = site.config.routes[0].action.clone();
     site.config.routes.push(Arc::new(route));
     let gateway = Gateway::start(&site);
-    assert_eq!(ask(&gateway, "GET /", &basic("alice", "right")).status, 200);
+    assert_eq!(gateway.ask("GET /", &basic("alice", "right")).status, 200);
     std::thread::scope(|scope| {
         for at in 0..60 {
             let gateway = &gateway;
             scope.spawn(move || {
-                let status = ask(gateway, "GET /", &basic("alice", &format!("guess-{at}"))).status;
+                let status = gateway
+                    .ask("GET /", &basic("alice", &format!("guess-{at}")))
+                    .status;
                 assert!([401, 503].contains(&status), "{status}");
             });
         }
         std::thread::sleep(Duration::from_millis(20));
         for (line, lines) in [("GET /open", String::new()), ("GET /", basic("alice", "right"))] {
             let begun = Instant::now();
-            assert_eq!(ask(&gateway, line, &lines).status, 200);
+            assert_eq!(gateway.ask(line, &lines).status, 200);
             assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         }
     });
@@ -215,10 +204,10 @@ fn forward(service: &Upstream, more: &str) -> String {
 #[test]
 fn a_service_decides_and_chooses_what_the_upstream_is_told() {
     let (upstream, (service, asked)) = (Upstream::text("in"), judge());
-    let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&forward(&service, ""), &upstream));
     let forged = "X-Auth-User: root\r\nX-Auth-Role: root\r\nX_Auth_User: root\r\nX-User: root\r\nX-Forwarded-Uri: /never\r\n\
         X-Forwarded-Method: TRACE\r\nX-Original-URL: /never\r\nX-Rewrite-URL: /never\r\nX-Original-Method: TRACE\r\nCookie: c=1\r\nX-Key: k\r\nX-Other: o\r\n";
-    let answer = ask(&gateway, "DELETE /in", forged);
+    let answer = gateway.ask("DELETE /in", forged);
     assert_eq!((answer.status, answer.text().as_str()), (200, "in"));
     assert_eq!(*asked.lock().unwrap(), ["DELETE /in"]);
     let shown = service.last();
@@ -248,16 +237,16 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
     ] {
         assert!(seen.header(name).is_empty(), "{name}");
     }
-    assert_eq!(ask(&gateway, "GET /far", "").status, 200);
+    assert_eq!(gateway.ask("GET /far", "").status, 200);
     assert_eq!(upstream.last().header("x-user"), ["gr%C3%B6%C3%9Fe"]);
     // Nothing is said: nothing that the client says takes its place.
-    assert_eq!(ask(&gateway, "GET /empty", forged).status, 200);
+    assert_eq!(gateway.ask("GET /empty", forged).status, 200);
     let seen = upstream.last();
     for name in ["x-auth-user", "x-auth-role", "x-user"] {
         assert!(seen.header(name).is_empty(), "{name}");
     }
     let before = upstream.requests().len();
-    let answer = ask(&gateway, "GET /login", "");
+    let answer = gateway.ask("GET /login", "");
     assert_eq!(
         (answer.status, answer.header("location")),
         (302, Some("https://login.example/?r=1"))
@@ -266,13 +255,13 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
         (answer.header("set-cookie"), answer.header("x-secret")),
         (Some("s=1; Path=/"), None)
     );
-    let answer = ask(&gateway, "GET /out", "");
+    let answer = gateway.ask("GET /out", "");
     assert_eq!((answer.status, answer.text().as_str()), (401, "go away"));
     assert_eq!(
         (answer.header("www-authenticate"), answer.header("x-why")),
         (Some("Custom a=\"b\""), Some("no"))
     );
-    assert_eq!(ask(&gateway, "GET /never", "").status, 403);
+    assert_eq!(gateway.ask("GET /never", "").status, 403);
     assert_eq!(upstream.requests().len(), before);
     // It was asked on one connection, as long as it kept that open.
     assert!(service.requests().iter().all(|request| request.connection == 0));
@@ -281,7 +270,7 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
 #[test]
 fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
     let (upstream, (service, _)) = (Upstream::text("in"), judge());
-    let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&forward(&service, ""), &upstream));
     for path in [
         "/two",
         "/broken",
@@ -294,7 +283,7 @@ fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
         "/else",
     ] {
         let begun = Instant::now();
-        let answer = ask(&gateway, &format!("GET {path}"), "");
+        let answer = gateway.ask(&format!("GET {path}"), "");
         assert_eq!(
             (answer.status, answer.code().as_deref()),
             (503, Some("auth_unavailable")),
@@ -308,7 +297,7 @@ fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
     }
     assert!(upstream.requests().is_empty());
     assert_eq!(
-        ask(&gateway, "GET /in", "").status,
+        gateway.ask("GET /in", "").status,
         200,
         "and what comes after is served"
     );
@@ -318,12 +307,13 @@ fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
         .local_addr()
         .unwrap();
     let auth = forward(&service, "").replace(&service.address().to_string(), &free.to_string());
-    let down = Gateway::start(&site(&auth, &upstream));
-    assert_eq!(ask(&down, "GET /in", "").status, 503);
+    let down = Gateway::start(&Site::guarded(&auth, &upstream));
+    assert_eq!(down.ask("GET /in", "").status, 503);
     let open = auth.replace("timeout: 500ms", "timeout: 500ms, on_failure: open");
-    let open = Gateway::start(&site(&open, &upstream));
+    let open = Gateway::start(&Site::guarded(&open, &upstream));
     assert_eq!(
-        ask(&open, "GET /in", "X-Auth-User: root\r\nX-User: root\r\n").status,
+        open.ask("GET /in", "X-Auth-User: root\r\nX-User: root\r\n")
+            .status,
         200
     );
     let seen = upstream.last();
@@ -333,7 +323,7 @@ fn t35_a_service_that_is_down_slow_or_huge_lets_nobody_in() {
 #[test]
 fn t04_the_body_is_not_sent_to_whom_it_is_not_for() {
     let (upstream, (service, _)) = (Upstream::text("in"), judge());
-    let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&forward(&service, ""), &upstream));
     let smuggled = "GET /in HTTP/1.1\r\nHost: a\r\n\r\n";
     let mut client = Client::connect(gateway.address());
     client.send(format!(
@@ -379,8 +369,8 @@ fn a_token_is_looked_up_once_in_a_while() {
         })
         .to_string(),
     );
-    let gateway = Gateway::start(&site(&auth, &upstream));
-    let bearer = |token: &str| ask(&gateway, "GET /", &format!("Authorization: Bearer {token}\r\n"));
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
+    let bearer = |token: &str| gateway.ask("GET /", &format!("Authorization: Bearer {token}\r\n"));
     // While it lasts.
     assert_eq!(bearer("short").status, 200);
     for _ in 0..20 {
@@ -411,7 +401,7 @@ fn a_token_is_looked_up_once_in_a_while() {
         );
     }
     assert_eq!(
-        ask(&gateway, "GET /", "").header("www-authenticate"),
+        gateway.ask("GET /", "").header("www-authenticate"),
         Some("Bearer")
     );
     assert_eq!(
@@ -452,9 +442,9 @@ fn a_service_that_closes_its_connections_is_asked_again() {
             count.fetch_add(1, Ordering::Relaxed) % 3 != 2
         }
     });
-    let gateway = Gateway::start(&site(&forward(&service, ""), &upstream));
+    let gateway = Gateway::start(&Site::guarded(&forward(&service, ""), &upstream));
     for _ in 0..30 {
-        assert_eq!(ask(&gateway, "GET /", "").status, 200);
+        assert_eq!(gateway.ask("GET /", "").status, 200);
     }
     assert_eq!(count.load(Ordering::Relaxed), 30);
 }
@@ -472,13 +462,13 @@ fn t36_a_service_that_decides_never_sees_the_keys_that_are_the_gateway_s_to_chec
     };
     let routes = format!("routes:\n{}{}", route("/x", "query: key, "), route("/y", ""));
     let gateway = Gateway::start(&Site::written(&routes, &upstream));
-    let answer = ask(&gateway, "GET /x?a=1&key=right", "X-Other: 1\r\n");
+    let answer = gateway.ask("GET /x?a=1&key=right", "X-Other: 1\r\n");
     assert_eq!(answer.status, 200);
     let seen = service.last();
     assert_eq!(
         (seen.header("x-forwarded-uri"), seen.header("x-other")),
         (vec!["/x?a=1"], vec!["1"])
     );
-    assert_eq!(ask(&gateway, "GET /y", "X-API-Key: right\r\n").status, 200);
+    assert_eq!(gateway.ask("GET /y", "X-API-Key: right\r\n").status, 200);
     assert!(service.last().header("x-api-key").is_empty());
 }
