@@ -15,7 +15,7 @@ use crate::http::cors::Cors;
 use crate::http::door::Door;
 use crate::http::filter::Chain;
 use crate::http::filter::auth::Auth;
-use crate::http::filter::auth::jwt::{KeyKeeper, KeySets};
+use crate::http::filter::auth::jwt::{KeyKeeper, KeySet, KeySets};
 use crate::http::filter::limit::Registry;
 use crate::http::rewrite::Rewriter;
 use crate::http::router::Router;
@@ -204,6 +204,12 @@ impl Runtime {
     #[must_use]
     pub fn site(&self) -> &Arc<Site> {
         &self.site
+    }
+
+    /// Published keys in use; one that several routes share comes several times.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        let auths = self.routes.iter().filter_map(|route| route.auth.as_ref());
+        auths.flat_map(|auth| auth.key_sets())
     }
 }
 

@@ -4,6 +4,7 @@
 //! listening sockets first, the kernel last; and within the kernel the lists before the program that reads them.
 
 mod activation;
+mod asked;
 mod control;
 pub mod descriptors;
 pub mod doctor;
@@ -213,6 +214,7 @@ async fn live(
     metrics.with_registry(|registry| {
         registry.register_collector(Box::new(packets.clone()));
         registry.register_collector(Box::new(site.states()));
+        registry.register_collector(Box::new(asked::Asked(site.clone())));
     });
     let control = Rc::new(Control {
         path,

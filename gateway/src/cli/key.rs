@@ -432,4 +432,35 @@ mod tests {
         .unwrap();
         assert_eq!(read_keys(&path), Ok(Keys::new()));
     }
+
+    proptest::proptest! {
+        /// What is written is read again as it was, whatever stands in it.
+        #[test]
+        fn a_key_is_read_as_it_was_written(
+            hash in proptest::array::uniform32(0_u8..),
+            name in "[!#-&(-\\[\\]-_a-~]{1,20}",
+            scopes in proptest::collection::vec("[!#-\\[\\]-~]{1,8}", 0..4),
+            labels in proptest::collection::btree_map("[a-z]{1,6}", "[ -~äß€]{1,12}", 0..4),
+            expires in proptest::option::of(1_u64..4_000_000_000),
+        ) {
+            let key = Key { name, scopes, expires, labels };
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("keys.yaml");
+            std::fs::write(&path, line(&hash, &key)).unwrap();
+            proptest::prop_assert_eq!(read_keys(&path), Ok(Keys::from([(hash, key)])));
+        }
+
+        /// No text of a file makes the reader panic, or shows up in what it says.
+        #[test]
+        fn no_file_of_keys_is_shown(text in "\\PC{0,60}|(- ?\\{?(name|sha256|scopes)?: ?[a-f0-9\\[\\]\"{}]{0,12}[,}]?\n){1,3}", secret in "[A-Z]{24}") {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("keys.yaml");
+            for text in [format!("{text}{secret}"), format!("- {secret}{text}"), format!("- {{name: {secret}: {text}")] {
+                std::fs::write(&path, text).unwrap();
+                if let Err(faults) = read_keys(&path) {
+                    proptest::prop_assert!(!faults.to_string().contains(&secret), "{}", faults);
+                }
+            }
+        }
+    }
 }

@@ -396,18 +396,29 @@ impl<'t> Table<'t> {
             .iter()
             .filter(|entry| !self.asked.contains(&entry.key.as_str()))
         {
-            let wrong = Wrong::new(format!("unknown key {}", quote(&entry.key)));
-            let hint = match nearest(&entry.key, self.asked.iter().copied()) {
+            let near = nearest(&entry.key, self.asked.iter().copied());
+            // Where secrets stand, what looks like no name of a setting may be one of them, with a colon behind it.
+            let hidden = self.field.show != Show::Line && near.is_none() && !is_plain(&entry.key);
+            let wrong = match hidden {
+                true => Wrong::new("unknown key, which is not shown, as it may be a secret"),
+                false => Wrong::new(format!("unknown key {}", quote(&entry.key))),
+            };
+            let hint = match near {
                 Some(known) => format!("did you mean {}?", quote(known)),
                 None => format!("known here: {}", self.asked.join(", ")),
             };
             let mut fault = describe(&self.field, entry.pos, wrong.hint(hint));
-            if self.field.show == Show::KeyOnly {
+            if self.field.show == Show::KeyOnly && !hidden {
                 fault.excerpt = Some(Excerpt::of(&raw::step(&entry.key), 1));
             }
             walk.faults.error(fault);
         }
     }
+}
+
+/// Whether a key could be the name of a setting, by its length and letters.
+fn is_plain(key: &str) -> bool {
+    key.len() <= 12 && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
 }
 
 fn describe(field: &Field<'_>, pos: Pos, wrong: Wrong) -> Fault {

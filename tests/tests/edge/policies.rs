@@ -1,8 +1,11 @@
 //! What a route asks of callers, as an operator meets it: what only observes, and counts that outlive a crash.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, ensure};
 use gateway_tests::gateway::wait_until;
-use gateway_tests::l7::{Client, Upstream};
+use gateway_tests::l7::{Client, Issuer, Upstream};
+use serde_json::json;
 
 use super::Stage;
 
@@ -36,7 +39,7 @@ fn status_shows_what_only_observes_and_what_it_would_have_refused() -> Result<()
     let json: serde_json::Value = serde_json::from_str(&shown(&["--json", "status"])?)?;
     assert_eq!(
         json["proxy"]["observing"],
-        serde_json::json!([{"route": "r", "policies": ["auth", "rate_limit all"], "would_refuse": {"forbidden": 5, "rate_limited": 3}}])
+        json!([{"route": "r", "policies": ["auth", "rate_limit all"], "would_refuse": {"forbidden": 5, "rate_limited": 3}}])
     );
     stage.write("", &routes(false).replace("observe: true", "observe: false"))?;
     shown(&["reload"])?;
@@ -79,4 +82,38 @@ fn a_quota_loses_no_more_than_seconds_by_a_crash() -> Result<()> {
     let _gateway = stage.start()?;
     assert_eq!(granted(1), 0);
     Ok(())
+}
+
+#[test]
+fn metrics_tell_of_an_issuer_and_a_redis_that_are_away() -> Result<()> {
+    let stage = Stage::new()?;
+    let (upstream, issuer) = (Upstream::text("in"), Issuer::start());
+    let nobody = SocketAddr::from(([127, 0, 0, 1], super::free_port()?));
+    stage.write(
+        "",
+        &format!(
+            "redis: {{url: 'redis://{nobody}'}}\nroutes:\n  - {{match: {{path: /a}}, auth: {{jwt: {{issuer: '{0}', audience: off, keys: {{url: \
+             '{0}/keys', refresh: 1s, floor: 100ms}}}}}}, upstream: [{{url: 'http://{1}'}}]}}\n  - {{match: {{path: /b}}, rate_limit: {{rate: \
+             1/s, shared: true, when_away: open}}, upstream: [{{url: 'http://{1}'}}]}}\n",
+            issuer.name(),
+            upstream.address()
+        ),
+    )?;
+    let _gateway = stage.start()?;
+    let of = |name: &str| stage.metric(&format!("gateway_{name}{{url=\"{}/keys\"}}", issuer.name()));
+    wait_until("the keys are read", || Ok(of("key_set_age_seconds").is_ok()))?;
+    assert_eq!(of("key_set_failing")?, 0.0);
+    assert_eq!(stage.metric("gateway_redis_away_workers")?, 0.0);
+    issuer.publish(&json!({"broken": true}));
+    wait_until("the issuer's failure is told of", || {
+        Ok(of("key_set_failing")? == 1.0)
+    })?;
+    wait_until("the keys grow old", || Ok(of("key_set_age_seconds")? >= 2.0))?;
+    issuer.publish(&json!({"broken": false}));
+    wait_until("the issuer is back", || Ok(of("key_set_failing")? == 0.0))?;
+    ensure!(of("key_set_age_seconds")? < 2.0);
+    assert_eq!(Client::connect(stage.address).get("/b").status, 200);
+    wait_until("redis is known to be away", || {
+        Ok(stage.metric("gateway_redis_away_workers")? >= 1.0)
+    })
 }

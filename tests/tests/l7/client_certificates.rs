@@ -390,3 +390,20 @@ fn a_revoked_certificate_is_refused_from_the_moment_the_list_says_so() {
     gateway.reload(&site);
     assert!(!passes(&bob), "a list that is out of date speaks for nobody");
 }
+
+/// RUSTSEC-2026-0049 (lists of revocations that count for another issuer), 0098 and 0099 (constraints on names that are passed over)
+/// and 0104 (a panic at a list): all of them have their fix in 0.103.13.
+#[test]
+fn t37_the_library_that_verifies_certificates_has_its_fixes() {
+    let lock = include_str!("../../../Cargo.lock");
+    let versions: Vec<Vec<u32>> = lock
+        .split("[[package]]")
+        .filter(|package| package.contains("name = \"rustls-webpki\""))
+        .filter_map(|package| package.split("version = \"").nth(1)?.split('"').next())
+        .map(|version| version.split('.').filter_map(|part| part.parse().ok()).collect())
+        .collect();
+    assert!(!versions.is_empty(), "it is used");
+    for version in versions {
+        assert!(version >= vec![0, 103, 13], "{version:?}");
+    }
+}

@@ -224,6 +224,8 @@ fn a_key_in_clear_is_never_shown() {
         "a: hunter2",
         "- *hunter2",
         "- hunter2: [\n",
+        "- hunter2: a",
+        "- {name: a, hunter2: b}",
     ] {
         std::fs::write(dir.path().join("keys.yaml"), keys).expect("a file");
         let faults = load_in(dir.path(), &text).expect_err(keys);

@@ -36,6 +36,7 @@ use gcra::{Gcra, Verdict};
 use quota::Quotas;
 pub use registry::{Rates, Registry};
 pub use shared::Shared;
+pub use store::away as redis_away;
 
 /// Headers of draft-ietf-httpapi-ratelimit-headers-10.
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");

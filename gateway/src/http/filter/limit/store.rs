@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -57,6 +58,31 @@ return told",
     )
 });
 
+/// Workers of this process that know the server to be away.
+static AWAY: AtomicU64 = AtomicU64::new(0);
+
+/// Workers for which shared limits do as `when_away` says.
+#[must_use]
+pub fn away() -> u64 {
+    AWAY.load(Ordering::Relaxed)
+}
+
+/// One of them.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        AWAY.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        AWAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What a key is held against.
 pub(super) struct Ask {
     pub(super) key: String,
@@ -80,7 +106,7 @@ enum State {
     Unasked,
     Connecting,
     Ready(MultiplexedConnection),
-    Away,
+    Away(Counted),
 }
 
 thread_local! {
@@ -152,7 +178,7 @@ impl Link {
         loop {
             let unasked = match &*self.state.borrow() {
                 State::Ready(connection) => return Some(connection.clone()),
-                State::Away => return None,
+                State::Away(_) => return None,
                 State::Unasked => true,
                 State::Connecting => false,
             };
@@ -170,7 +196,7 @@ impl Link {
             return;
         }
         tracing::warn!(server = %self.model.url, why, "redis is away: shared limits do as when_away says");
-        *self.state.borrow_mut() = State::Away;
+        *self.state.borrow_mut() = State::Away(Counted::new());
         self.late.set(0);
         self.seek();
     }
@@ -206,7 +232,7 @@ async fn seek(link: Weak<Link>) {
             Err(_) if first => tracing::warn!(server = %model.url, "redis does not answer"),
             _ => {}
         }
-        *link.state.borrow_mut() = State::Away;
+        *link.state.borrow_mut() = State::Away(Counted::new());
         link.moved.notify_waiters();
         drop(link);
         sleep(pause).await;

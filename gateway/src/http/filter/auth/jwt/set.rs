@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use super::keys::Keys;
-use crate::config::model::{Algorithm, KeySource, VerifyKey};
+use crate::config::model::{Algorithm, KeySource, Url, VerifyKey};
 
 /// Requests that wait for one look.
 const MOST_WAITING: u32 = 1_024;
@@ -33,6 +33,10 @@ pub struct KeySet {
     looks: watch::Sender<u64>,
     /// When the last one began.
     last: Mutex<Option<Instant>>,
+    /// When the last one that was answered ended.
+    answered: Mutex<Option<Instant>>,
+    /// Whether the last one was.
+    failing: AtomicBool,
     /// One is under way.
     busy: AtomicBool,
     waiting: AtomicU32,
@@ -68,6 +72,8 @@ impl KeySet {
             wanted: Notify::new(),
             looks: watch::Sender::new(0),
             last: Mutex::new(None),
+            answered: Mutex::new(None),
+            failing: AtomicBool::new(false),
             busy: AtomicBool::new(false),
             waiting: AtomicU32::new(0),
             kept: AtomicBool::new(false),
@@ -84,6 +90,33 @@ impl KeySet {
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         self.published.load().epoch > 0
+    }
+
+    /// Where the keys are from.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.source.url
+    }
+
+    /// Seconds since the issuer last answered; `None` if it never has.
+    #[must_use]
+    pub fn age(&self) -> Option<u64> {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.map(|answered| answered.elapsed().as_secs())
+    }
+
+    /// Whether the last look got no answer.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
+    /// A look has ended.
+    fn ended(&self, good: bool) {
+        self.failing.store(!good, Ordering::Relaxed);
+        if good {
+            *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
     }
 
     /// When the next look may begin; `None` for now.

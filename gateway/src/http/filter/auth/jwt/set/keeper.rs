@@ -71,6 +71,7 @@ async fn follow(set: Weak<KeySet>) {
         match read(&strong.source).await {
             Ok((keys, left_out, metadata)) => {
                 failures = 0;
+                strong.ended(true);
                 let count = keys.len();
                 if strong.replace(keys, metadata) {
                     tracing::info!(%url, keys = count, "published keys were read");
@@ -84,6 +85,7 @@ async fn follow(set: Weak<KeySet>) {
             }
             Err(reason) => {
                 failures += 1;
+                strong.ended(false);
                 let loaded = strong.is_loaded();
                 tracing::error!(%url, %reason, loaded, "published keys can not be read; those of before stay");
             }
