@@ -108,8 +108,10 @@ impl Runtime {
                 })
             };
             let action = match &route.action {
-                model::Action::Redirect(redirect) => Action::Answer(Answer::redirect(redirect, &route.path)),
-                model::Action::Respond(respond) => Action::Answer(Answer::respond(respond)),
+                model::Action::Redirect(redirect) => {
+                    Action::Answer(Box::new(Answer::redirect(redirect, &route.path)))
+                }
+                model::Action::Respond(respond) => Action::Answer(Box::new(Answer::respond(respond))),
                 model::Action::Forward(id) => Action::Forward(Arc::clone(numbered(*id)?)),
             };
             let whole = Whole::compile(route);
@@ -127,17 +129,17 @@ impl Runtime {
                 name: route.name.as_str().into(),
                 chain: Chain::compile(route, auth.clone(), &mut limits),
                 auth,
-                cors: route.cors.as_ref().map(Cors::compile),
+                cors: route.cors.as_deref().map(|cors| Box::new(Cors::compile(cors))),
                 rewrite: route
                     .rewrite
                     .path
                     .as_ref()
-                    .map(|rule| Rewriter::compile(rule, &route.path)),
+                    .map(|rule| Box::new(Rewriter::compile(rule, &route.path))),
                 action,
                 split: route
                     .split
                     .as_ref()
-                    .map(|split| compile_split(split, numbered))
+                    .map(|split| compile_split(split, numbered).map(Box::new))
                     .transpose()?,
                 mirror: match &route.mirror {
                     None => None,

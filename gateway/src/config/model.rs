@@ -20,6 +20,7 @@ mod keys;
 mod limits;
 mod oidc;
 mod passwords;
+mod rare;
 mod routing;
 mod shape;
 mod upstreams;
@@ -31,6 +32,7 @@ pub use keys::*;
 pub use limits::*;
 pub use oidc::*;
 pub use passwords::*;
+pub use rare::{Rare, Unsaid};
 pub(in crate::config) use routing::anchored;
 pub use routing::*;
 pub use shape::*;
@@ -402,30 +404,30 @@ pub struct Route {
     pub host: HostMatch,
     pub path: PathMatch,
     pub when: Conditions,
-    pub cors: Option<Cors>,
+    pub cors: Option<Box<Cors>>,
     /// Shared by routes that name it.
     pub auth: Option<Arc<Auth>>,
-    pub request: HeaderEdit,
-    pub response: HeaderEdit,
+    pub request: Rare<HeaderEdit>,
+    pub response: Rare<HeaderEdit>,
     /// What the upstream is asked for, if it is something else.
-    pub rewrite: Rewrite,
-    pub query: QueryEdit,
+    pub rewrite: Rare<Rewrite>,
+    pub query: Rare<QueryEdit>,
     pub status: StatusMap,
     /// What the gateway's own errors look like here, before those of all routes.
-    pub errors: ErrorPages,
-    pub request_body: Option<BodyEdit>,
-    pub response_body: Option<BodyEdit>,
+    pub errors: Rare<ErrorPages>,
+    pub request_body: Option<Box<BodyEdit>>,
+    pub response_body: Option<Box<BodyEdit>>,
     /// What describes its requests and answers.
-    pub validate: Option<Validate>,
+    pub validate: Option<Box<Validate>>,
     pub action: Action,
     /// Shares of other upstreams in the route's requests; the one of the action is the first of them.
-    pub split: Option<Split>,
+    pub split: Option<Box<Split>>,
     /// Where copies of the route's requests go.
     pub mirror: Option<Mirror>,
     pub compress: Option<Compress>,
     /// Cap on a request's body after decoding, in bytes; without one, coded bodies go on as they are.
     pub decompress: Option<u64>,
-    pub throttle: Throttle,
+    pub throttle: Rare<Throttle>,
     /// Overrides of [`Limits::body_bytes`] and [`Limits::response_header`] for this route; `u64::MAX` is no cap.
     pub body_bytes: Option<u64>,
     pub response_header: Option<Duration>,

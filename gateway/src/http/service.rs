@@ -528,7 +528,7 @@ fn refuse(mut finish: Finish, facts: &Facts, reject: Reject, close: bool) -> Res
             form: facts.form,
             close,
             pages: (!site.errors.is_empty()).then_some(&site.errors),
-            own: facts.route.as_ref().map(|route| &route.model.errors),
+            own: facts.route.as_ref().map(|route| &*route.model.errors),
         }),
     };
     drop(site);

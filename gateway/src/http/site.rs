@@ -51,12 +51,12 @@ pub struct Route {
     pub chain: Chain,
     /// A step of the chain.
     pub auth: Option<Arc<Auth>>,
-    pub cors: Option<Cors>,
+    pub cors: Option<Box<Cors>>,
     /// The path that the upstream is asked for, if it is another.
-    pub rewrite: Option<Rewriter>,
+    pub rewrite: Option<Box<Rewriter>>,
     pub action: Action,
     /// Present if requests are split between several upstreams; that of the action is the first.
-    pub split: Option<Split>,
+    pub split: Option<Box<Split>>,
     pub mirror: Option<Mirror>,
     pub compress: Option<Compress>,
     /// Cap on a request's body once it is made plain, in bytes; `None` leaves bodies as they are.
@@ -79,7 +79,7 @@ pub struct Route {
 #[derive(Debug)]
 pub enum Action {
     Forward(Arc<Upstream>),
-    Answer(Answer),
+    Answer(Box<Answer>),
 }
 
 /// Shares of several upstreams in a route's requests.

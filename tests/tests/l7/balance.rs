@@ -145,7 +145,7 @@ fn split(upstreams: &[&Upstream], weights: &[u32], by: Option<HashBy>) -> Site {
     };
     site.route("*", "/**", &[(dead(), 1)]).with(|route| {
         route.action = Action::Forward(UpstreamId(0));
-        route.split = Some(split);
+        route.split = Some(Box::new(split));
     })
 }
 

@@ -120,8 +120,8 @@ fn header_lines_are_edited_both_ways() {
         ..HeaderEdit::default()
     };
     let gateway = Gateway::start(&Site::to(&upstream).with(|route| {
-        route.request = edit("user-agent", "x-gateway");
-        route.response = edit("server", "x-old");
+        route.request = edit("user-agent", "x-gateway").into();
+        route.response = edit("server", "x-old").into();
     }));
     let request = "GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: me\r\nX-Gateway: forged\r\nX-More: 0\r\n\r\n";
     let response = Client::connect(gateway.address()).send(request).response();

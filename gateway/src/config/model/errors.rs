@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::rare::Unsaid;
+
 use http::{HeaderValue, StatusCode};
 
 /// Pages by status. Empty by default: then answers are problem documents.
@@ -11,6 +13,13 @@ pub struct ErrorPages {
     pub exact: Vec<(u16, Arc<ErrorPage>)>,
     /// For a hundred each, by the first digit.
     pub classes: Vec<(u16, Arc<ErrorPage>)>,
+}
+
+impl Unsaid for ErrorPages {
+    const UNSAID: &'static Self = &Self {
+        exact: Vec::new(),
+        classes: Vec::new(),
+    };
 }
 
 /// One page.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
+use super::rare::Unsaid;
+
 use super::{Rate, Secret, UpstreamTls};
 
 /// What bounds the callers of a route. Empty by default.
@@ -14,6 +16,14 @@ pub struct Throttle {
     pub rates: Vec<Arc<RateLimit>>,
     pub at_once: Vec<Arc<Concurrency>>,
     pub quotas: Vec<Arc<Quota>>,
+}
+
+impl Unsaid for Throttle {
+    const UNSAID: &'static Self = &Self {
+        rates: Vec::new(),
+        at_once: Vec::new(),
+        quotas: Vec::new(),
+    };
 }
 
 /// How often one caller may call.

@@ -4,6 +4,7 @@
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
+use super::rare::Unsaid;
 use super::routing::{Pattern, Template};
 
 /// A value made of facts of the request. If a fact is missing, so is the value.
@@ -63,6 +64,16 @@ pub struct Made {
     pub add: bool,
 }
 
+impl Unsaid for HeaderEdit {
+    const UNSAID: &'static Self = &Self {
+        rename: Vec::new(),
+        remove: Vec::new(),
+        set: Vec::new(),
+        add: Vec::new(),
+        made: Vec::new(),
+    };
+}
+
 impl HeaderEdit {
     /// Whether there is nothing to do.
     #[must_use]
@@ -76,6 +87,13 @@ impl HeaderEdit {
 pub struct Rewrite {
     pub path: Option<PathRewrite>,
     pub host: HostRewrite,
+}
+
+impl Unsaid for Rewrite {
+    const UNSAID: &'static Self = &Self {
+        path: None,
+        host: HostRewrite::Keep,
+    };
 }
 
 /// How another path is made of the canonical one. What comes of it must be canonical again.
@@ -117,6 +135,15 @@ pub struct QueryEdit {
     pub remove: Vec<String>,
     pub set: Vec<(String, ValueTemplate)>,
     pub add: Vec<(String, ValueTemplate)>,
+}
+
+impl Unsaid for QueryEdit {
+    const UNSAID: &'static Self = &Self {
+        rename: Vec::new(),
+        remove: Vec::new(),
+        set: Vec::new(),
+        add: Vec::new(),
+    };
 }
 
 impl QueryEdit {

@@ -87,8 +87,8 @@ impl Whole {
     /// `None` if the route does nothing with bodies.
     #[must_use]
     pub fn compile(route: &Route) -> Option<Box<Self>> {
-        let shaper = |edit: &Option<BodyEdit>| {
-            edit.as_ref().map(|edit| Shaper {
+        let shaper = |edit: Option<&BodyEdit>| {
+            edit.map(|edit| Shaper {
                 page: match &edit.to {
                     BodyMade::Page { source, content_type } => Page::compile(source, content_type),
                     BodyMade::Json | BodyMade::Form => None,
@@ -97,9 +97,9 @@ impl Whole {
             })
         };
         let whole = Self {
-            request: shaper(&route.request_body),
-            response: shaper(&route.response_body),
-            validate: route.validate.clone(),
+            request: shaper(route.request_body.as_deref()),
+            response: shaper(route.response_body.as_deref()),
+            validate: route.validate.as_deref().cloned(),
         };
         let any = whole.request.is_some() || whole.response.is_some() || whole.validate.is_some();
         any.then(|| Box::new(whole))
