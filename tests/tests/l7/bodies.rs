@@ -404,3 +404,100 @@ routes:
     );
     assert_eq!(gateway.rejects(), []);
 }
+
+#[test]
+fn no_part_and_no_unclear_type_carries_past_the_edits_what_they_take_out() {
+    // As the path says; a range where one is asked for, and one that nobody asked for.
+    let upstream = Upstream::start(|request, wire| {
+        let body = r#"{"id":1,"password":"secret"}"#;
+        let target = request.target.as_str();
+        let (status, lines) = match target.rsplit('/').next().unwrap_or_default() {
+            _ if !request.header("range").is_empty() => (
+                "206 Partial",
+                "Content-Type: application/json\r\nContent-Range: bytes 0-27/28\r\n",
+            ),
+            "part" => (
+                "206 Partial",
+                "Content-Type: application/json\r\nContent-Range: bytes 0-27/28\r\n",
+            ),
+            "parts" => (
+                "206 Partial",
+                "Content-Type: multipart/byteranges; boundary=a\r\n",
+            ),
+            "range" => (
+                "200 OK",
+                "Content-Type: application/json\r\nContent-Range: bytes 0-27/28\r\n",
+            ),
+            "latin" => ("200 OK", "Content-Type: application/json; charset=iso-8859-1\r\n"),
+            "charset" => ("200 OK", "Content-Type: application/json; charset\r\n"),
+            "listed" => ("200 OK", "Content-Type: application/json, application/json\r\n"),
+            "second" => (
+                "200 OK",
+                "Content-Type: text/plain\r\nContent-Type: application/json\r\n",
+            ),
+            "first" => (
+                "200 OK",
+                "Content-Type: application/json\r\nContent-Type: text/plain\r\n",
+            ),
+            "html" => ("200 OK", "Content-Type: text/html; charset=iso-8859-1\r\n"),
+            _ => ("200 OK", "Content-Type: application/json\r\n"),
+        };
+        wire.send(format!(
+            "HTTP/1.1 {status}\r\n{lines}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        true
+    });
+    let routes = r#"
+routes:
+  - {match: {path: /pass/**}, response: {body: {json: [{remove: /password}], wrong: pass}}, upstream: UP}
+  - {match: {path: /in}, request: {body: {json: [{remove: /password}]}}, upstream: UP}
+  - {match: {path: /**}, response: {body: {json: [{remove: /password}]}}, upstream: UP}
+"#;
+    let gateway = Gateway::start(&Site::written(routes, &upstream));
+    let mut client = Client::connect(gateway.address());
+    for path in ["/", "/pass/"] {
+        let asked = format!("GET {path} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-99\r\nIf-Range: \"a\"\r\n\r\n");
+        let response = client.send(asked).response();
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, r#"{"id":1}"#),
+            "{path}"
+        );
+        assert!(upstream.last().header("if-range").is_empty());
+    }
+    let whole = client.get("/range");
+    assert_eq!(whole.text(), r#"{"id":1}"#);
+    assert_eq!(whole.header("content-range"), None);
+    for path in ["part", "parts", "latin", "charset", "listed", "second", "first"] {
+        let response = client.get(&format!("/{path}"));
+        assert_eq!(
+            (response.status, response.code().as_deref()),
+            (502, Some("response_invalid")),
+            "{path}"
+        );
+        let passed = client.get(&format!("/pass/{path}"));
+        assert!(passed.text().contains("secret"), "the operator's word: {path}");
+    }
+    assert!(
+        client.get("/html").text().contains("secret"),
+        "no JSON, and says so"
+    );
+    let count = upstream.requests().len();
+    for lines in [
+        "Content-Type: application/json\r\nContent-Type: text/plain",
+        "Content-Type: text/plain\r\nContent-Type: application/json",
+        "Content-Type: application/json, application/json",
+        "Content-Type: application/json; charset",
+    ] {
+        let mut client = Client::connect(gateway.address());
+        let request = format!("POST /in HTTP/1.1\r\nHost: a\r\n{lines}\r\nContent-Length: 2\r\n\r\n{{}}");
+        let response = client.send(request).response();
+        assert_eq!(
+            (response.status, response.code().as_deref()),
+            (415, Some("unsupported_media_type")),
+            "{lines}"
+        );
+    }
+    assert_eq!(upstream.requests().len(), count);
+}

@@ -325,6 +325,50 @@ fn answers_are_held_against_the_document_too() {
     assert_eq!(observing.rejects(), []);
 }
 
+#[test]
+fn an_answer_that_is_empty_or_a_part_is_not_what_is_described_and_one_without_a_body_is() {
+    let upstream = Upstream::start(|request, wire| {
+        let order = r#"{"id":1,"customer":{"name":"n"},"lines":[{"sku":"a","quantity":1}]}"#;
+        let id = request.target.rsplit('/').next().unwrap_or_default().to_owned();
+        let json = "Content-Type: application/json\r\n";
+        let whole = format!("{json}Content-Length: {}\r\n\r\n{order}", order.len());
+        let head = format!("{json}Content-Length: {}\r\n\r\n", order.len());
+        let (status, rest) = match id.as_str() {
+            _ if request.method == "HEAD" => ("200 OK", head),
+            "2" => ("200 OK", format!("{json}Content-Length: 0\r\n\r\n")),
+            "3" => (
+                "200 OK",
+                format!("{json}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            ),
+            "4" => ("200 OK", "Content-Length: 0\r\n\r\n".to_owned()),
+            "5" => ("200 OK", format!("{json}{whole}")),
+            "6" => ("206 Partial", whole),
+            _ if !request.header("range").is_empty() => ("206 Partial", whole),
+            _ => ("200 OK", whole),
+        };
+        wire.send(format!("HTTP/1.1 {status}\r\n{rest}"));
+        true
+    });
+    let enforcing = gateway("orders.yaml", ", response: enforce", &upstream);
+    let mut client = Client::connect(enforcing.address());
+    for (id, status) in [(1, 200), (2, 502), (3, 502), (4, 502), (5, 502), (6, 502)] {
+        let target = format!("GET /v1/orders/{id} HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9\r\n\r\n");
+        let response = client.send(target).response();
+        assert_eq!(response.status, status, "{id}");
+    }
+    client.send("HEAD /v1/orders/2 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.head().expect("a header").status, 200);
+    let observing = gateway("orders.yaml", ", response: observe", &upstream);
+    let mut client = Client::connect(observing.address());
+    let target = "GET /v1/orders/1 HTTP/1.1\r\nHost: a\r\nRange: bytes=0-9\r\n\r\n";
+    assert_eq!(
+        client.send(target).response().status,
+        206,
+        "who observes changes nothing"
+    );
+    assert_eq!(client.get("/v1/orders/2").status, 200);
+}
+
 /// Thousands of bodies and parameters made from the schemas, right and wrong, judged by python3-jsonschema too.
 #[test]
 fn both_implementations_judge_alike() {

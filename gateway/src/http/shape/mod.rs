@@ -6,6 +6,7 @@
 pub mod form;
 pub(super) mod gather;
 pub mod json;
+mod kind;
 pub mod page;
 pub mod strict;
 mod validate;
@@ -14,7 +15,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use http::header::{
+    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
+};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, request, response};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -30,12 +33,12 @@ use crate::config::model::{
 use crate::config::openapi::Operation;
 use crate::upstream::Lease;
 use gather::{Unread, collect, plain, read};
+use kind::{Kind, is_form, is_json};
 use page::Page;
 use validate::{Todo, Wrong};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const URLENCODED: &str = "application/x-www-form-urlencoded";
-const FORM: HeaderValue = HeaderValue::from_static(URLENCODED);
+const FORM: HeaderValue = HeaderValue::from_static(kind::URLENCODED);
 
 /// What a route does with bodies, compiled.
 #[derive(Debug, Default)]
@@ -57,6 +60,15 @@ pub(super) enum Ended {
     Reject(Reject),
     /// The client went away in the middle of its body.
     Gone,
+}
+
+/// What the edits of a route make of an answer.
+enum Edits<'w> {
+    /// It goes on as it is.
+    Nothing,
+    By(&'w Shaper),
+    /// Whether they are for it can not be told, or can not be done.
+    Refuse,
 }
 
 /// Why a body can not be changed.
@@ -142,17 +154,22 @@ impl Whole {
                 Err(wrong) => self.wrong(rule, wrong, facts)?,
             }
         }
+        if self.needs_whole(&facts.exchange) {
+            // Of a part nothing can be told, so none is asked for.
+            head.headers.remove(RANGE);
+            head.headers.remove(IF_RANGE);
+        }
         // A form without a field has no bytes, and is one all the same.
         let empty_form = |shaper: &Shaper| {
             shaper.edit.from == BodyForm::Form
                 && head.headers.contains_key(CONTENT_LENGTH)
-                && BodyForm::Form.is_of(&head.headers)
+                && BodyForm::Form.is_of(&Kind::of(&head.headers))
         };
         let shaper = self
             .request
             .as_ref()
             .filter(|shaper| has_body || empty_form(shaper));
-        if shaper.is_some_and(|shaper| !shaper.edit.from.is_of(&head.headers)) {
+        if shaper.is_some_and(|shaper| !shaper.edit.from.is_of(&Kind::of(&head.headers))) {
             return Err(Ended::Reject(Reject::UnsupportedMediaType));
         }
         let looks = match &self.validate {
@@ -208,13 +225,34 @@ impl Whole {
         Err(Ended::Reject(wrong.reject))
     }
 
-    /// What an answer's body is to be changed by, if anything.
-    fn edits(&self, exchange: &Exchange, head: &response::Parts) -> Option<&Shaper> {
-        let fits = |shaper: &&Shaper| shaper.edit.from.is_of(&head.headers);
-        self.response
-            .as_ref()
-            .filter(fits)
-            .filter(|_| has_body(exchange, head))
+    /// What is to be done about an answer's body by the edits.
+    fn edits(&self, exchange: &Exchange, head: &response::Parts) -> Edits<'_> {
+        let Some(shaper) = self.response.as_ref().filter(|_| has_body(exchange, head)) else {
+            return Edits::Nothing;
+        };
+        let kind = Kind::of(&head.headers);
+        let whole = head.status != StatusCode::PARTIAL_CONTENT;
+        if !whole || kind == Kind::Unclear {
+            return match shaper.edit.wrong {
+                WrongBody::Refuse => Edits::Refuse,
+                WrongBody::Pass => Edits::Nothing,
+            };
+        }
+        if shaper.edit.from.is_of(&kind) {
+            Edits::By(shaper)
+        } else {
+            Edits::Nothing
+        }
+    }
+
+    /// Whether an answer that is only a part would escape what is done with answers.
+    fn needs_whole(&self, exchange: &Exchange) -> bool {
+        let judged = || {
+            self.described(exchange).is_some_and(|(rule, operation)| {
+                rule.response == ResponseCheck::Enforce && validate::judges_answers(operation)
+            })
+        };
+        self.response.is_some() || judged()
     }
 
     /// How answers of this request are described, and what is done about others.
@@ -228,16 +266,18 @@ impl Whole {
 
     /// Whether an answer is to be looked at.
     pub(super) fn wants(&self, exchange: &Exchange, head: &response::Parts) -> bool {
-        self.edits(exchange, head).is_some() || self.described(exchange).is_some()
+        !matches!(self.edits(exchange, head), Edits::Nothing) || self.described(exchange).is_some()
     }
 
     /// Of an answer to HEAD: takes away what speaks of a body that GET would not get.
     pub(super) fn unsaid(&self, exchange: &Exchange, head: &mut response::Parts) {
         let asked = exchange.kept.as_ref().map(|kept| kept.method());
-        let edited = |shaper: &Shaper| shaper.edit.from.is_of(&head.headers);
-        if asked == Some(&Method::HEAD) && self.response.as_ref().is_some_and(edited) {
-            let kind = self.response.as_ref().and_then(Shaper::kind);
-            relabel(&mut head.headers, None, kind);
+        let kind = Kind::of(&head.headers);
+        let edited = |shaper: &&Shaper| kind == Kind::Unclear || shaper.edit.from.is_of(&kind);
+        if asked == Some(&Method::HEAD)
+            && let Some(shaper) = self.response.as_ref().filter(edited)
+        {
+            relabel(&mut head.headers, None, shaper.kind());
         }
     }
 
@@ -251,16 +291,31 @@ impl Whole {
         exchange: &mut Exchange,
         pattern: &PathMatch,
     ) -> Answer {
-        let edits = self.edits(exchange, head);
+        let edits = match self.edits(exchange, head) {
+            Edits::Nothing => None,
+            Edits::By(shaper) => Some(shaper),
+            Edits::Refuse => {
+                tracing::debug!(status = %head.status, "an answer is a part, or of an unclear type: it can not be edited");
+                return Answer::Refused(Reject::ResponseInvalid);
+            }
+        };
         let described = self.described(exchange);
         // Where the type is another afterwards, that is what is described.
         let told = described.map(|(rule, operation)| {
             let mut headers = head.headers.clone();
-            if let Some(page) = edits.and_then(|shaper| shaper.page.as_ref()) {
-                headers.insert(CONTENT_TYPE, page.content_type.clone());
+            if let Some(kind) = edits.and_then(Shaper::kind) {
+                headers.insert(CONTENT_TYPE, kind);
             }
-            let body = has_body(exchange, head) && !lease.is_read();
-            (rule, validate::answer(operation, head.status, &headers, body))
+            // Of a part that the client asked for there is nothing to observe.
+            let part = head.status == StatusCode::PARTIAL_CONTENT;
+            let enforces = rule.response == ResponseCheck::Enforce;
+            let body = has_body(exchange, head) && (enforces || !part);
+            let told = validate::answer(operation, head.status, &headers, body);
+            let told = told.and_then(|validator| match validator {
+                Some(_) if part => Err("the body is only a part".to_owned()),
+                validator => Ok(validator),
+            });
+            (rule, told)
         });
         let (rule, validator) = match told {
             None => (None, None),
@@ -327,19 +382,14 @@ fn unlike(rule: &Validate, why: &str, exchange: &mut Exchange) -> Option<Answer>
     None
 }
 
-/// Whether an answer has a body of its own that is there as a whole.
+/// Whether an answer has a body, if only an empty one (RFC 9110, 6.4.1).
 fn has_body(exchange: &Exchange, head: &response::Parts) -> bool {
     let bodiless = matches!(
         head.status,
-        StatusCode::NO_CONTENT
-            | StatusCode::RESET_CONTENT
-            | StatusCode::PARTIAL_CONTENT
-            | StatusCode::NOT_MODIFIED
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
     );
     let asked = exchange.kept.as_ref().map(|kept| kept.method());
-    !bodiless
-        && asked.is_some_and(|method| *method != Method::HEAD)
-        && !head.headers.contains_key(CONTENT_RANGE)
+    !bodiless && asked.is_some_and(|method| *method != Method::HEAD)
 }
 
 /// Whether a body can be looked at without any change to the request: it is known to be short, and is not coded.
@@ -417,47 +467,15 @@ impl Shaper {
 }
 
 impl BodyForm {
-    /// Whether a message says that its body is of this form.
-    fn is_of(self, headers: &HeaderMap) -> bool {
-        let essence = essence_of(headers);
+    fn is_of(self, kind: &Kind) -> bool {
+        let Kind::Known(essence) = kind else {
+            return false;
+        };
         match self {
-            Self::Json => is_json(&essence),
-            Self::Form => essence == URLENCODED,
+            Self::Json => is_json(essence),
+            Self::Form => is_form(essence),
         }
     }
-}
-
-/// The media type of a body, in lower case and without parameters; empty if nothing is said. But for JSON and forms in
-/// another charset, which would be read here as something else than where the body goes: that is no type that anybody
-/// knows here.
-fn essence_of(headers: &HeaderMap) -> String {
-    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let mut parts = kind.unwrap_or_default().split(';').map(str::trim);
-    let mut essence = parts.next().unwrap_or_default().to_ascii_lowercase();
-    if is_json(&essence) || essence == URLENCODED {
-        for parameter in parts {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            let value = value.trim().trim_matches('"');
-            let plain = ["utf-8", "utf8", "us-ascii"];
-            let fine = plain.iter().any(|plain| value.eq_ignore_ascii_case(plain));
-            if name.trim().eq_ignore_ascii_case("charset") && !fine {
-                essence.push_str("; charset=");
-                essence.push_str(&value.to_ascii_lowercase());
-            }
-        }
-    }
-    essence
-}
-
-/// Whether a media type is JSON, by itself or by its suffix (RFC 6839, 3.1).
-#[must_use]
-pub fn is_json(essence: &str) -> bool {
-    let suffix = essence
-        .len()
-        .checked_sub("+json".len())
-        .and_then(|at| essence.get(at..));
-    essence.eq_ignore_ascii_case("application/json")
-        || suffix.is_some_and(|end| end.eq_ignore_ascii_case("+json"))
 }
 
 /// What templates of whole bodies may name.
@@ -514,6 +532,7 @@ fn relabel(headers: &mut HeaderMap, length: Option<usize>, kind: Option<HeaderVa
     };
     headers.remove(CONTENT_ENCODING);
     headers.remove(ACCEPT_RANGES);
+    headers.remove(CONTENT_RANGE);
     headers.remove(ETAG);
     for name in OF_THE_BYTES {
         headers.remove(name);

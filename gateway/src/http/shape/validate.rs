@@ -6,11 +6,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use http::header::{CONTENT_TYPE, COOKIE};
+use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::{Map, Value};
 
-use super::{essence_of, is_json, strict};
+use super::kind::{Kind, is_form, is_json};
+use super::strict;
 use crate::config::model::Validate;
 use crate::config::openapi::document::content_for;
 use crate::config::openapi::{Content, In, Kinds, Operation, Parameter, Style, Validator};
@@ -188,10 +189,23 @@ pub(super) fn answer<'c>(
     if !has_body || described.content.is_empty() {
         return Ok(None);
     }
-    let essence = essence_of(headers);
+    let Kind::Known(essence) = Kind::of(headers) else {
+        return Err("of what type the body is can not be told".to_owned());
+    };
     let content = content_for(&described.content, &essence)
         .ok_or_else(|| format!("type {essence:?} is not described"))?;
     Ok(content.schema.as_ref().filter(|_| is_json(&essence)))
+}
+
+/// Whether any answer of an operation is JSON whose schema is known.
+pub(super) fn judges_answers(operation: &Operation) -> bool {
+    let contents = operation
+        .responses
+        .iter()
+        .flat_map(|(_, response)| &response.content);
+    contents
+        .filter(|content| content.schema.is_some())
+        .any(|content| is_json(&content.range) || content.range.ends_with("/*"))
 }
 
 /// Judges the body of an answer.
@@ -245,18 +259,14 @@ fn body_of<'c>(
     if described.content.is_empty() {
         return Ok(Todo::Nothing);
     }
-    if headers.get_all(CONTENT_TYPE).iter().nth(1).is_some() {
-        return Err(Reject::UnsupportedMediaType.into());
-    }
-    let essence = essence_of(headers);
     // Not even where any type will do: it would be passed on unseen.
-    if essence.contains(';') {
+    let Kind::Known(essence) = Kind::of(headers) else {
         return Err(Reject::UnsupportedMediaType.into());
-    }
+    };
     let content = content_for(&described.content, &essence).ok_or(Reject::UnsupportedMediaType)?;
     Ok(match &content.schema {
         Some(validator) if is_json(&essence) => Todo::Json(validator),
-        Some(_) if essence == "application/x-www-form-urlencoded" => Todo::Form(content),
+        Some(_) if is_form(&essence) => Todo::Form(content),
         _ => Todo::Nothing,
     })
 }
