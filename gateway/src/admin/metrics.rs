@@ -14,10 +14,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-/// Connections served at one time; collectors and probes need a few.
-const CONNECTIONS: usize = 64;
+/// Connections served at one time. Collectors and probes need a few; whoever opens more and is silent must not keep them out.
+const CONNECTIONS: usize = 512;
 /// Deadline of a request's header.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the endpoint asks the gateway.
 pub trait Facts: 'static {

@@ -244,6 +244,9 @@ fn hash_password() -> Result<Exit> {
 
 /// Reads, changes and replaces a file, while nobody else does. `make` allows for one that is not there yet.
 fn change(path: &Path, make: bool, change: impl FnOnce(&mut Keys) -> Result<()>) -> Result<()> {
+    // Behind a link is what is read by others; the link stays.
+    let behind = std::fs::canonicalize(path).ok();
+    let path = behind.as_deref().unwrap_or(path);
     let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
@@ -393,6 +396,17 @@ mod tests {
             assert!(broken.is_err());
             assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
         }
+        // By a link, what is behind it is changed.
+        let link = dir.path().join("link.yaml");
+        std::os::unix::fs::symlink("keys.yaml", &link).unwrap();
+        let without = |keys: &mut Keys| {
+            keys.remove(&[1; 32]);
+            Ok(())
+        };
+        change(&link, false, without).unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(read_keys(&path).unwrap(), [([2; 32], key("*b"))].into());
+        std::fs::remove_file(&link).unwrap();
         std::fs::write(&path, "- hunter2\n").unwrap();
         let told = put(3, "c").expect_err("a secret in clear").message;
         assert!(

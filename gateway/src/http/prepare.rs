@@ -196,6 +196,9 @@ pub(super) fn finish(
             facts.decode = Some((coding, most));
             head.headers.remove(CONTENT_ENCODING);
             head.headers.remove(CONTENT_LENGTH);
+            for name in coding::OF_THE_BYTES {
+                head.headers.remove(name);
+            }
         }
     }
     if let Some(rewrite) = &route.rewrite {

@@ -75,6 +75,8 @@ pub enum Reject {
     Blocked,
     /// Too many connections, in all or from this client.
     TooManyConnections,
+    /// Bodies that must be whole before they go on take all the memory that there is for them.
+    Overloaded,
     /// More requests in a time than the route grants this caller.
     RateLimited,
     /// More requests of this caller under way than the route grants.
@@ -136,6 +138,7 @@ impl Reject {
         Self::AuthUnavailable,
         Self::Blocked,
         Self::TooManyConnections,
+        Self::Overloaded,
         Self::RateLimited,
         Self::ConcurrencyLimited,
         Self::QuotaExceeded,
@@ -183,6 +186,7 @@ impl Reject {
             Self::AuthUnavailable => "auth_unavailable",
             Self::Blocked => "blocked",
             Self::TooManyConnections => "too_many_connections",
+            Self::Overloaded => "overloaded",
             Self::RateLimited => "rate_limited",
             Self::ConcurrencyLimited => "concurrency_limited",
             Self::QuotaExceeded => "quota_exceeded",
@@ -254,7 +258,7 @@ impl Reject {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::LimitUnavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Self::TooManyConnections | Self::Draining | Self::AuthUnavailable => {
+            Self::TooManyConnections | Self::Overloaded | Self::Draining | Self::AuthUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamOverloaded | Self::UpstreamUnhealthy => StatusCode::SERVICE_UNAVAILABLE,
@@ -272,9 +276,11 @@ impl Reject {
     #[must_use]
     pub const fn blame(self) -> Blame {
         match self {
-            Self::Internal | Self::Draining | Self::AuthUnavailable | Self::LimitUnavailable => {
-                Blame::Gateway
-            }
+            Self::Internal
+            | Self::Overloaded
+            | Self::Draining
+            | Self::AuthUnavailable
+            | Self::LimitUnavailable => Blame::Gateway,
             Self::UpstreamUnreachable
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded
@@ -335,6 +341,7 @@ impl Reject {
             Self::AuthUnavailable => "Credentials can not be checked at the moment.",
             Self::Blocked => "This client is blocked.",
             Self::TooManyConnections => "Too many connections.",
+            Self::Overloaded => "The gateway has too much to do.",
             Self::RateLimited => "Too many requests in this time.",
             Self::ConcurrencyLimited => "Too many requests at once.",
             Self::QuotaExceeded => "No requests are left in this period.",

@@ -56,7 +56,7 @@ fn etc() -> TempDir {
     write("jwt.pem", &key.public_key_pem());
     write(
         "jwks.json",
-        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},{"kty":"RSA","use":"enc","n":"AQAB","e":"AQAB"}]}"#,
     );
     write("introspection.secret", "secret\n");
     write("partner.secret", "0123456789abcdef0123456789abcdef\n");

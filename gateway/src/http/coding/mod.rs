@@ -35,7 +35,7 @@ const PACKABLE: [&str; 14] = [
 ];
 
 /// Lines that speak of the very bytes of the body.
-pub(super) const OF_THE_BYTES: [&str; 3] = ["content-digest", "digest", "content-md5"];
+pub(super) const OF_THE_BYTES: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
 
 /// Chooses a coding for an answer, if it is worth one and the client takes one, and changes its header accordingly.
 ///

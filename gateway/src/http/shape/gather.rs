@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +18,41 @@ use crate::http::coding::decode::{Broken, Decoder};
 use crate::http::reject::Reject;
 use crate::upstream::Lease;
 
+/// Most bytes of requests' bodies that the process holds to have them whole: each is bounded, and so is what all of them take.
+const MOST_HELD: usize = 256 << 20;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+/// A part of the memory for bodies, given back when dropped.
+#[derive(Default)]
+struct Held(usize);
+
+impl Held {
+    /// Takes more; `false` if there is none left.
+    fn take(&mut self, more: usize) -> bool {
+        self.0 += more;
+        HELD.fetch_add(more, Ordering::Relaxed) + more <= MOST_HELD
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// A whole body with its part of the memory.
+struct Whole {
+    bytes: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Whole {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// A request's body, whole.
 pub(in crate::http) async fn collect(
     mut body: RequestBody,
@@ -26,7 +62,7 @@ pub(in crate::http) async fn collect(
     if body.size_hint().lower() > most {
         return Err(Ended::Reject(Reject::BodyTooLarge));
     }
-    let mut gathered = Gathered::default();
+    let (mut gathered, mut held) = (Gathered::default(), Held::default());
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
             return Err(match progress.and_then(Progress::fault) {
@@ -36,13 +72,19 @@ pub(in crate::http) async fn collect(
             });
         };
         if let Ok(piece) = frame.into_data() {
+            if !held.take(piece.len()) {
+                return Err(Ended::Reject(Reject::Overloaded));
+            }
             gathered.push(piece);
             if gathered.length() > most {
                 return Err(Ended::Reject(Reject::BodyTooLarge));
             }
         }
     }
-    Ok(gathered.whole())
+    Ok(Bytes::from_owner(Whole {
+        bytes: gathered.whole(),
+        _held: held,
+    }))
 }
 
 /// Why an answer is not whole.

@@ -160,7 +160,8 @@ fn keys(walk: &mut Walk, table: &mut Table<'_>, issuers: &[String]) -> (Vec<Veri
     if let Some(field) = table.get(walk, "jwks") {
         let read = |text: &str| {
             let (keys, left_out) = key_set(text.as_bytes(), true)?;
-            match left_out.into_iter().next() {
+            // Sets hold keys for other uses too, which are ignored (RFC 7517, 5).
+            match left_out.into_iter().next().filter(|_| keys.is_empty()) {
                 Some(reason) => Err(reason),
                 None => Ok(keys),
             }
