@@ -106,7 +106,8 @@ impl Site {
     #[must_use]
     pub fn written(text: &str, upstream: &super::Upstream) -> Self {
         let mut site = Self::new();
-        let text = text.replace("UP", &format!("[{{url: \"http://{}\"}}]", upstream.address()));
+        // With the colon: a hash may have the two letters in it.
+        let text = text.replace(": UP", &format!(": [{{url: \"http://{}\"}}]", upstream.address()));
         let text = format!("listen: [{{address: 127.0.0.1:1}}]\nxdp: {{mode: none}}\n{text}");
         let parsed = Config::parse(&text, "test.yaml", std::path::Path::new("/nonexistent"));
         let (config, _) = parsed.unwrap_or_else(|faults| panic!("{faults}\n{text}"));
