@@ -200,3 +200,39 @@ fn bodies_that_are_held_whole_have_a_bound_in_all() -> Result<()> {
     wait_until("bodies are taken again", || Ok(small() == 200))?;
     Ok(())
 }
+
+#[test]
+fn t26_an_http2_client_that_does_not_read_is_not_bought_memory() -> Result<()> {
+    let upstream = Upstream::start(|_, wire| {
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n");
+        for _ in 0..1024 {
+            wire.send([0; 65536]);
+        }
+        true
+    });
+    let stage = Stage::new()?;
+    stage.write("", &rest(&upstream, "{}"))?;
+    let gateway = stage.start()?;
+    let before = gateway.resident()?;
+    let mut client = TcpStream::connect(stage.address)?;
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let mut frame = vec![0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        frame.extend(payload);
+        frame
+    };
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[0, 4, 0x7f, 0xff, 0xff, 0xff]));
+    bytes.extend(frame(8, 0, 0, &[0x7f, 0xff, 0, 0]));
+    for stream in 0..100 {
+        bytes.extend(frame(1, 5, 1 + 2 * stream, b"\x82\x86\x84\x41\x01a"));
+    }
+    client.write_all(&bytes)?;
+    wait_until("every stream is asked for", || {
+        Ok(upstream.requests().len() == 100)
+    })?;
+    std::thread::sleep(Duration::from_secs(3));
+    let held = gateway.resident()?.saturating_sub(before) >> 20;
+    // Without a budget it is over 100.
+    ensure!(held < 40, "{held} MiB");
+    Ok(())
+}
