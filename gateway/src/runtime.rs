@@ -3,7 +3,7 @@
 //! Compiling can fail, swapping can not: what does not compile never comes near a request. Parts whose model is equal are
 //! taken over from the runtime before, with their state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -69,11 +69,14 @@ impl Runtime {
             .iter()
             .map(|model| known(model).map_or_else(|| Upstream::compile(model, metrics).map(Arc::new), Ok))
             .collect::<Result<Vec<_>, _>>()?;
-        // A route is made of its model, the upstreams with the numbers in it, and the limits: with the same of all, it stays
-        // what it is.
+        // A route is made of its model, the upstreams with the numbers in it, the limits, and the cookies of log-ins on other
+        // routes: with the same of all, it stays what it is.
+        let sessions = sessions(config);
         let same = previous.is_some_and(|previous| {
             let mut pairs = previous.upstreams.iter().zip(&upstreams);
-            previous.config.limits == config.limits && pairs.all(|(old, new)| Arc::ptr_eq(old, new))
+            previous.config.limits == config.limits
+                && self::sessions(&previous.config) == sessions
+                && pairs.all(|(old, new)| Arc::ptr_eq(old, new))
         });
         let known_routes: HashMap<&str, &Arc<Route>> = previous
             .map_or(&[][..], |previous| &previous.routes)
@@ -127,7 +130,7 @@ impl Runtime {
             let compiled = Route {
                 model: Arc::clone(route),
                 name: route.name.as_str().into(),
-                chain: Chain::compile(route, auth.clone(), &mut limits),
+                chain: Chain::compile(route, auth.clone(), &sessions, &mut limits),
                 auth,
                 cors: route.cors.as_deref().map(|cors| Box::new(Cors::compile(cors))),
                 rewrite: route
@@ -213,6 +216,17 @@ impl Runtime {
         let auths = self.routes.iter().filter_map(|route| route.auth.as_ref());
         auths.flat_map(|auth| auth.key_sets())
     }
+}
+
+/// The names of the cookies that log-ins set.
+fn sessions(config: &Config) -> BTreeSet<&str> {
+    let auths = config.routes.iter().filter_map(|route| route.auth.as_deref());
+    let ways = auths.flat_map(model::Auth::ways);
+    ways.filter_map(|way| match way {
+        model::Way::Oidc(oidc) => Some(oidc.session.cookie.as_str()),
+        _ => None,
+    })
+    .collect()
 }
 
 fn compile_split<'u>(

@@ -4,6 +4,8 @@
 mod answers;
 #[path = "oidc/refresh.rs"]
 mod refresh;
+#[path = "oidc/routes.rs"]
+mod routes;
 #[path = "oidc/sessions.rs"]
 mod sessions;
 

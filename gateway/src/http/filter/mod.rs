@@ -12,6 +12,7 @@ mod identity;
 pub mod limit;
 mod local;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::facts::{Facts, Kept};
 use super::headers;
 use super::reject::{Problem, Reject};
 use crate::config::model::Route;
-use auth::{Auth, Progress};
+use auth::{Auth, Foreign, Progress};
 use limit::{Permit, Registry, Shared, Throttle};
 
 pub use identity::Identity;
@@ -102,6 +103,8 @@ pub type Asking<'a> = Pin<Box<dyn Future<Output = Result<Option<At>, Reject>> + 
 /// One step.
 #[derive(Debug)]
 enum FilterKind {
+    /// Sessions of other routes go no further.
+    Foreign(Box<Foreign>),
     Auth(Arc<Auth>),
     /// How often, and how many at once.
     Throttle(Box<Throttle>),
@@ -119,9 +122,14 @@ pub struct Chain(Box<[FilterKind]>);
 
 impl Chain {
     /// Compiles a route's policy: limits of those who need not be known, who may call, limits of those who are; edits come
-    /// last and so have the last word.
+    /// last and so have the last word. `sessions` are the names of cookies that log-ins of the site set.
     #[must_use]
-    pub fn compile(route: &Arc<Route>, auth: Option<Arc<Auth>>, limits: &mut Registry) -> Self {
+    pub fn compile(
+        route: &Arc<Route>,
+        auth: Option<Arc<Auth>>,
+        sessions: &BTreeSet<&str>,
+        limits: &mut Registry,
+    ) -> Self {
         let mut steps = Vec::new();
         let mut throttle = |steps: &mut Vec<FilterKind>, late| {
             let (local, shared) = limit::compile(route, limits, late);
@@ -129,6 +137,8 @@ impl Chain {
             steps.extend(shared.map(|limits| FilterKind::Shared(limits.into())));
         };
         throttle(&mut steps, false);
+        let foreign = Foreign::of(sessions, route.auth.as_deref());
+        steps.extend(foreign.map(|foreign| FilterKind::Foreign(foreign.into())));
         steps.extend(auth.map(FilterKind::Auth));
         throttle(&mut steps, true);
         if route.keeps_facts() {
@@ -143,7 +153,7 @@ impl Chain {
     /// Whether there is no policy.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.iter().all(|step| matches!(step, FilterKind::Foreign(_)))
     }
 
     /// Runs the request through, from a place on: the first is the default.
@@ -164,6 +174,7 @@ impl Chain {
                     Progress::MustAsk => return Ok(Step::Ask(At(at))),
                     Progress::Answered => return Ok(Step::Answered),
                 },
+                FilterKind::Foreign(foreign) => foreign.take(head),
                 FilterKind::Throttle(limits) => limits.admit(exchange, head)?,
                 FilterKind::Shared(_) => return Ok(Step::Ask(At(at))),
                 FilterKind::Keep => {
@@ -202,7 +213,13 @@ impl Chain {
                 }
                 Some(FilterKind::Shared(limits)) => limits.ask(exchange, head).await?,
                 // These ask nobody.
-                None | Some(FilterKind::Throttle(_) | FilterKind::Keep | FilterKind::Headers(_)) => {
+                None
+                | Some(
+                    FilterKind::Foreign(_)
+                    | FilterKind::Throttle(_)
+                    | FilterKind::Keep
+                    | FilterKind::Headers(_),
+                ) => {
                     return Err(Reject::Internal);
                 }
             }
@@ -214,7 +231,11 @@ impl Chain {
     pub fn respond(&self, exchange: &Exchange, response: &mut HeaderMap) {
         for step in self.0.iter().rev() {
             match step {
-                FilterKind::Auth(_) | FilterKind::Throttle(_) | FilterKind::Shared(_) | FilterKind::Keep => {}
+                FilterKind::Foreign(_)
+                | FilterKind::Auth(_)
+                | FilterKind::Throttle(_)
+                | FilterKind::Shared(_)
+                | FilterKind::Keep => {}
                 FilterKind::Headers(route) => {
                     let edit = &route.response;
                     let kept = exchange.kept.as_ref().filter(|_| !edit.made.is_empty());

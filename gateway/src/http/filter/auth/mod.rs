@@ -38,6 +38,7 @@ use grant::Grants;
 use introspect::Introspect;
 use jwt::{Jwt, KeySet, KeySets};
 use oidc::Oidc;
+pub use place::Foreign;
 use place::Taker;
 use signature::{ACCEPT_SIGNATURE, Signature};
 

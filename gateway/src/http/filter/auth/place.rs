@@ -2,6 +2,7 @@
 //! cookies for this; knows nothing of what the credentials mean.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE};
@@ -174,13 +175,53 @@ impl Taker {
                     head.uri = Uri::from(target);
                 }
             }
-            Self::Cookie(name) => take_cookies(&mut head.headers, |own| own == name.as_bytes()),
-            Self::Session(name) => take_cookies(&mut head.headers, |own| {
+            Self::Cookie(_) | Self::Session(_) => take_cookies(&mut head.headers, |own| self.means(own)),
+        }
+    }
+
+    /// Whether it takes the cookie of this name.
+    fn means(&self, own: &[u8]) -> bool {
+        match self {
+            Self::Cookie(name) => own == name.as_bytes(),
+            Self::Session(name) => {
                 let own = own.strip_prefix(b"__Host-").unwrap_or(own);
                 let rest = own.strip_prefix(name.as_bytes());
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"-"))
-            }),
+            }
+            Self::Header(_) | Self::Scheme(_) | Self::Query(_) => false,
         }
+    }
+}
+
+/// The cookies of log-ins on other routes, which a browser sends to every route of the host.
+#[derive(Debug)]
+pub struct Foreign {
+    taken: Box<[Taker]>,
+    /// Cookies that the route's own ways look for.
+    own: Box<[Taker]>,
+}
+
+impl Foreign {
+    /// For a route with this authentication, where log-ins of the site set cookies of these names. `None`: there are no others.
+    pub(crate) fn of(names: &BTreeSet<&str>, model: Option<&model::Auth>) -> Option<Self> {
+        let ways = || model.into_iter().flat_map(model::Auth::ways);
+        let own = ways().filter_map(|way| match way {
+            Way::Oidc(oidc) => Some(Taker::Session(oidc.session.cookie.clone())),
+            Way::ApiKey(keys) => Some(Taker::from(&keys.place)),
+            Way::Introspect(token) => Some(Taker::from(&token.place)),
+            Way::Jwt(jwt) => Some(Taker::from(&jwt.place)),
+            Way::Basic(_) | Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
+        });
+        let own: Box<[_]> = own.collect();
+        let all = names.iter().map(|name| Taker::Session((*name).to_owned()));
+        let taken: Box<[_]> = all.filter(|taker| !own.contains(taker)).collect();
+        (!taken.is_empty()).then_some(Self { taken, own })
+    }
+
+    pub(crate) fn take(&self, head: &mut Parts) {
+        take_cookies(&mut head.headers, |name| {
+            self.taken.iter().any(|taker| taker.means(name)) && !self.own.iter().any(|own| own.means(name))
+        });
     }
 }
 

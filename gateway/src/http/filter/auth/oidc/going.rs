@@ -18,7 +18,7 @@ impl Oidc {
         let origin = Origin::of(&call.head.headers);
         let access = session.access.clone()?;
         let token = access.refresh?;
-        let (lead, mut waiting) = match refresh::join(&self.model.client_id, &token, access.until) {
+        let (lead, mut waiting) = match refresh::join(self.sealer.bound(), &token, access.until) {
             Seat::Lead(lead, waiting) => (Some(lead), waiting),
             Seat::Wait(waiting) => (None, waiting),
             // As with a provider that is away.

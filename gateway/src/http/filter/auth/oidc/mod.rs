@@ -82,7 +82,7 @@ impl Oidc {
             // Far from the ids of the other ways.
             id: 1 << 61 | NEXT.fetch_add(1, Ordering::Relaxed),
             jwt: Jwt::new(&model.token, sets),
-            sealer: Sealer::new(&model.session.keys, &about),
+            sealer: Sealer::new(&model.session.keys, &about, session::decided(model)),
             endpoints: ArcSwapOption::empty(),
             model: Box::new(model.clone()),
         }

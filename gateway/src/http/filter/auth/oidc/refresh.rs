@@ -49,12 +49,11 @@ pub(super) enum Seat {
 #[derive(Debug, Default)]
 struct Flights(Mutex<HashMap<[u8; 32], (Waiting, Instant)>>);
 
-/// A seat in the exchange of this token, which is due since then.
-pub(super) fn join(client: &str, token: &str, due: u64) -> Seat {
+/// A seat in the exchange of this token, which is due since then, among those who would make the same session of it.
+pub(super) fn join(decided: &[u8; 32], token: &str, due: u64) -> Seat {
     let mut hash = Sha256::new();
     hash.update(due.to_be_bytes());
-    hash.update((client.len() as u64).to_be_bytes());
-    hash.update(client);
+    hash.update(decided);
     hash.update(token);
     FLIGHTS.join(hash.finalize().into(), Instant::now())
 }

@@ -30,11 +30,15 @@ impl Purpose {
 
 /// Keys, made ready.
 #[derive(Debug)]
-pub(super) struct Sealer(Vec<Prk>);
+pub(super) struct Sealer {
+    keys: Vec<Prk>,
+    /// What sessions are bound to besides.
+    bound: [u8; 32],
+}
 
 impl Sealer {
-    /// `about` parts those who share a file of keys and nothing else.
-    pub(super) fn new(keys: &[Secret], about: &[&str]) -> Self {
+    /// `about` parts those who share a file of keys and nothing else; `bound`, those whose sessions mean different callers.
+    pub(super) fn new(keys: &[Secret], about: &[&str], bound: [u8; 32]) -> Self {
         let mut context = b"gateway oidc 1".to_vec();
         for part in about {
             context.extend((part.len() as u64).to_be_bytes());
@@ -42,7 +46,15 @@ impl Sealer {
         }
         let salt = Salt::new(HKDF_SHA256, &context);
         let ready = |key: &Secret| salt.extract(key.reveal().as_bytes());
-        Self(keys.iter().map(ready).collect())
+        Self {
+            keys: keys.iter().map(ready).collect(),
+            bound,
+        }
+    }
+
+    /// What sessions are bound to besides keys and owner.
+    pub(super) const fn bound(&self) -> &[u8; 32] {
+        &self.bound
     }
 
     /// As text that may stand in a cookie. `None` without randomness or keys.
@@ -50,7 +62,7 @@ impl Sealer {
         let mut front = [0; SALT + NONCE_LEN];
         getrandom::fill(&mut front).ok()?;
         let (salt, nonce) = front.split_first_chunk::<SALT>()?;
-        let key = derived(self.0.first()?, purpose, salt)?;
+        let key = self.derived(self.keys.first()?, purpose, salt)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         key.seal_in_place_append_tag(nonce, Aad::from(purpose.name()), &mut text)
             .ok()?;
@@ -62,8 +74,8 @@ impl Sealer {
         let bytes = URL_SAFE_NO_PAD.decode(sealed).ok()?;
         let (salt, rest) = bytes.split_first_chunk::<SALT>()?;
         let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
-        self.0.iter().find_map(|key| {
-            let key = derived(key, purpose, salt)?;
+        self.keys.iter().find_map(|key| {
+            let key = self.derived(key, purpose, salt)?;
             let mut text = sealed.to_vec();
             let nonce = Nonce::assume_unique_for_key(*nonce);
             let length = key
@@ -74,12 +86,17 @@ impl Sealer {
             Some(text)
         })
     }
-}
 
-fn derived(key: &Prk, purpose: Purpose, salt: &[u8; SALT]) -> Option<LessSafeKey> {
-    let info = [purpose.name(), &salt[..]];
-    let made = key.expand(&info, &AES_256_GCM).ok()?;
-    Some(LessSafeKey::new(UnboundKey::from(made)))
+    fn derived(&self, key: &Prk, purpose: Purpose, salt: &[u8; SALT]) -> Option<LessSafeKey> {
+        // What an attempt leads to is of whoever ends it, and tabs of several routes must not end each other's.
+        let bound = match purpose {
+            Purpose::Session => &self.bound[..],
+            Purpose::Attempt => &[],
+        };
+        let info = [purpose.name(), &salt[..], bound];
+        let made = key.expand(&info, &AES_256_GCM).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(made)))
+    }
 }
 
 #[cfg(test)]
@@ -90,7 +107,7 @@ mod tests {
 
     fn sealer(keys: &[&str], about: &[&str]) -> Sealer {
         let keys: Vec<_> = keys.iter().map(|key| Secret::from((*key).to_owned())).collect();
-        Sealer::new(&keys, about)
+        Sealer::new(&keys, about, [0; 32])
     }
 
     #[test]
@@ -117,6 +134,13 @@ mod tests {
         let other = sealer(&["one"], &["https://i", "clientc", "ookie"]);
         assert_eq!(opened(&other, Purpose::Session), None);
         assert!(sealer(&[], &about).seal(Purpose::Session, vec![]).is_none());
+        let bound = Sealer {
+            bound: [1; 32],
+            ..sealer(&["one"], &about)
+        };
+        assert_eq!(opened(&bound, Purpose::Session), None);
+        let attempt = old.seal(Purpose::Attempt, b"text".to_vec()).unwrap();
+        assert!(bound.open(Purpose::Attempt, attempt.as_bytes()).is_some());
     }
 
     #[test]

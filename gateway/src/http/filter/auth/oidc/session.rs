@@ -2,12 +2,84 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use crate::config::model;
 use crate::http::filter::Identity;
 
 /// How long a browser may take to log in, in seconds: somebody looks for a second factor.
 pub(super) const ATTEMPT: u64 = 1_800;
+
+/// All that decides whom a session speaks of. A session holds its caller ready made, so one that came about by other
+/// settings, for another route of the same host, may mean somebody else by the same name.
+pub(super) fn decided(model: &model::Oidc) -> [u8; 32] {
+    // Every field, so that a new one is not forgotten.
+    let model::Oidc {
+        token,
+        client_id,
+        client_secret: _,
+        client_auth: _,
+        timeout: _,
+        scopes,
+        parameters,
+        callback: _,
+        logout: _,
+        after_logout: _,
+        end_session: _,
+        claims,
+        session: _,
+    } = model;
+    let model::Jwt {
+        place: _,
+        keep: _,
+        issuers,
+        audiences,
+        algorithms,
+        // There are none: they are found by the issuer's metadata.
+        keys: _,
+        published,
+        leeway: _,
+        require,
+        name_claim,
+        scope_claim,
+        scopes: must,
+        claims: matched,
+    } = token;
+    // Of sets the order decides nothing. The texts are of the model, and so the same on every gateway of a version.
+    let sorted = |texts: &[String]| {
+        let mut texts = texts.to_vec();
+        texts.sort_unstable();
+        texts
+    };
+    let mut algorithms: Vec<_> = algorithms.iter().map(|one| format!("{one:?}")).collect();
+    algorithms.sort_unstable();
+    let parameters = parameters
+        .iter()
+        .flat_map(|(name, value)| [name.clone(), value.clone()]);
+    let lists = [
+        sorted(issuers),
+        published.iter().map(|source| source.url.to_string()).collect(),
+        vec![client_id.clone()],
+        sorted(audiences.as_deref().unwrap_or_default()),
+        algorithms,
+        sorted(require),
+        vec![name_claim.clone(), scope_claim.clone()],
+        sorted(must),
+        matched.iter().map(|one| format!("{one:?}")).collect(),
+        sorted(scopes),
+        parameters.collect(),
+        sorted(claims),
+    ];
+    let mut hash = Sha256::new();
+    for list in &lists {
+        hash.update((list.len() as u64).to_be_bytes());
+        for text in list {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        }
+    }
+    hash.finalize().into()
+}
 
 /// One who has logged in. Short names: it travels with every request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
