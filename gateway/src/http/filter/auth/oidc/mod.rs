@@ -187,7 +187,8 @@ impl Oidc {
             let text = self.sealer.open(Purpose::Session, &sealed)?;
             let session: Session = serde_json::from_slice(&text).ok()?;
             let model = &self.model.session;
-            if session.ends(model) <= now {
+            // Clocks here tell whole seconds: it lasts no shorter than was asked for.
+            if session.ends(model) < now {
                 return None;
             }
             if session.due(model) <= now {

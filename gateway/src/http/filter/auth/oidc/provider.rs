@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::browser::add;
 use crate::config::model::{self, TokenAuth, Url};
-use crate::upstream::fetch::{Bounds, Kept, Service};
+use crate::upstream::fetch::{Bounds, Error, Kept, Service};
 
 /// Largest answer, in bytes.
 const MOST: usize = 64 << 10;
@@ -154,7 +154,14 @@ impl Endpoints {
             bytes: MOST,
         };
         let answer = self.token.ask(request, kept, bounds).await;
-        let answer = answer.map_err(|error| Trouble::Away(error.to_string()))?;
+        let answer = answer.map_err(|error| match error {
+            // It would be no smaller another time, and the code is spent.
+            Error::TooLarge(_) => {
+                tracing::warn!(%error, "a provider gives tokens with too much in them");
+                Trouble::Refused(error.to_string())
+            }
+            _ => Trouble::Away(error.to_string()),
+        })?;
         let status = answer.status();
         let body: Option<Map<String, Value>> = serde_json::from_slice(answer.body()).ok();
         if status == StatusCode::OK {
