@@ -44,6 +44,15 @@ impl Redis {
         Self::start_with(&words)
     }
 
+    /// One that closes a connection on which nothing has been asked for so many seconds.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    #[must_use]
+    pub fn start_impatient(seconds: u32) -> Self {
+        Self::start_with(&["--timeout".to_owned(), seconds.to_string()])
+    }
+
     fn start_with(more: &[String]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("an address");
@@ -64,9 +73,9 @@ impl Redis {
     pub fn resume(&mut self) {
         let port = self.address.port().to_string();
         let child = Command::new("redis-server")
-            .args(match self.more.is_empty() {
-                true => vec!["--port", &port],
-                false => vec!["--port", "0", "--tls-port", &port],
+            .args(match self.more.iter().any(|word| word.starts_with("--tls")) {
+                false => vec!["--port", &port],
+                true => vec!["--port", "0", "--tls-port", &port],
             })
             .args(&self.more)
             .args([
@@ -118,27 +127,29 @@ impl Redis {
     /// How often scripts have been run, and how often time was asked: what the server itself counted.
     #[must_use]
     pub fn calls(&self, command: &str) -> u64 {
-        let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
-        let output = Command::new("redis-cli")
-            .args([
-                "-h",
-                &host,
-                "-p",
-                &port,
-                "-a",
-                "secret",
-                "--no-auth-warning",
-                "INFO",
-                "commandstats",
-            ])
-            .output()
-            .expect("redis-cli");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let text = self.tell(&["INFO", "commandstats"]);
         let line = text
             .lines()
             .find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.and_then(|rest| rest.split(',').next()?.parse().ok())
             .unwrap_or(0)
+    }
+
+    /// Closes the connections of all clients; how many.
+    #[must_use]
+    pub fn hang_up(&self) -> u32 {
+        let text = self.tell(&["CLIENT", "KILL", "TYPE", "normal"]);
+        text.trim().parse().unwrap_or(0)
+    }
+
+    fn tell(&self, command: &[&str]) -> String {
+        let (host, port) = (self.address.ip().to_string(), self.address.port().to_string());
+        let output = Command::new("redis-cli")
+            .args(["-h", &host, "-p", &port, "-a", "secret", "--no-auth-warning"])
+            .args(command)
+            .output()
+            .expect("redis-cli");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 }
 

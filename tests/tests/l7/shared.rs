@@ -1,5 +1,9 @@
 //! Limits that gateways share through a real redis-server.
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gateway::http::reject::Reject;
@@ -9,13 +13,16 @@ use gateway_tests::l7::{Client, Gateway, Site, Upstream};
 
 /// A site whose limits are counted at `redis`; `limit` are the settings of its route.
 fn site(redis: &Redis, limit: &str, upstream: &Upstream) -> (tempfile::TempDir, Site) {
+    site_at(redis.address(), "100ms", limit, upstream)
+}
+
+fn site_at(redis: SocketAddr, timeout: &str, limit: &str, upstream: &Upstream) -> (tempfile::TempDir, Site) {
     let directory = tempfile::tempdir().unwrap();
     let password = directory.path().join("password");
     std::fs::write(&password, "secret\n").unwrap();
     let text = format!(
-        "redis: {{url: \"redis://{}\", password_file: {}, timeout: 100ms}}\n\
+        "redis: {{url: \"redis://{redis}\", password_file: {}, timeout: {timeout}}}\n\
          routes: [{{name: r, match: {{path: /**}}, upstream: UP, rate_limit: {limit}}}]",
-        redis.address(),
         password.display(),
     );
     let site = Site::written(&text, upstream);
@@ -232,4 +239,161 @@ fn limits_are_shared_over_tls_and_only_with_the_right_server() {
     redis.resume();
     assert_eq!(redis.address(), address);
     assert!(eventually(|| ask(&one) == 200), "and is found again, empty");
+}
+
+#[test]
+fn a_connection_that_redis_closes_while_idle_refuses_nobody_and_admits_nobody_uncounted() {
+    for away in ["closed", "local"] {
+        let (redis, upstream) = (Redis::start_impatient(1), Upstream::text("ok"));
+        let limit = format!("{{rate: 1/h, burst: 6, by: route, shared: true, when_away: {away}}}");
+        let (_files, site) = site_at(redis.address(), "2s", &limit, &upstream);
+        let gateway = Gateway::start(&site);
+        assert_eq!([ask(&gateway), ask(&gateway)], [200, 200]);
+        // It looks for idle clients once a second.
+        std::thread::sleep(Duration::from_millis(3500));
+        assert_eq!(redis.hang_up(), 0, "it has closed what was idle");
+        assert_eq!([ask(&gateway), ask(&gateway)], [200, 200], "{away}");
+        let mut client = Client::connect(gateway.address());
+        let mut admitted = 4;
+        for _ in 0..10 {
+            assert_eq!(redis.hang_up(), 1);
+            match client.get("/").status {
+                200 => admitted += 1,
+                status => assert_eq!(status, 429, "{away}"),
+            }
+        }
+        assert_eq!(admitted, 6, "{away}");
+    }
+}
+
+/// What a server of the tests does when it is asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Does {
+    /// Closes on the second question of its first connection, having read it.
+    ClosesOnce,
+    /// Closes on every question.
+    Closes,
+    /// Greets with an answer that has no end.
+    Floods,
+    /// Lets in, and answers a question without end.
+    FloodsLater,
+}
+
+/// What has become of it.
+#[derive(Default)]
+struct Seen {
+    connections: AtomicU64,
+    questions: AtomicU64,
+    /// Most bytes that one connection took.
+    most: AtomicU64,
+}
+
+/// A server that speaks as Redis does and is none.
+fn liar(does: Does) -> (SocketAddr, Arc<Seen>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, seen) = (listener.local_addr().unwrap(), Arc::new(Seen::default()));
+    let of = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let of = Arc::clone(&of);
+            std::thread::spawn(move || lie(does, stream, &of));
+        }
+    });
+    (address, seen)
+}
+
+fn lie(does: Does, mut stream: TcpStream, seen: &Seen) -> Option<()> {
+    let number = seen.connections.fetch_add(1, Ordering::SeqCst);
+    let mut asked = BufReader::new(stream.try_clone().ok()?);
+    let mut questions = 0;
+    loop {
+        let command = command(&mut asked)?;
+        let question = command == b"EVALSHA";
+        if question {
+            seen.questions.fetch_add(1, Ordering::SeqCst);
+            questions += 1;
+        }
+        match (does, question) {
+            (Does::Closes, true) => return None,
+            (Does::ClosesOnce, true) if number == 0 && questions == 2 => return None,
+            (Does::Floods, _) | (Does::FloodsLater, true) => {
+                let (mut sent, piece, begun) = (1, [b'x'; 65536], Instant::now());
+                stream.write_all(b"+").ok()?;
+                while begun.elapsed() < Duration::from_secs(5) && stream.write_all(&piece).is_ok() {
+                    sent += piece.len() as u64;
+                    seen.most.fetch_max(sent, Ordering::SeqCst);
+                }
+                return None;
+            }
+            (_, true) => stream.write_all(b"*1\r\n:1000\r\n").ok()?,
+            (_, false) if command == b"PING" => stream.write_all(b"+PONG\r\n").ok()?,
+            (_, false) => stream.write_all(b"+OK\r\n").ok()?,
+        }
+    }
+}
+
+/// The first word of the next one.
+fn command(from: &mut BufReader<TcpStream>) -> Option<Vec<u8>> {
+    let number = |from: &mut BufReader<TcpStream>| -> Option<usize> {
+        let mut line = String::new();
+        from.read_line(&mut line).ok()?;
+        line.get(1..)?.trim().parse().ok()
+    };
+    let mut first = None;
+    for _ in 0..number(from)? {
+        let mut word = vec![0; number(from)? + 2];
+        from.read_exact(&mut word).ok()?;
+        word.truncate(word.len() - 2);
+        first.get_or_insert(word);
+    }
+    first
+}
+
+const CLOSED: &str = "{rate: 1000/s, by: route, shared: true, when_away: closed, headers: false}";
+
+#[test]
+fn a_question_whose_kept_connection_breaks_is_asked_once_more() {
+    let ((address, seen), upstream) = (liar(Does::ClosesOnce), Upstream::text("ok"));
+    let (_files, site) = site_at(address, "2s", CLOSED, &upstream);
+    let gateway = Gateway::start(&site);
+    assert_eq!([ask(&gateway), ask(&gateway), ask(&gateway)], [200; 3]);
+    let counts = [&seen.connections, &seen.questions].map(|count| count.load(Ordering::SeqCst));
+    assert_eq!(counts, [2, 4]);
+}
+
+#[test]
+fn a_server_that_closes_on_every_question_is_away_and_is_not_connected_to_for_each() {
+    let ((address, seen), upstream) = (liar(Does::Closes), Upstream::text("ok"));
+    let (_files, site) = site_at(address, "100ms", CLOSED, &upstream);
+    let gateway = Gateway::start(&site);
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..100 {
+        let begun = Instant::now();
+        assert_eq!(client.get("/").status, 503);
+        assert!(begun.elapsed() < Duration::from_millis(500), "no stall");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let connections = seen.connections.load(Ordering::SeqCst);
+    assert!((2..=10).contains(&connections), "{connections}");
+}
+
+#[test]
+fn an_answer_of_redis_without_end_is_read_to_a_bound() {
+    for does in [Does::Floods, Does::FloodsLater] {
+        let ((address, seen), upstream) = (liar(does), Upstream::text("ok"));
+        let (_files, site) = site_at(address, "100ms", CLOSED, &upstream);
+        let gateway = Gateway::start(&site);
+        let mut client = Client::connect(gateway.address());
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            let asked = Instant::now();
+            assert_eq!(client.get("/").status, 503);
+            assert!(asked.elapsed() < Duration::from_millis(500), "no stall");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let [connections, most] = [&seen.connections, &seen.most].map(|count| count.load(Ordering::SeqCst));
+        assert!((2..=10).contains(&connections), "{connections}");
+        // What the gateway reads, and what sockets hold.
+        assert!((1..16 << 20).contains(&most), "{most}");
+    }
 }

@@ -8,6 +8,7 @@
 //! Owns the order of limits and what answers say of them. What is counted belongs to a [`Registry`], which all workers share
 //! and which outlives reloads.
 
+mod bounded;
 mod calendar;
 mod concurrency;
 mod gcra;

@@ -2,12 +2,13 @@
 //! The only user of the redis crate.
 //!
 //! All requests of a worker share one pipelined connection. Nobody waits longer than the deadline, and nobody at all once the
-//! server is known to be away: three late answers in a row, or one broken connection, end the asking until a connection that
-//! answers has been made behind the requests' backs.
+//! server is known to be away: three late answers in a row, or a connection that breaks before its first answer, end the asking
+//! until a connection that answers has been made behind the requests' backs. One that has answered and is closed is no more than
+//! that (servers close what is idle): it is made anew, and who was waiting on it asks once more.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
@@ -17,9 +18,11 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
+use super::bounded::Bounded;
 use crate::config::model::Redis;
 use crate::upstream::client_config;
 
@@ -27,7 +30,7 @@ use crate::upstream::client_config;
 const LATE: u32 = 3;
 /// For a connection and its first answer.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Between two tries to connect: the first pause, doubled each time, and the longest.
+/// Between two tries to connect, or to ask on a new connection: the first pause, doubled each time, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// GCRA for several keys at once: all are charged, or none. The time is the server's, so that gateways whose clocks differ
@@ -100,13 +103,39 @@ pub(super) struct Link {
     /// A connection has been made, or could not be.
     moved: Notify,
     late: Cell<u32>,
+    /// Before the next try; none since the last answer.
+    pause: Cell<Duration>,
 }
 
 enum State {
     Unasked,
     Connecting,
-    Ready(MultiplexedConnection),
+    Ready(Rc<Kept>),
     Away(Counted),
+}
+
+/// A connection that has been logged in.
+struct Kept {
+    connection: MultiplexedConnection,
+    driver: AbortHandle,
+    /// More has come than was asked for.
+    spent: Arc<AtomicBool>,
+    used: Cell<Use>,
+}
+
+/// What a connection has been good for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Fresh,
+    Asked,
+    Answered,
+}
+
+impl Drop for Kept {
+    // By itself it would wait for answers that nobody waits for.
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
 }
 
 thread_local! {
@@ -126,6 +155,7 @@ impl Link {
                 state: RefCell::new(State::Unasked),
                 moved: Notify::new(),
                 late: Cell::new(0),
+                pause: Cell::new(Duration::ZERO),
             });
             *known = Some(Rc::clone(&link));
             link
@@ -139,9 +169,8 @@ impl Link {
             Ok(answer) => answer.filter(|told| told.len() == asked.len()),
             Err(_) => {
                 self.late.set(self.late.get() + 1);
-                let ready = matches!(*self.state.borrow(), State::Ready(_));
-                if ready && self.late.get() >= LATE {
-                    self.lost("answers come too late");
+                if self.late.get() >= LATE {
+                    self.lost(None, "answers come too late");
                 }
                 None
             }
@@ -149,7 +178,6 @@ impl Link {
     }
 
     async fn answer(self: &Rc<Self>, asked: &[Ask]) -> Option<Vec<i64>> {
-        let mut connection = self.connection().await?;
         let mut call = SCRIPT.prepare_invoke();
         for ask in asked {
             let microseconds = |nanoseconds: u64| {
@@ -161,65 +189,118 @@ impl Link {
             call.arg(microseconds(ask.burst));
             call.arg(u8::from(ask.observe));
         }
-        let told: RedisResult<Vec<i64>> = call.invoke_async(&mut connection).await;
-        match told {
-            Ok(told) => {
-                self.late.set(0);
-                Some(told)
+        let mut again = true;
+        loop {
+            let kept = self.connection().await?;
+            if kept.used.get() == Use::Fresh {
+                kept.used.set(Use::Asked);
             }
-            Err(error) => {
-                self.lost(&describe(&error));
-                None
+            let told: RedisResult<Vec<i64>> = call.invoke_async(&mut kept.connection.clone()).await;
+            match told {
+                Ok(told) => {
+                    self.late.set(0);
+                    self.pause.set(Duration::ZERO);
+                    kept.used.set(Use::Answered);
+                    return Some(told);
+                }
+                // The server may have charged this request before the connection broke: then it is charged twice. The other
+                // way would be to admit it uncharged.
+                Err(error) if again && error.is_connection_dropped() => {
+                    again = false;
+                    self.closed(&kept, &describe(&error));
+                }
+                Err(error) => {
+                    self.lost(Some(&kept), &describe(&error));
+                    return None;
+                }
             }
         }
     }
 
-    async fn connection(self: &Rc<Self>) -> Option<MultiplexedConnection> {
+    async fn connection(self: &Rc<Self>) -> Option<Rc<Kept>> {
         loop {
             let unasked = match &*self.state.borrow() {
-                State::Ready(connection) => return Some(connection.clone()),
+                State::Ready(kept) => return Some(Rc::clone(kept)),
                 State::Away(_) => return None,
                 State::Unasked => true,
                 State::Connecting => false,
             };
             if unasked {
                 *self.state.borrow_mut() = State::Connecting;
-                self.seek();
+                self.seek(Duration::ZERO);
             }
             self.moved.notified().await;
         }
     }
 
-    /// Asks no more, and looks for a connection meanwhile. Those who come together tell it once.
-    fn lost(self: &Rc<Self>, why: &str) {
-        if !matches!(*self.state.borrow(), State::Ready(_)) {
-            return;
+    /// A connection has come to its end. The next request makes another, unless this one has failed its first.
+    fn closed(self: &Rc<Self>, kept: &Rc<Kept>, why: &str) {
+        if kept.spent.load(Ordering::Relaxed) {
+            self.lost(Some(kept), "it answers without end");
+        } else if kept.used.get() == Use::Asked {
+            self.lost(Some(kept), why);
+        } else if self.uses(kept) {
+            let _old = self.state.replace(State::Unasked);
         }
-        tracing::warn!(server = %self.model.url, why, "redis is away: shared limits do as when_away says");
-        *self.state.borrow_mut() = State::Away(Counted::new());
-        self.late.set(0);
-        self.seek();
     }
 
-    fn seek(self: &Rc<Self>) {
+    fn uses(&self, kept: &Rc<Kept>) -> bool {
+        matches!(&*self.state.borrow(), State::Ready(used) if Rc::ptr_eq(used, kept))
+    }
+
+    /// Asks no more, and looks for a connection meanwhile. Those who come together tell it once; who tells of a connection that
+    /// has been replaced tells nothing.
+    fn lost(self: &Rc<Self>, with: Option<&Rc<Kept>>, why: &str) {
+        if with.is_some_and(|kept| !self.uses(kept)) {
+            return;
+        }
+        let seeks = match &*self.state.borrow() {
+            State::Ready(kept) => {
+                if kept.used.get() != Use::Answered {
+                    self.longer();
+                }
+                false
+            }
+            State::Connecting => true,
+            State::Unasked | State::Away(_) => return,
+        };
+        tracing::warn!(server = %self.model.url, why, "redis is away: shared limits do as when_away says");
+        let _old = self.state.replace(State::Away(Counted::new()));
+        self.moved.notify_waiters();
+        self.late.set(0);
+        if !seeks {
+            self.seek(self.pause.get());
+        }
+    }
+
+    /// How long to wait now that one more try has failed.
+    fn longer(&self) -> Duration {
+        let (first, longest) = PAUSES;
+        self.pause.set((self.pause.get() * 2).clamp(first, longest));
+        self.pause.get()
+    }
+
+    fn seek(self: &Rc<Self>, pause: Duration) {
         let link = Rc::downgrade(self);
-        tokio::task::spawn_local(seek(link));
+        tokio::task::spawn_local(seek(link, pause));
     }
 }
 
 /// Connects, and tries until it can; ends with the link.
-async fn seek(link: Weak<Link>) {
-    let (mut pause, longest) = PAUSES;
+async fn seek(link: Weak<Link>, mut pause: Duration) {
     loop {
+        if !pause.is_zero() {
+            sleep(pause).await;
+        }
         let Some(model) = link.upgrade().map(|link| Arc::clone(&link.model)) else {
             return;
         };
-        let found = timeout_at(Instant::now() + CONNECT, connect(&model)).await;
+        let found = timeout_at(Instant::now() + CONNECT, connect(&model, &link)).await;
         let Some(link) = link.upgrade() else { return };
         let first = matches!(*link.state.borrow(), State::Connecting);
         match found {
-            Ok(Ok(connection)) => {
-                *link.state.borrow_mut() = State::Ready(connection);
+            Ok(Ok(kept)) => {
+                let _old = link.state.replace(State::Ready(kept));
                 link.moved.notify_waiters();
                 if !first {
                     tracing::info!(server = %model.url, "redis is back");
@@ -232,15 +313,13 @@ async fn seek(link: Weak<Link>) {
             Err(_) if first => tracing::warn!(server = %model.url, "redis does not answer"),
             _ => {}
         }
-        *link.state.borrow_mut() = State::Away(Counted::new());
+        let _old = link.state.replace(State::Away(Counted::new()));
         link.moved.notify_waiters();
-        drop(link);
-        sleep(pause).await;
-        pause = (pause * 2).min(longest);
+        pause = link.longer();
     }
 }
 
-async fn connect(model: &Arc<Redis>) -> Result<MultiplexedConnection, String> {
+async fn connect(model: &Arc<Redis>, link: &Weak<Link>) -> Result<Rc<Kept>, String> {
     let mut login = RedisConnectionInfo::default()
         .set_db(model.database)
         .set_skip_set_lib_name();
@@ -255,7 +334,7 @@ async fn connect(model: &Arc<Redis>) -> Result<MultiplexedConnection, String> {
     // A question is small, and somebody waits for its answer.
     stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let Some(tls) = &model.tls else {
-        return talk(&login, stream).await;
+        return talk(&login, stream, link).await;
     };
     let name = tls.server_name.as_ref().unwrap_or(&model.host).clone();
     let name = ServerName::try_from(name).map_err(|error| error.to_string())?;
@@ -269,21 +348,38 @@ async fn connect(model: &Arc<Redis>) -> Result<MultiplexedConnection, String> {
         return Err("its TLS could not be prepared".to_owned());
     };
     let secure = TlsConnector::from(Arc::new(config?)).connect(name, stream).await;
-    talk(&login, secure.map_err(|error| error.to_string())?).await
+    talk(&login, secure.map_err(|error| error.to_string())?, link).await
 }
 
-/// Logs in, and has the connection live for as long as somebody holds it.
-async fn talk<S>(login: &RedisConnectionInfo, stream: S) -> Result<MultiplexedConnection, String>
+/// Logs in, and has the connection live for as long as somebody holds it. The link hears of its end.
+async fn talk<S>(login: &RedisConnectionInfo, stream: S, link: &Weak<Link>) -> Result<Rc<Kept>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (stream, spent) = Bounded::new(stream);
     let config = AsyncConnectionConfig::new().set_response_timeout(None);
     let made = MultiplexedConnection::new_with_config(login, stream, config).await;
-    let (mut connection, driver) = made.map_err(|error| describe(&error))?;
-    tokio::task::spawn_local(driver);
-    let answer = redis::cmd("PING").query_async::<()>(&mut connection).await;
+    let (connection, driver) = made.map_err(|error| describe(&error))?;
+    let kept = Rc::new_cyclic(|kept: &Weak<Kept>| {
+        let (kept, link) = (Weak::clone(kept), Weak::clone(link));
+        let driven = tokio::task::spawn_local(async move {
+            driver.await;
+            if let (Some(kept), Some(link)) = (kept.upgrade(), link.upgrade()) {
+                link.closed(&kept, "the connection has been closed");
+            }
+        });
+        Kept {
+            connection,
+            driver: driven.abort_handle(),
+            spent,
+            used: Cell::new(Use::Fresh),
+        }
+    });
+    let answer = redis::cmd("PING")
+        .query_async::<()>(&mut kept.connection.clone())
+        .await;
     answer.map_err(|error| describe(&error))?;
-    Ok(connection)
+    Ok(kept)
 }
 
 /// Without what the server quotes of a request.
