@@ -22,6 +22,8 @@ mod policies;
 mod reasons;
 #[path = "edge/reload.rs"]
 mod reload;
+#[path = "edge/shortage.rs"]
+mod shortage;
 #[path = "edge/soak.rs"]
 mod soak;
 #[path = "edge/streams.rs"]

@@ -155,7 +155,7 @@ pub(super) fn reject_of(failed: &Failed, route: &Route) -> Reject {
         Failure::ConnectTimeout | Failure::TryTimeout | Failure::ResponseTimeout => Reject::UpstreamTimeout,
         Failure::Exchange(ref error) if error.is_closed() => Reject::UpstreamClosed,
         Failure::Exchange(_) => Reject::UpstreamMalformed,
-        Failure::Overloaded => Reject::UpstreamOverloaded,
+        Failure::Overloaded | Failure::Short(_) => Reject::UpstreamOverloaded,
         Failure::Unwell => Reject::UpstreamUnhealthy,
         Failure::Unresolved => Reject::UpstreamUnresolved,
     }

@@ -20,6 +20,7 @@ use super::breaker::Place;
 use super::endpoint::InFlight;
 use super::link::{Broken, Error, Link, Outbound};
 use super::pool::{Conn, Lease, Local, Slot, View};
+use super::reason::Shortage;
 use super::retry::Cause;
 use crate::telemetry::metrics::Rare;
 
@@ -77,6 +78,8 @@ pub enum Failure {
     Connect(std::io::Error),
     /// No endpoint took the connection in time.
     ConnectTimeout,
+    /// The gateway lacks what one more connection takes.
+    Short(Shortage),
     /// The connection was made, and broke before a response's header ended, or what came is not HTTP.
     Exchange(Error),
     /// The answer did not begin in the time of one try, though there would have been more.
@@ -505,16 +508,19 @@ where
 impl Lost {
     /// No connection.
     fn before(failure: Failure) -> Self {
-        // What is overloaded here is so for every endpoint.
-        let cause = match failure {
-            Failure::Overloaded => Cause::Malformed,
-            _ => Cause::Connect,
+        // What is lacking here is lacking for every endpoint, but for ports; none of it is the endpoint's fault.
+        let (cause, counts) = match failure {
+            Failure::Overloaded | Failure::Short(Shortage::Descriptors | Shortage::Memory) => {
+                (Cause::Malformed, false)
+            }
+            Failure::Short(Shortage::Ports) => (Cause::Connect, false),
+            _ => (Cause::Connect, true),
         };
         Self {
             failure,
             cause,
             unsent: true,
-            counts: cause == Cause::Connect,
+            counts,
         }
     }
 

@@ -14,6 +14,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::{Row, probe};
+use super::reason::Shortage;
 use super::{Endpoint, Upstream, dns};
 use crate::config::model::{Ejection, Health};
 use crate::net::wards::Wards;
@@ -152,6 +153,7 @@ async fn check_all(upstream: Weak<Upstream>, health: Health) {
 /// Asks one endpoint again and again.
 async fn check(upstream: Weak<Upstream>, endpoint: Weak<Endpoint>, health: Arc<Health>) {
     let mut row = Row::default();
+    let mut told: Option<Instant> = None;
     // Not all at once, but soon: until then nothing is known.
     sleep(health.interval.min(Duration::from_secs(1)).mul_f64(draw())).await;
     loop {
@@ -164,10 +166,24 @@ async fn check(upstream: Weak<Upstream>, endpoint: Weak<Endpoint>, health: Arc<H
                 Ok(answer) => answer,
                 Err(_) => Err(io::ErrorKind::TimedOut.into()),
             };
-            if answer.is_err() {
+            // One that could not be asked is neither well nor unwell.
+            let unasked = answer.as_ref().is_err_and(|error| Shortage::of(error).is_some());
+            if unasked && told.is_none_or(|told| told.elapsed() >= REMIND) {
+                told = Some(Instant::now());
+                tracing::warn!(
+                    upstream = upstream.model.name, endpoint = %endpoint.name(), error = ?answer.as_ref().err(),
+                    "a health check could not be made: the gateway lacks what a connection takes"
+                );
+            }
+            if answer.is_err() && !unasked {
                 upstream.metrics.count(Rare::ProbeFailure);
             }
-            match (row.take(answer.is_ok(), &health), answer) {
+            let verdict = if unasked {
+                None
+            } else {
+                row.take(answer.is_ok(), &health)
+            };
+            match (verdict, answer) {
                 (Some(true), _) => {
                     // Before it is in the turn again.
                     let slow = endpoint.standing() == super::Standing::Down && !health.slow_start.is_zero();

@@ -37,6 +37,7 @@ pub use hash::key;
 pub use keeper::Keeper;
 pub use link::Outbound;
 pub use pool::Lease;
+pub use reason::Shortage;
 pub use states::States;
 pub use sticky::{cookie, cookies};
 pub use tls::client_config;

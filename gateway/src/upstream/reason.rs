@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
+use rustix::io::Errno;
 use rustls::CertificateError as Certificate;
 
 use super::Failure;
@@ -13,12 +14,42 @@ use crate::http1;
 #[error("the endpoint does not take HTTP/2 (ALPN)")]
 pub(super) struct NoHttp2;
 
+/// What the gateway itself lacks for one more connection. It says nothing of the endpoint that was to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    Descriptors,
+    Memory,
+    /// All local ports towards this endpoint are in use; towards another there may be some.
+    Ports,
+}
+
+impl Shortage {
+    /// Whether that is why there is no connection.
+    pub(super) fn of(error: &io::Error) -> Option<Self> {
+        Some(match Errno::from_io_error(error)? {
+            Errno::MFILE | Errno::NFILE => Self::Descriptors,
+            Errno::NOBUFS | Errno::NOMEM => Self::Memory,
+            Errno::ADDRNOTAVAIL => Self::Ports,
+            _ => return None,
+        })
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Descriptors => "no_descriptors",
+            Self::Memory => "no_memory",
+            Self::Ports => "no_local_port",
+        }
+    }
+}
+
 impl Failure {
     /// The word, where it says more than the code of the refusal does.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         Some(match self {
             Self::Connect(error) => connect(error),
+            Self::Short(shortage) => shortage.word(),
             Self::ConnectTimeout => "connect_timeout",
             Self::Exchange(error) => error.reason(),
             Self::TryTimeout => "try_timeout",
@@ -78,7 +109,6 @@ fn connect(error: &io::Error) -> &'static str {
         ErrorKind::TimedOut => "connect_timeout",
         ErrorKind::NotFound => "no_socket",
         ErrorKind::PermissionDenied => "not_permitted",
-        ErrorKind::AddrNotAvailable => "no_local_port",
         _ => "connect_failed",
     }
 }
@@ -91,5 +121,47 @@ fn certificate(wrong: &Certificate) -> &'static str {
         Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => "certificate_other_name",
         Certificate::Revoked => "certificate_revoked",
         _ => "certificate_invalid",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_gateway_lacks_is_told_from_what_the_endpoint_refuses() {
+        let of = |errno: Errno| Shortage::of(&io::Error::from(errno)).map(Shortage::word);
+        let own = [
+            Errno::MFILE,
+            Errno::NFILE,
+            Errno::NOMEM,
+            Errno::NOBUFS,
+            Errno::ADDRNOTAVAIL,
+        ];
+        let words = own.map(|errno| of(errno).unwrap());
+        assert_eq!(
+            words,
+            [
+                "no_descriptors",
+                "no_descriptors",
+                "no_memory",
+                "no_memory",
+                "no_local_port"
+            ]
+        );
+        // A full queue of a Unix socket (EAGAIN) is the endpoint's, and a firewall of this machine stays.
+        let other = [
+            Errno::CONNREFUSED,
+            Errno::CONNRESET,
+            Errno::TIMEDOUT,
+            Errno::HOSTUNREACH,
+            Errno::NETUNREACH,
+            Errno::AGAIN,
+            Errno::PERM,
+            Errno::ACCESS,
+            Errno::NOENT,
+        ];
+        assert_eq!(other.map(of), [None; 9]);
+        assert_eq!(Shortage::of(&io::Error::other("TLS")), None);
     }
 }

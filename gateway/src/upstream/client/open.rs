@@ -21,7 +21,7 @@ use crate::upstream::endpoint::Open;
 use crate::upstream::link::Link;
 use crate::upstream::multiplex::Session;
 use crate::upstream::pool::{Conn, Local, Slot};
-use crate::upstream::reason::NoHttp2;
+use crate::upstream::reason::{NoHttp2, Shortage};
 
 /// What came of it.
 pub(super) enum Opened<B> {
@@ -97,9 +97,13 @@ where
     let conn = timeout(course.deadlines.connect, connecting)
         .await
         .map_err(|_| Failure::ConnectTimeout)?
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => Failure::ConnectTimeout,
-            _ => Failure::Connect(error),
+        .map_err(|error| match (Shortage::of(&error), error.kind()) {
+            (Some(shortage), _) => {
+                upstream.metrics.count(Rare::Overload);
+                Failure::Short(shortage)
+            }
+            (None, io::ErrorKind::TimedOut) => Failure::ConnectTimeout,
+            (None, _) => Failure::Connect(error),
         })?;
     upstream.metrics.connects.inc();
     Ok(Opened::New(conn))

@@ -16,6 +16,7 @@ use crate::upstream::Upstream;
 use crate::upstream::breaker::Permit;
 use crate::upstream::connect;
 use crate::upstream::endpoint::Endpoint;
+use crate::upstream::reason::Shortage;
 use crate::upstream::retry::Cause;
 
 /// How long an endpoint may take before another is asked as well: what RFC 8305 recommends.
@@ -94,7 +95,7 @@ where
         if ended.outcome.is_ok() || waiting == 0 {
             break ended;
         }
-        blame(course.upstream, &ended.endpoint);
+        blame(course.upstream, &ended);
     };
     asked.retain(|index| *index != ended.index);
     reach.tried.extend(asked);
@@ -127,13 +128,15 @@ where
 /// Waits for those that lost, so that one that never answers is known for it, and not asked for ever.
 async fn see_off(upstream: Arc<Upstream>, mut turns: JoinSet<Turn>) {
     while let Some(Ok(ended)) = turns.join_next().await {
-        if ended.outcome.is_err() {
-            blame(&upstream, &ended.endpoint);
-        }
+        blame(&upstream, &ended);
     }
 }
 
-fn blame(upstream: &Upstream, endpoint: &Arc<Endpoint>) {
+/// Counts a turn that failed, for the endpoint's fault or not.
+fn blame(upstream: &Upstream, ended: &Turn) {
+    let Err(error) = &ended.outcome else { return };
     upstream.metrics.failures.inc();
-    upstream.fared(endpoint, false);
+    if Shortage::of(error).is_none() {
+        upstream.fared(&ended.endpoint, false);
+    }
 }
