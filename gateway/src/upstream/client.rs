@@ -136,6 +136,8 @@ struct Reach {
     tried: Vec<usize>,
     /// Endpoints so far, this one included.
     tries: u32,
+    /// How long it has waited for others before it might open a connection.
+    waited: Duration,
 }
 
 /// A try without a response.
@@ -198,6 +200,7 @@ where
             index,
             tried: Vec::new(),
             tries: 0,
+            waited: Duration::ZERO,
         };
         loop {
             reach.tries += 1;

@@ -43,7 +43,11 @@ routes:
     for _ in 0..6 {
         let refused = ask("/app");
         let told = (refused.status, refused.code());
-        ensure!(told == (503, Some("upstream_overloaded".into())), "{told:?}: {}", gateway.log());
+        ensure!(
+            told == (503, Some("upstream_overloaded".into())),
+            "{told:?}: {}",
+            gateway.log()
+        );
         ensure!(refused.header("retry-after").is_some());
     }
     wait_until("that a health check could not be made is told", || {

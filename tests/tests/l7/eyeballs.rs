@@ -110,15 +110,60 @@ fn each_further_endpoint_is_asked_in_its_turn_and_a_refusal_ends_no_race() {
 }
 
 #[test]
-fn the_cap_on_connections_holds_while_endpoints_race() {
+fn a_request_that_races_has_one_right_and_one_that_lost_holds_none() {
     let (dead, live) = (Swallower::start(), Upstream::text("ok"));
-    let limit = Duration::from_millis(900);
     let site = among(&[dead.address, live.address()])
-        .limits(|limits| limits.connect = limit)
+        .limits(|limits| limits.connect = Duration::from_secs(20))
         .upstream(|upstream| upstream.caps.connections = NonZeroU32::new(1));
     let gateway = Gateway::start(&site);
-    let took = takes(&gateway, GET);
-    assert!(took >= limit, "there was no right to another: {took:?}");
+    for _ in 0..6 {
+        let took = takes(&gateway, GET);
+        assert!(took < SOON, "those that are watched hold no right: {took:?}");
+    }
+    assert!(gateway.handle.load().upstreams()[0].endpoints()[1].connections() <= 1);
+    // More at once than there are rights, half of them to the one that swallows.
+    let site = site.upstream(|upstream| upstream.caps.connections = NonZeroU32::new(3));
+    let gateway = Gateway::start(&site);
+    let address = gateway.address();
+    let clients: Vec<_> = (0..6)
+        .map(|_| {
+            std::thread::spawn(move || {
+                let since = Instant::now();
+                let status = Client::connect(address).get("/").status;
+                (status, since.elapsed())
+            })
+        })
+        .collect();
+    for client in clients {
+        let (status, took) = client.join().unwrap();
+        assert!(status == 200 && took < 2 * SOON, "{status} after {took:?}");
+    }
+}
+
+#[test]
+fn a_request_waits_for_a_right_no_longer_than_it_may() {
+    let dead = [Swallower::start(), Swallower::start()];
+    let connect = Duration::from_secs(5);
+    let site = among(&[dead[0].address, dead[1].address])
+        .limits(|limits| limits.connect = connect)
+        .upstream(|upstream| {
+            upstream.caps.connections = NonZeroU32::new(1);
+            upstream.caps.pending_timeout = Duration::from_millis(500);
+        });
+    let gateway = Gateway::start(&site);
+    let address = gateway.address();
+    let held = std::thread::spawn(move || Client::connect(address).get("/").status);
+    std::thread::sleep(Duration::from_millis(400));
+    let since = Instant::now();
+    let refused = Client::connect(address).get("/");
+    let took = since.elapsed();
+    let code = refused.code();
+    assert_eq!(
+        (refused.status, code.as_deref()),
+        (503, Some("upstream_overloaded"))
+    );
+    assert!(took >= Duration::from_millis(400) && took < 2 * SOON, "{took:?}");
+    assert_eq!(held.join().unwrap(), 504);
 }
 
 #[test]

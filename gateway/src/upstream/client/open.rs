@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -20,7 +19,7 @@ use crate::upstream::connect::Preface;
 use crate::upstream::endpoint::Open;
 use crate::upstream::link::Link;
 use crate::upstream::multiplex::Session;
-use crate::upstream::pool::{Conn, Local, Slot};
+use crate::upstream::pool::{Conn, Local};
 use crate::upstream::reason::{NoHttp2, Shortage};
 
 /// What came of it.
@@ -45,12 +44,15 @@ where
     let http2 = upstream.model.protocol == Protocol::Http2;
     let _opening = if http2 {
         let slot = &course.view.slots[index];
-        let opening = slot.opening.lock().await;
+        let since = Instant::now();
+        // No longer than it may take by itself: each that holds it may find nobody there.
+        let opening = timeout(course.deadlines.connect, slot.opening.lock()).await.ok();
+        reach.waited += since.elapsed();
         // Who held it before may have left room.
         if let Some(conn) = course.kept(slot, Instant::now()) {
             return Ok(Opened::Kept(conn));
         }
-        Some(opening)
+        opening
     } else {
         None
     };
@@ -59,11 +61,9 @@ where
         Some(breaker) => {
             let right = match breaker.try_connect() {
                 Ok(permit) => Right::New(permit),
-                Err(_) => wait(course, breaker, &course.view.slots[index])
-                    .await
-                    .inspect_err(|_| {
-                        upstream.metrics.count(Rare::Overload);
-                    })?,
+                Err(_) => wait(course, breaker, reach).await.inspect_err(|_| {
+                    upstream.metrics.count(Rare::Overload);
+                })?,
             };
             match right {
                 Right::New(permit) => permit,
@@ -78,7 +78,7 @@ where
             version,
             source: course.wish.source,
         });
-        let (stream, permit) = race::socket(course, reach, permit).await?;
+        let stream = race::socket(course, reach).await?;
         let (endpoint, slot) = (
             &course.view.endpoints[reach.index],
             &course.view.slots[reach.index],
@@ -125,8 +125,8 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// Waits for the right to a connection, or for a kept one.
-async fn wait<B>(course: &Course<'_, B>, breaker: &Breaker, slot: &Slot<B>) -> Result<Right<B>, Failure>
+/// Waits for the right to a connection, or for a kept one: for all tries of a request, no longer than requests may.
+async fn wait<B>(course: &Course<'_, B>, breaker: &Breaker, reach: &mut Reach) -> Result<Right<B>, Failure>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -139,6 +139,7 @@ where
     }
     let _waiting = breaker.wait().map_err(|_| Failure::Overloaded)?;
     let _queued = Queued::new(&course.local.waiting);
+    let slot = &course.view.slots[reach.index];
     let right = async {
         let mut permit = pin!(breaker.connect());
         loop {
@@ -154,8 +155,10 @@ where
             }
         }
     };
-    let patience: Duration = breaker.patience;
-    timeout(patience, right).await.map_err(|_| Failure::Overloaded)
+    let since = Instant::now();
+    let right = timeout(breaker.patience.saturating_sub(reach.waited), right).await;
+    reach.waited += since.elapsed();
+    right.map_err(|_| Failure::Overloaded)
 }
 
 /// Has a worker close connections that idle while requests elsewhere wait for one, if the upstream has a cap on them.

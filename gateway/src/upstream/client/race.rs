@@ -1,5 +1,8 @@
 //! Whose socket answers first (RFC 8305, 5): an address that swallows packets must not cost a request the whole of
 //! `limits.connect`. Only connecting is raced. Nothing has been sent by then, so it is safe for every request.
+//!
+//! A request has one right to a connection, however many endpoints it asks: its caller holds it, and the winner takes it.
+//! Those that lost are only watched; what they still open is closed at once, and counts for no cap.
 
 use std::io;
 use std::sync::Arc;
@@ -13,7 +16,6 @@ use tokio::time::{sleep, timeout};
 
 use super::{Course, Reach};
 use crate::upstream::Upstream;
-use crate::upstream::breaker::Permit;
 use crate::upstream::connect;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::reason::Shortage;
@@ -26,59 +28,48 @@ const HEAD_START: Duration = Duration::from_millis(250);
 struct Turn {
     index: usize,
     endpoint: Arc<Endpoint>,
-    permit: Option<Permit>,
     outcome: io::Result<TcpStream>,
 }
 
 impl Turn {
-    async fn take(index: usize, endpoint: Arc<Endpoint>, permit: Option<Permit>, limit: Duration) -> Self {
+    async fn take(index: usize, endpoint: Arc<Endpoint>, limit: Duration) -> Self {
         let outcome = timeout(limit, connect::socket(&endpoint.origin)).await;
         let outcome = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         Self {
             index,
             endpoint,
-            permit,
             outcome,
         }
-    }
-
-    fn end(self) -> io::Result<(TcpStream, Option<Permit>)> {
-        let permit = self.permit;
-        self.outcome.map(|stream| (stream, permit))
     }
 }
 
 /// Connects to the endpoint that is to be reached, or to another if that one keeps us waiting; `reach` says to which in the end.
-pub(super) async fn socket<B>(
-    course: &Course<'_, B>,
-    reach: &mut Reach,
-    permit: Option<Permit>,
-) -> io::Result<(TcpStream, Option<Permit>)>
+pub(super) async fn socket<B>(course: &Course<'_, B>, reach: &mut Reach) -> io::Result<TcpStream>
 where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let endpoints = &course.view.endpoints;
     let limit = course.deadlines.connect;
-    let turn = |index: usize, permit| Turn::take(index, Arc::clone(&endpoints[index]), permit, limit);
-    let mut first = Box::pin(turn(reach.index, permit));
+    let turn = |index: usize| Turn::take(index, Arc::clone(&endpoints[index]), limit);
+    let mut first = Box::pin(turn(reach.index));
     if endpoints.len() == 1 {
-        return first.await.end();
+        return first.await.outcome;
     }
     if let Ok(first) = timeout(HEAD_START, &mut first).await {
-        return first.end();
+        return first.outcome;
     }
     let mut turns = JoinSet::new();
     turns.spawn_local(first);
     let (mut asked, mut waiting) = (vec![reach.index], 1_usize);
     let mut next = another(course, reach, &asked);
     let ended = loop {
-        if let Some((index, permit)) = next.take() {
+        if let Some(index) = next.take() {
             tracing::debug!(endpoint = %endpoints[index].name(), "asked as well: another does not answer");
             asked.push(index);
             waiting += 1;
             reach.tries += 1;
-            turns.spawn_local(turn(index, permit));
+            turns.spawn_local(turn(index));
         }
         let ended = tokio::select! {
             biased;
@@ -104,11 +95,11 @@ where
         let upstream = Arc::clone(course.upstream);
         tokio::task::spawn_local(see_off(upstream, turns));
     }
-    ended.end()
+    ended.outcome
 }
 
-/// One more to ask, as after a failure: as often, within the retries' budget, and within the cap on connections.
-fn another<B>(course: &Course<'_, B>, reach: &Reach, asked: &[usize]) -> Option<(usize, Option<Permit>)>
+/// One more to ask, as after a failure: as often, and within the retries' budget.
+fn another<B>(course: &Course<'_, B>, reach: &Reach, asked: &[usize]) -> Option<usize>
 where
     B: Body<Data = Bytes> + Default + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -118,11 +109,7 @@ where
     }
     let but = [&reach.tried, asked].concat();
     let index = course.client.pick(course, &but)?;
-    let permit = match &course.upstream.breaker {
-        None => None,
-        Some(breaker) => breaker.try_connect().ok()?,
-    };
-    course.pays().then_some((index, permit))
+    course.pays().then_some(index)
 }
 
 /// Waits for those that lost, so that one that never answers is known for it, and not asked for ever.
