@@ -12,6 +12,7 @@ pub mod fault;
 pub mod model;
 pub mod moment;
 pub mod openapi;
+pub mod page;
 mod raw;
 mod scalar;
 mod source;

@@ -173,6 +173,15 @@ routes:
     );
     assert_eq!(response.text(), "name=a+b%26c&tag=1&tag=2");
     assert_eq!(upstream.last().header("content-type"), [form]);
+    let response = post(
+        &mut client,
+        "/out",
+        JSON,
+        r#"{"n":123456789012345678901234567890,"f":1.10}"#,
+    );
+    assert_eq!(response.text(), "n=123456789012345678901234567890&f=1.10");
+    let response = post(&mut client, "/out", JSON, r#"{"a":1,"a":2}"#);
+    assert_eq!(response.code().as_deref(), Some("bad_body"));
     let response = post(&mut client, "/out", JSON, r#"{"a":{"b":1}}"#);
     assert_eq!(response.code().as_deref(), Some("bad_body"));
     assert!(response.text().contains("can not be made a form"));
@@ -203,11 +212,14 @@ routes:
   - match: {path: /out}
     response: {body: {template: "{% for a in body.l %}{% for b in body.l %}{% endfor %}{% endfor %}"}}
     upstream: UP
+  - match: {path: /own}
+    request: {body: {template: "{{ body.l|map('nofilter')|list }}"}}
+    upstream: UP
 "#;
     let gateway = Gateway::start(&Site::written(routes, &upstream));
     let mut client = Client::connect(gateway.address());
     let long = format!("{{\"l\":[{}1],\"o\":{{}}}}", "1,".repeat(999));
-    for path in ["/in/a", "/out"] {
+    for path in ["/in/a", "/out", "/own"] {
         let mut client = Client::connect(gateway.address());
         let response = post(&mut client, path, JSON, &long);
         assert_eq!(
@@ -222,7 +234,12 @@ routes:
     );
     assert_eq!(
         gateway.rejects(),
-        [Reject::Internal, Reject::Internal, Reject::BadBody]
+        [
+            Reject::Internal,
+            Reject::Internal,
+            Reject::Internal,
+            Reject::BadBody
+        ]
     );
     assert_eq!(Reject::Internal.blame(), gateway::http::reject::Blame::Gateway);
 }

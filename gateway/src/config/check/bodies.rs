@@ -8,6 +8,7 @@ use crate::config::fault::{Wrong, quote};
 use crate::config::model::{
     BodyEdit, BodyForm, BodyMade, JsonEdit, JsonTemplate, PathMatch, Pointer, WrongBody,
 };
+use crate::config::page;
 use crate::config::raw::{self, Value};
 use crate::config::scalar::{choice, number, within};
 use crate::config::units;
@@ -201,19 +202,30 @@ fn template(walk: &mut Walk, field: &Field<'_>) -> Option<String> {
             Ok(text.to_owned())
         })?
     };
-    let checked = minijinja::Environment::new()
-        .template_from_str(&source)
-        .map(|_| ());
-    if let Err(error) = checked {
-        let line = error
-            .line()
-            .map_or_else(String::new, |line| format!(" (line {line} of it)"));
-        let wrong = Wrong::new(format!("the template is not well formed{line}: {error}"));
-        walk.fault(
-            field,
-            wrong.hint("Jinja without include, extends, import and macro"),
-        );
-        return None;
+    match page::faults(&source) {
+        Err(error) => {
+            let line = error
+                .line()
+                .map_or_else(String::new, |line| format!(" (line {line} of it)"));
+            let wrong = Wrong::new(format!("the template is not well formed{line}: {error}"));
+            walk.fault(
+                field,
+                wrong.hint("Jinja without include, extends, import and macro"),
+            );
+            return None;
+        }
+        Ok(faults) => {
+            for fault in &faults {
+                let wrong = Wrong::new(format!("in the template {fault}"));
+                walk.fault(
+                    field,
+                    wrong.hint("what templates have is told beside this setting in config/gateway.yaml"),
+                );
+            }
+            if !faults.is_empty() {
+                return None;
+            }
+        }
     }
     Some(source)
 }
@@ -235,5 +247,29 @@ mod tests {
         for bad in ["a", "#/a", "/~", "/~2", "/a~"] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_template_that_uses_what_there_is_not_is_no_configuration() {
+        let faults = |template: &str| {
+            let text = format!(
+                "listen: [{{address: 127.0.0.1:1}}]\nxdp: {{mode: none}}\nroutes:\n  - match: {{path: /}}\n    request: {{body: {{template: \"{template}\"}}}}\n    redirect: {{to: /a}}\n"
+            );
+            let parsed = crate::config::Config::parse(&text, "g.yaml", std::path::Path::new("/"));
+            parsed.err().map(|faults| faults.to_string()).unwrap_or_default()
+        };
+        for (template, told) in [
+            (
+                "{% for i in range(3) %}x{% endfor %}",
+                "there is no function \"range\" (line 1 of it)",
+            ),
+            ("{{ body.s|indent }}", "there is no filter \"indent\""),
+            ("{{ body.s is odd_one }}", "there is no test \"odd_one\""),
+            ("{% if %}", "not well formed"),
+        ] {
+            let faults = faults(template);
+            assert!(faults.contains(told) && faults.contains("g.yaml:5"), "{faults}");
+        }
+        assert!(!faults("{{ body.s|upper }}").contains("the template"));
     }
 }

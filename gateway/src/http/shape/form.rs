@@ -1,6 +1,10 @@
 //! Forms (`application/x-www-form-urlencoded`, WHATWG URL, 5) to JSON and back.
 
-use serde_json::Value;
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::json::push_text;
 use crate::http::query::decode;
@@ -73,34 +77,65 @@ pub fn to_json(form: &str) -> Result<String, Wrong> {
     Ok(out)
 }
 
-/// A flat JSON object as a form; lists of single values become fields that are there several times, and what is null is left
-/// out. `None` if it is not flat.
+/// A flat JSON object as a form, in its order; lists of single values become fields that are there several times, and what is
+/// null is left out. Numbers stay as they are written. `None` if it is not flat.
 #[must_use]
-pub fn of_json(value: &Value) -> Option<String> {
+pub fn of_json(text: &str) -> Option<String> {
     let mut out = String::new();
-    let mut push = |name: &str, value: &Value| {
-        let text = match value {
-            Value::Null => return Some(()),
-            Value::Bool(truth) => truth.to_string(),
-            Value::Number(number) => number.to_string(),
-            Value::String(text) => text.clone(),
-            Value::Array(_) | Value::Object(_) => return None,
-        };
-        if !out.is_empty() {
-            out.push('&');
-        }
-        push_encoded(&mut out, name);
-        out.push('=');
-        push_encoded(&mut out, &text);
-        Some(())
-    };
-    for (name, value) in value.as_object()? {
-        match value {
-            Value::Array(items) => items.iter().try_for_each(|item| push(name, item))?,
-            value => push(name, value)?,
+    let members: Members<'_> = serde_json::from_str(text).ok()?;
+    for (name, value) in &members.0 {
+        if value.get().starts_with('[') {
+            let items: Vec<&RawValue> = serde_json::from_str(value.get()).ok()?;
+            for item in items {
+                push(&mut out, name, item.get())?;
+            }
+        } else {
+            push(&mut out, name, value.get())?;
         }
     }
     Some(out)
+}
+
+/// A field of a single value, which is JSON text.
+fn push(out: &mut String, name: &str, value: &str) -> Option<()> {
+    let text = match value.as_bytes().first()? {
+        b'n' => return Some(()),
+        b'"' => Cow::Owned(serde_json::from_str::<String>(value).ok()?),
+        b'[' | b'{' => return None,
+        _ => Cow::Borrowed(value),
+    };
+    if !out.is_empty() {
+        out.push('&');
+    }
+    push_encoded(out, name);
+    out.push('=');
+    push_encoded(out, &text);
+    Some(())
+}
+
+/// Members of an object in their order, their values as they are written.
+struct Members<'t>(Vec<(String, &'t RawValue)>);
+
+impl<'t> Deserialize<'t> for Members<'t> {
+    fn deserialize<D: Deserializer<'t>>(reader: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'t> Visitor<'t> for Reader {
+            type Value = Members<'t>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'t>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        reader.deserialize_map(Reader)
+    }
 }
 
 fn push_encoded(out: &mut String, text: &str) {
@@ -120,7 +155,7 @@ fn push_encoded(out: &mut String, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -145,8 +180,14 @@ mod tests {
         assert!(to_json(&"a=1&".repeat(1000)).is_ok());
         assert_eq!(to_json(&"a=1&".repeat(1001)), Err(Wrong::TooMany));
         assert_eq!(
-            of_json(&json!({"a": [1, "x y"], "b": "ä&=", "c": null, "d": true})).as_deref(),
-            Some("a=1&a=x+y&b=%C3%A4%26%3D&d=true")
+            of_json(r#" {"z": [ 1 ,"x y", null], "b": "ä\u0026=", "c": null, "d" : true, "e": []} "#)
+                .as_deref(),
+            Some("z=1&z=x+y&b=%C3%A4%26%3D&d=true")
+        );
+        assert_eq!(
+            of_json(r#"{"a":123456789012345678901234567890,"b":1.10,"c":-0,"d":1E2}"#).as_deref(),
+            Some("a=123456789012345678901234567890&b=1.10&c=-0&d=1E2"),
+            "numbers as they came"
         );
         for bad in [
             json!([1]),
@@ -154,7 +195,7 @@ mod tests {
             json!({"a": [[1]]}),
             json!("x"),
         ] {
-            assert_eq!(of_json(&bad), None, "{bad}");
+            assert_eq!(of_json(&bad.to_string()), None, "{bad}");
         }
     }
 }

@@ -79,8 +79,8 @@ enum Unfit {
     /// A form can not be made of it.
     NoForm,
     Page,
-    /// The template ran on: no fault of who sent the body.
-    RanOn,
+    /// The template ran on, or is wrong: no fault of who sent the body.
+    Template,
 }
 
 impl Unfit {
@@ -90,7 +90,7 @@ impl Unfit {
             Self::Json(wrong) => wrong.detail(),
             Self::Form(wrong) => wrong.detail(),
             Self::NoForm => "can not be made a form, as it is not flat",
-            Self::Page | Self::RanOn => "lacks what is made of it",
+            Self::Page | Self::Template => "lacks what is made of it",
         }
     }
 }
@@ -204,7 +204,7 @@ impl Whole {
                 relabel(&mut head.headers, Some(made.len()), kind);
                 Ok(RequestBody::Whole(Some(made)))
             }
-            Some(Err(Unfit::RanOn)) => Err(Ended::Reject(Reject::Internal)),
+            Some(Err(Unfit::Template)) => Err(Ended::Reject(Reject::Internal)),
             Some(Err(unfit)) => {
                 let mut problem = Problem::default();
                 problem.add(At::Body(""), unfit.detail());
@@ -355,7 +355,7 @@ impl Whole {
         let (made, kind) = match made {
             Ok(made) => made,
             Err(_) if passes => return Answer::Whole(raw),
-            Err(Unfit::RanOn) => return Answer::Refused(Reject::Internal),
+            Err(Unfit::Template) => return Answer::Refused(Reject::Internal),
             Err(_) => return Answer::Refused(Reject::ResponseInvalid),
         };
         if let (Some(rule), Some(validator)) = (rule, validator)
@@ -445,20 +445,20 @@ impl Shaper {
             (BodyMade::Page { .. }, Some(page)) => {
                 let most = usize::try_from(edit.max_bytes).unwrap_or(usize::MAX);
                 let made = page.render(context(&tree()?, facts, status), most);
-                let made = made.map_err(|error| match error.ran_on() {
-                    true => {
-                        tracing::warn!(%error, path = facts.uri.path(), "a template ran on and was stopped: the request is refused");
-                        Unfit::RanOn
-                    }
-                    false => {
+                let made = made.map_err(|error| {
+                    if error.is_of_the_body() {
                         tracing::debug!(%error, "no body was made");
-                        Unfit::Page
+                        return Unfit::Page;
                     }
+                    tracing::warn!(%error, path = facts.uri.path(), "a template failed by itself: the request is refused");
+                    Unfit::Template
                 })?;
                 Ok((Bytes::from(made), self.kind()))
             }
             (BodyMade::Form, _) => {
-                let made = form::of_json(&tree()?).ok_or(Unfit::NoForm)?;
+                // Strictly, before it is read once more with its numbers as they are.
+                tree()?;
+                let made = form::of_json(&edited).ok_or(Unfit::NoForm)?;
                 Ok((Bytes::from(made), self.kind()))
             }
             _ => Ok((Bytes::from(edited), self.kind())),
