@@ -320,7 +320,7 @@ fn older_services_behind_a_json_api() {
     let expected = [
         (
             "/cgi-bin/customer.pl",
-            "CUSTNAME=A+%26+B&ORIGIN=api+127.0.0.1&city=x+y",
+            "CUSTNAME=A+%26+B&city=x+y&ORIGIN=api+127.0.0.1",
         ),
         ("/contact", r#"{"text":"hi"}"#),
         (
