@@ -85,10 +85,8 @@ impl Runtime {
             .collect();
         // An `auth` that several routes name is made once, and one that is what it was goes on with what it knows.
         let mut sets = KeySets::default();
-        for route in previous.map_or(&[][..], |previous| &previous.routes) {
-            for set in route.auth.iter().flat_map(|auth| auth.key_sets()) {
-                sets.add(set);
-            }
+        for set in previous.into_iter().flat_map(Self::key_sets) {
+            sets.add(set);
         }
         let mut auths: HashMap<*const model::Auth, Arc<Auth>> = HashMap::new();
         let mut kept = config.clone();
@@ -285,10 +283,8 @@ impl RuntimeHandle {
                 keeper.keep(upstream);
             }
         }
-        for auth in runtime.routes.iter().filter_map(|route| route.auth.as_ref()) {
-            for set in auth.key_sets() {
-                self.keys.keep(set);
-            }
+        for set in runtime.key_sets() {
+            self.keys.keep(set);
         }
     }
 

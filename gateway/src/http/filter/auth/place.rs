@@ -136,17 +136,26 @@ impl Taker {
             {
                 takers.extend([SIGNATURE, SIGNATURE_INPUT].map(Self::Header));
             }
-            let taken = match way {
-                Way::ApiKey(keys) => (!keys.keep).then(|| Self::from(&keys.place)),
-                Way::Jwt(jwt) => (!jwt.keep).then(|| Self::from(&jwt.place)),
-                Way::Introspect(token) => (!token.keep).then(|| Self::from(&token.place)),
-                Way::Basic(basic) => (!basic.keep).then_some(Self::Scheme("basic")),
-                Way::Oidc(oidc) => Some(Self::Session(oidc.session.cookie.clone())),
-                Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
-            };
-            takers.extend(taken.filter(|taken| !takers.contains(taken)));
+            let taken = Self::place_of(way).filter(|(_, keep)| !keep);
+            takers.extend(
+                taken
+                    .map(|(taker, _)| taker)
+                    .filter(|taken| !takers.contains(taken)),
+            );
         }
         takers
+    }
+
+    /// For the one place where a way looks for credentials, and whether they are kept there for the upstream.
+    fn place_of(way: &Way) -> Option<(Self, bool)> {
+        match way {
+            Way::ApiKey(keys) => Some((Self::from(&keys.place), keys.keep)),
+            Way::Jwt(jwt) => Some((Self::from(&jwt.place), jwt.keep)),
+            Way::Introspect(token) => Some((Self::from(&token.place), token.keep)),
+            Way::Basic(basic) => Some((Self::Scheme("basic"), basic.keep)),
+            Way::Oidc(oidc) => Some((Self::Session(oidc.session.cookie.clone()), false)),
+            Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
+        }
     }
 
     pub(super) fn take(&self, head: &mut Parts) {
@@ -204,15 +213,10 @@ pub struct Foreign {
 impl Foreign {
     /// For a route with this authentication, where log-ins of the site set cookies of these names. `None`: there are no others.
     pub(crate) fn of(names: &BTreeSet<&str>, model: Option<&model::Auth>) -> Option<Self> {
-        let ways = || model.into_iter().flat_map(model::Auth::ways);
-        let own = ways().filter_map(|way| match way {
-            Way::Oidc(oidc) => Some(Taker::Session(oidc.session.cookie.clone())),
-            Way::ApiKey(keys) => Some(Taker::from(&keys.place)),
-            Way::Introspect(token) => Some(Taker::from(&token.place)),
-            Way::Jwt(jwt) => Some(Taker::from(&jwt.place)),
-            Way::Basic(_) | Way::ClientCertificate(_) | Way::Forward(_) | Way::Signature(_) => None,
-        });
-        let own: Box<[_]> = own.collect();
+        let own = model.into_iter().flat_map(model::Auth::ways);
+        let own: Box<[_]> = own
+            .filter_map(|way| Taker::place_of(way).map(|(taker, _)| taker))
+            .collect();
         let all = names.iter().map(|name| Taker::Session((*name).to_owned()));
         let taken: Box<[_]> = all.filter(|taker| !own.contains(taker)).collect();
         (!taken.is_empty()).then_some(Self { taken, own })

@@ -46,11 +46,6 @@ impl Jar<'_> {
 
     /// The session's text as it may stand in the request. Where a name is there several times, each is one.
     pub(super) fn sessions(self, head: &Parts) -> Vec<Vec<u8>> {
-        let name = self.session();
-        let named = |name: &str| {
-            let name = name.to_owned();
-            cookies(&head.headers).filter(move |(own, _)| *own == name.as_bytes())
-        };
         let whole = |first: &[u8]| {
             let (count, text) = match first {
                 [count @ b'1'..=b'3', b'.', text @ ..] => (usize::from(count - b'0'), text),
@@ -58,12 +53,13 @@ impl Jar<'_> {
             };
             let mut whole = text.to_vec();
             for at in 1..count {
-                whole.extend(named(&self.part(at)).next()?.1);
+                whole.extend(self.texts(&head.headers, &self.part(at)).next()?);
             }
             (whole.len() <= MOST_PARTS * MOST_VALUE).then_some(whole)
         };
-        let found = named(&name).take(MOST_LIKE);
-        found.filter_map(|(_, value)| whole(value)).collect()
+        self.texts(&head.headers, &self.session())
+            .filter_map(whole)
+            .collect()
     }
 
     /// The texts that stand in cookies of this name.

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use super::jwt::{Jwt, KeySet, KeySets, Unproven};
-use super::{Call, Ending, Failure, Glance, Identity, Verdict};
+use super::{Call, Failure, Glance, Identity, Verdict};
 use crate::config::model;
 use crate::http::query;
 use crate::http::reject::{At, Problem, Reject};
@@ -364,18 +364,15 @@ impl Oidc {
                 } else {
                     "/"
                 };
-                match sent(StatusCode::FOUND, target, lines) {
-                    Some(answer) => Verdict::Ended(Ok(answer)),
-                    None => Verdict::Ended(Err(Failure::new(Reject::Internal, Vec::new()))),
-                }
+                on_to(StatusCode::FOUND, target, lines)
             }
             Err(Trouble::Refused(reason)) => {
                 tracing::info!(reason, "a log-in failed");
-                let mut failure = Failure::new(Reject::LoginFailed, ended);
-                let mut problem = Problem::default();
-                problem.add(At::Query("code"), "the provider does not confirm this log-in");
-                failure.problem = Some(Box::new(problem));
-                Verdict::Ended(Err(failure))
+                refused(
+                    At::Query("code"),
+                    "the provider does not confirm this log-in",
+                    ended,
+                )
             }
             // The attempt stays: the same address may do when the provider is back.
             Err(Trouble::Away(reason)) => {
@@ -467,7 +464,7 @@ impl Oidc {
         );
         // A script could not follow to another origin, and needs no page.
         if !navigates(&head.headers) {
-            return ended(answer(StatusCode::NO_CONTENT, lines));
+            return Verdict::Ended(Ok(answer(StatusCode::NO_CONTENT, lines)));
         }
         let back = format!("{}{}", origin.text, self.model.after_logout);
         let known = self.known().filter(|_| self.model.end_session);
@@ -482,22 +479,24 @@ impl Oidc {
             ),
             None => self.model.after_logout.clone(),
         };
-        match sent(StatusCode::SEE_OTHER, &location, lines) {
-            Some(answer) => Verdict::Ended(Ok(answer)),
-            None => Verdict::Ended(Err(Failure::new(Reject::Internal, Vec::new()))),
-        }
+        on_to(StatusCode::SEE_OTHER, &location, lines)
     }
 }
 
-fn ended(answer: Box<Response<Bytes>>) -> Verdict {
-    let ending: Ending = Ok(answer);
-    Verdict::Ended(ending)
+/// Where the browser goes from here.
+fn on_to(status: StatusCode, location: &str, lines: Vec<Line>) -> Verdict {
+    let answer = sent(status, location, lines);
+    Verdict::Ended(answer.ok_or_else(|| Failure::new(Reject::Internal, Vec::new())))
 }
 
 /// A log-in that fails by what the browser brings. It may be somebody else's doing, who has sent it here: no strikes.
 fn failed(at: At<'_>, detail: &str) -> Verdict {
     tracing::debug!(detail, "a log-in failed");
-    let mut failure = Failure::new(Reject::LoginFailed, Vec::new());
+    refused(at, detail, Vec::new())
+}
+
+fn refused(at: At<'_>, detail: &str, lines: Vec<Line>) -> Verdict {
+    let mut failure = Failure::new(Reject::LoginFailed, lines);
     let mut problem = Problem::default();
     problem.add(at, detail);
     failure.problem = Some(Box::new(problem));
