@@ -11,11 +11,9 @@ import base64
 import hashlib
 import hmac
 import json
-import sys
 import threading
 import time
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import authlib.jose
 import jwcrypto.jwk
@@ -23,6 +21,8 @@ import jwcrypto.jwt
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from serving import Answering, serve
 
 SECRET = b"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
@@ -150,22 +150,7 @@ class State:
         return {maker: self.takes(maker, token, name, alg, asked.get("issuer")) for maker in ("jwcrypto", "authlib")}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def answer(self, body, status=200, headers=()):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
+class Handler(Answering):
     def do_GET(self):
         state, base = self.server.state, f"http://127.0.0.1:{self.server.server_port}"
         if self.path == "/.well-known/openid-configuration":
@@ -217,14 +202,5 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({}, 404)
 
 
-def serve():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.state = State()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_port, flush=True)
-    sys.stdin.read()
-
-
 if __name__ == "__main__":
-    serve()
+    serve(Handler, State())

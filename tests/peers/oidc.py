@@ -15,14 +15,14 @@ import base64
 import hashlib
 import json
 import secrets
-import sys
 import threading
 import time
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from serving import Answering, serve
 
 CLIENTS = {"web": "s:e%c +", "open": None}
 
@@ -74,22 +74,7 @@ def laid(over, good):
     return {name: value for name, value in dict(good, **over).items() if value is not None}
 
 
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def answer(self, body, status=200, headers=()):
-        body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers:
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
+class Handler(Answering):
     @property
     def base(self):
         return f"http://127.0.0.1:{self.server.server_port}"
@@ -237,14 +222,5 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(laid(how["token"], good), headers=[("Cache-Control", "no-store")])
 
 
-def serve():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.state = State()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(server.server_port, flush=True)
-    sys.stdin.read()
-
-
 if __name__ == "__main__":
-    serve()
+    serve(Handler, State())

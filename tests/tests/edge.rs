@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use gateway_tests::gateway::{Gateway, Home, command};
+use gateway_tests::l7::Upstream;
 use gateway_tests::net::Namespace;
 
 #[path = "edge/certificates.rs"]
@@ -106,6 +107,14 @@ impl Stage {
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(line.with_context(|| format!("no {name} in\n{text}"))?.parse()?)
     }
+}
+
+/// One route, which leads to this upstream.
+fn everything_to(upstream: &Upstream) -> String {
+    format!(
+        "routes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
+        upstream.address()
+    )
 }
 
 /// Routes that nobody asks for, so that there is something to compile.

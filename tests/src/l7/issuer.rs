@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use super::peer::Peer;
-use super::raw::Client;
 
 /// The running issuer. Ends when dropped.
 #[derive(Debug)]
@@ -25,11 +24,7 @@ impl Issuer {
     /// If it gives no answer.
     #[must_use]
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: i\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        let answer = Client::connect(self.0.address()).send(request).response();
+        let answer = self.0.ask(method, path, body);
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         answer.body
     }

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use super::raw::{Client, Response};
+
 /// Of the distribution, whose packages the peers use.
 const PYTHON: &str = "/usr/bin/python3";
 
@@ -43,6 +45,16 @@ impl Peer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Asks it over HTTP, on a connection of its own.
+    #[must_use]
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Response {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: p\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        Client::connect(self.address).send(request).response()
     }
 }
 
@@ -139,6 +151,7 @@ fn command(script: &str) -> Command {
         .join("peers")
         .join(script);
     let mut command = Command::new(PYTHON);
-    command.arg(file);
+    // What the scripts share leaves no compiled copy in the source.
+    command.arg("-B").arg(file);
     command
 }

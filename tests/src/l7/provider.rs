@@ -30,20 +30,12 @@ impl Provider {
         format!("http://{}", self.0.address())
     }
 
-    fn ask(&self, method: &str, path: &str, body: &str) -> Response {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: p\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
-        Client::connect(self.0.address()).send(request).response()
-    }
-
     /// How it behaves from now on; what is not named stays.
     ///
     /// # Panics
     /// If it does not understand.
     pub fn set(&self, how: &Value) {
-        assert_eq!(self.ask("POST", "/set", &how.to_string()).status, 200);
+        assert_eq!(self.0.ask("POST", "/set", &how.to_string()).status, 200);
     }
 
     /// What it was asked for so far, by kind.
@@ -52,7 +44,7 @@ impl Provider {
     /// If it does not say.
     #[must_use]
     pub fn seen(&self) -> Value {
-        serde_json::from_slice(&self.ask("GET", "/seen", "").body).expect("JSON")
+        serde_json::from_slice(&self.0.ask("GET", "/seen", "").body).expect("JSON")
     }
 
     /// How often it was asked for tokens.
@@ -69,7 +61,7 @@ impl Provider {
     pub fn visit(&self, location: &str) -> String {
         let path = location.strip_prefix(&self.name());
         let path = path.unwrap_or_else(|| panic!("{location} is not at the provider"));
-        let answer = self.ask("GET", path, "");
+        let answer = self.0.ask("GET", path, "");
         assert_eq!(answer.status, 302, "{}", answer.text());
         answer.header("location").expect("a place").to_owned()
     }

@@ -215,13 +215,13 @@ impl Upstream {
         Self::start(saying(text))
     }
 
-    /// Answers 200 with the body of the request.
+    /// Answers 200 with the body of the request, and these lines.
     #[must_use]
-    pub fn mirror() -> Self {
-        Self::start(|request, wire| {
+    pub fn mirror(lines: &'static str) -> Self {
+        Self::start(move |request, wire| {
             let body = wire.body(request);
             wire.send(format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n",
+                "HTTP/1.1 200 OK\r\n{lines}Content-Length: {}\r\n\r\n",
                 body.len()
             ));
             wire.send(body);

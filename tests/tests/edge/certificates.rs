@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::Upstream;
 
-use super::Stage;
+use super::{Stage, everything_to};
 
 /// A new pair for `a.test`, good until the first of January of `year`.
 fn pair(year: i32) -> Result<(String, String)> {
@@ -46,10 +46,7 @@ fn t48_a_renewed_certificate_is_taken_up_and_a_bad_pair_is_refused() -> Result<(
         cert.display(),
         key.display()
     );
-    let routes = format!(
-        "routes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    );
+    let routes = everything_to(&upstream);
     stage.write(&listener, &routes)?;
     let gateway = stage.start()?;
     ensure!(
@@ -101,10 +98,7 @@ fn curl_speaks_the_proxy_protocol_to_it() -> Result<()> {
     // Relative names start from the configuration's directory.
     stage.write(
         "\n    proxy_protocol: true\n    tls: {certificates: [{cert: a.crt, key: a.key}]}",
-        &format!(
-            "trusted_proxies: [127.0.0.0/8]\nroutes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-            upstream.address()
-        ),
+        &format!("trusted_proxies: [127.0.0.0/8]\n{}", everything_to(&upstream)),
     )?;
     let _gateway = stage.start()?;
     let port = stage.address.port();

@@ -9,7 +9,7 @@ use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::{Client, Upstream};
 use rustix::process::{Pid, Resource, Rlimit};
 
-use super::Stage;
+use super::{Stage, everything_to};
 
 /// Slow clients, by what they are slow at. Each of the last two holds a connection to the upstream, and a thread of it.
 const SLOW_HEADERS: usize = 9_000;
@@ -21,10 +21,7 @@ const P99: Duration = Duration::from_millis(50);
 const UNREAD: usize = 256 << 10;
 
 fn rest(upstream: &Upstream, limits: &str) -> String {
-    format!(
-        "limits: {limits}\nroutes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    )
+    format!("limits: {limits}\n{}", everything_to(upstream))
 }
 
 fn held(stage: &Stage, text: &str) -> Result<TcpStream> {

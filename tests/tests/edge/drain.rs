@@ -10,7 +10,7 @@ use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::{Client, Upstream};
 use rustix::process::Signal;
 
-use super::{SHORT, Stage};
+use super::{SHORT, Stage, everything_to};
 
 /// Answers `/fast` at once, `/slow` when told to, and `/events` for ever.
 fn upstream() -> (Upstream, mpsc::Receiver<()>, mpsc::Sender<()>) {
@@ -46,10 +46,7 @@ fn upstream() -> (Upstream, mpsc::Receiver<()>, mpsc::Sender<()>) {
 }
 
 fn rest(upstream: &Upstream, limits: &str) -> String {
-    format!(
-        "limits: {limits}\nroutes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    )
+    format!("limits: {limits}\n{}", everything_to(upstream))
 }
 
 #[test]

@@ -10,7 +10,7 @@ use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::{Client, Upstream};
 use rustix::process::Signal;
 
-use super::{SHORT, Stage, filler};
+use super::{SHORT, Stage, everything_to, filler};
 
 /// How long a reload of 5,000 routes may take to be in force, and how many routes the test of memory has. An unoptimised
 /// gateway is given more and less; the figures that are published are of the other.
@@ -243,10 +243,7 @@ fn t50_who_is_ready_serves() -> Result<()> {
 fn a_reload_of_a_file_that_can_not_be_read_finds_the_gateway_and_says_what_to_do() -> Result<()> {
     let upstream = Upstream::text("same");
     let stage = Stage::new()?;
-    let routes = format!(
-        "routes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    );
+    let routes = everything_to(&upstream);
     stage.write("", &routes)?;
     let _gateway = stage.start()?;
     let good = std::fs::read(stage.home.config())?;

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use gateway_tests::gateway::{binary, wait_until};
 use gateway_tests::l7::{Client, Upstream};
 
-use super::{SHORT, Stage};
+use super::{SHORT, Stage, everything_to};
 
 /// Starts gateways one after another, and keeps the socket between them.
 struct Manager {
@@ -67,10 +67,7 @@ impl Drop for Manager {
 fn t49_an_upgrade_refuses_no_connection_where_the_sockets_are_held() -> Result<()> {
     let upstream = Upstream::text("ok");
     let stage = Stage::new()?;
-    let routes = format!(
-        "routes:\n  - match: {{path: /**}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    );
+    let routes = everything_to(&upstream);
     stage.write("", &routes)?;
     let mut manager = Manager::start(&stage, stage.address)?;
     let mut last = manager.started()?;

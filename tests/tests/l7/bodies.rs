@@ -8,15 +8,7 @@ use gateway_tests::l7::{Client, Gateway, Response, Site, Upstream};
 
 /// Answers with the body it gets, in JSON.
 fn echo() -> Upstream {
-    Upstream::start(|request, wire| {
-        let body = wire.body(request);
-        wire.send(format!(
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        ));
-        wire.send(body);
-        true
-    })
+    Upstream::mirror("Content-Type: application/json\r\n")
 }
 
 fn post(client: &mut Client, path: &str, kind: &str, body: &str) -> Response {

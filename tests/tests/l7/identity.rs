@@ -425,7 +425,7 @@ fn t58_a_proxy_header_does_not_reach_what_would_make_it_a_variable() {
 
 #[test]
 fn what_a_client_must_not_say_in_the_header_it_must_not_say_in_the_trailer() {
-    let upstream = Upstream::mirror();
+    let upstream = Upstream::mirror("");
     let site = "
 routes:
   - {match: {path: /plain}, upstream: UP}

@@ -40,7 +40,7 @@ const ALL: [&str; 5] = ["@method", "@authority", "@path", "@query", "content-dig
 #[test]
 fn what_another_s_signer_makes_is_taken_and_what_is_changed_behind_its_back_is_not() {
     let (dir, list) = keys();
-    let upstream = Upstream::mirror();
+    let upstream = Upstream::mirror("");
     let gateway = Gateway::start(&site(&list, "", &upstream));
     let address = gateway.address().to_string();
     let secret = dir.path().join("secret").display().to_string();
