@@ -27,13 +27,13 @@ impl Default for Date {
 }
 
 impl Date {
-    /// The text at `now`. At most a second late.
+    /// The text at `now`.
     pub(super) fn at(&mut self, now: Instant) -> [u8; LENGTH] {
         self.read(now);
         self.text
     }
 
-    /// Seconds since 1970 at `now`. At most one late.
+    /// Seconds since 1970 at `now`. Of the second that has begun, as everybody else's clock tells it.
     pub(super) fn seconds(&mut self, now: Instant) -> u64 {
         self.read(now);
         self.seconds
@@ -47,7 +47,36 @@ impl Date {
         if let Ok(text) = httpdate::fmt_http_date(time).as_bytes().try_into() {
             self.text = text;
         }
-        self.seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        self.good_until = Some(now + Duration::from_secs(1));
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.seconds = since.as_secs();
+        // Until the second is over, not for a whole one: what expires would live on in one worker and not in another.
+        self.good_until =
+            Some(now + (Duration::from_secs(1) - Duration::from_nanos(since.subsec_nanos().into())));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_never_behind_the_clock() {
+        let mut date = Date::default();
+        let begun = Instant::now();
+        let mut told = Vec::new();
+        while begun.elapsed() < Duration::from_millis(2_100) {
+            let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            let seconds = date.seconds(Instant::now());
+            // The two clocks are read one after the other.
+            let slack = Duration::from_millis(20);
+            assert!(
+                seconds >= (before - slack).as_secs(),
+                "{seconds}: it is {before:?}"
+            );
+            told.push(seconds);
+            std::thread::sleep(Duration::from_millis(7));
+        }
+        told.dedup();
+        assert!((2..=4).contains(&told.len()), "{told:?}");
     }
 }

@@ -68,7 +68,7 @@ impl Default for Local {
 }
 
 impl Local {
-    /// Seconds since 1970, at most one late.
+    /// Seconds since 1970.
     #[must_use]
     pub fn now(&self) -> u64 {
         self.date.borrow_mut().seconds(Instant::now())
