@@ -4,7 +4,7 @@
 //! some code asked for it: there is no second list of keys to keep in step, and the same record lets a test see that
 //! the documented example names every one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::fault::{Excerpt, Fault, Faults, Wrong, nearest, quote};
@@ -13,6 +13,49 @@ use super::source::Source;
 
 /// From here on, keys are looked for in a tree.
 const FEW_KEYS: usize = 16;
+
+/// What stands where, without the numbers and names of one text: `routes[].match.path`. It is for the record of known keys,
+/// and so for tests alone: a name for each of ten thousands of values is a good part of the walk's cost.
+#[derive(Clone, Debug, Default)]
+struct Shape {
+    #[cfg(test)]
+    text: String,
+}
+
+#[cfg_attr(not(test), expect(unused_variables, reason = "there is no record"))]
+impl Shape {
+    fn of(text: &str) -> Self {
+        Self {
+            #[cfg(test)]
+            text: text.to_owned(),
+        }
+    }
+
+    fn item(&self) -> Self {
+        Self {
+            #[cfg(test)]
+            text: format!("{}[]", self.text),
+        }
+    }
+
+    fn child(&self, step: &str) -> Self {
+        Self {
+            #[cfg(test)]
+            text: joined(&self.text, step),
+        }
+    }
+}
+
+/// In one allocation: this is done for every value of a text.
+fn joined(outer: &str, step: &str) -> String {
+    let mut path = String::with_capacity(outer.len() + 1 + step.len());
+    path.push_str(outer);
+    if !outer.is_empty() {
+        path.push('.');
+    }
+    path.push_str(step);
+    path
+}
 
 /// What is shown of the line a fault stands on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +72,7 @@ pub struct Field<'t> {
     pub node: &'t Node,
     /// For people: `routes[1].match.path`.
     pub path: String,
-    /// For the record of known keys: `routes[].match.path`.
-    shape: String,
+    shape: Shape,
     show: Show,
 }
 
@@ -41,7 +83,7 @@ impl<'t> Field<'t> {
             source,
             node,
             path: String::new(),
-            shape: String::new(),
+            shape: Shape::default(),
             show: Show::Line,
         }
     }
@@ -70,7 +112,7 @@ impl<'t> Field<'t> {
     #[must_use]
     pub fn shaped(self, shape: &str) -> Self {
         Self {
-            shape: shape.to_owned(),
+            shape: Shape::of(shape),
             ..self
         }
     }
@@ -86,24 +128,17 @@ impl<'t> Field<'t> {
             source: self.source,
             node,
             path,
-            shape: format!("{}[]", self.shape),
+            shape: self.shape.item(),
             show: self.show,
         }
     }
 
     fn child(&self, step: &str, shape: &str, node: &'t Node) -> Self {
-        let join = |outer: &str, step: &str| {
-            if outer.is_empty() {
-                step.to_owned()
-            } else {
-                format!("{outer}.{step}")
-            }
-        };
         Self {
             source: self.source,
             node,
-            path: join(&self.path, step),
-            shape: join(&self.shape, shape),
+            path: joined(&self.path, step),
+            shape: self.shape.child(shape),
             show: self.show,
         }
     }
@@ -119,7 +154,9 @@ pub struct Walk {
     pub opens_secrets: bool,
     /// In the order in which they were opened.
     pub files: Vec<String>,
-    /// Every key the code asked for, and whether the text had it. Kept for tests alone: it is a good part of the walk's cost.
+    /// Names of keys that were asked for in the mappings that are being read, those of the innermost last.
+    asked: Vec<&'static str>,
+    /// Every key the code asked for, and whether the text had it.
     #[cfg(test)]
     pub known: BTreeMap<String, bool>,
 }
@@ -131,6 +168,7 @@ impl Walk {
             base: base.to_owned(),
             opens_secrets: true,
             files: Vec::new(),
+            asked: Vec::new(),
             #[cfg(test)]
             known: BTreeMap::new(),
         }
@@ -176,11 +214,13 @@ impl Walk {
         field: &Field<'t>,
         read: impl FnOnce(&mut Self, &mut Table<'t>) -> T,
     ) -> Option<T> {
-        let entries = self.distinct(field)?;
+        let (entries, keys) = self.distinct(field)?;
         let mut table = Table {
             field: field.clone(),
+            taken: vec![false; entries.len()],
             entries,
-            asked: Vec::new(),
+            keys,
+            first: self.asked.len(),
         };
         let value = read(self, &mut table);
         table.finish(self);
@@ -189,7 +229,8 @@ impl Walk {
 
     /// The entries of a mapping whose keys are the operator's own names, with the key of each.
     pub fn entries<'t>(&mut self, field: &Field<'t>) -> Vec<(Key<'t>, Field<'t>)> {
-        let entries = self.distinct(field).unwrap_or_default();
+        let (entries, _) = self.distinct(field).unwrap_or_default();
+        let mut seen = HashSet::with_capacity(entries.len());
         let named = |entry: &'t Entry| {
             let at = field.child(&raw::step(&entry.key), "*", &entry.value);
             (
@@ -200,7 +241,8 @@ impl Walk {
                 at,
             )
         };
-        entries.into_iter().map(named).collect()
+        let first = entries.iter().filter(|entry| seen.insert(&entry.key));
+        first.map(named).collect()
     }
 
     /// A fault of the key, not the value, of an entry.
@@ -255,7 +297,7 @@ impl Walk {
     }
 
     /// The entries of a mapping, with a fault for each key that is there again.
-    fn distinct<'t>(&mut self, field: &Field<'t>) -> Option<Vec<&'t Entry>> {
+    fn distinct<'t>(&mut self, field: &Field<'t>) -> Option<(&'t [Entry], Keys)> {
         let Value::Map(entries) = &field.node.value else {
             self.fault(
                 field,
@@ -264,12 +306,14 @@ impl Walk {
             return None;
         };
         let mut first: BTreeMap<&str, u32> = BTreeMap::new();
-        let mut kept: Vec<&Entry> = Vec::with_capacity(entries.len());
         // Most have few keys, which are sooner compared with each other than entered into a tree.
         let few = entries.len() <= FEW_KEYS;
-        for entry in entries {
-            let line = if few {
-                let same = kept.iter().find(|other| other.key == entry.key);
+        let mut keys = Keys::default();
+        for (at, entry) in entries.iter().enumerate() {
+            let line = if !keys.add(&entry.key) {
+                None
+            } else if few {
+                let same = entries.iter().take(at).find(|other| other.key == entry.key);
                 same.map(|other| other.pos.line)
             } else {
                 first.get(entry.key.as_str()).copied()
@@ -280,14 +324,35 @@ impl Walk {
                     quote(&entry.key)
                 );
                 self.fault_at(field, entry.pos, Wrong::new(message));
-            } else {
-                if !few {
-                    first.insert(&entry.key, entry.pos.line);
-                }
-                kept.push(entry);
+            } else if !few {
+                first.insert(&entry.key, entry.pos.line);
             }
         }
-        Some(kept)
+        Some((entries, keys))
+    }
+}
+
+/// Tells without a look at the text of any that a key is surely not among some: most settings are left out of most mappings.
+#[derive(Clone, Copy, Debug, Default)]
+struct Keys(u64);
+
+impl Keys {
+    fn bit(key: &str) -> u64 {
+        let bytes = key.as_bytes();
+        let ends = |at: Option<&u8>| usize::from(at.copied().unwrap_or_default());
+        let mix = ends(bytes.first()) * 5 + ends(bytes.last()) * 11 + bytes.len() * 17;
+        1 << (mix % 64)
+    }
+
+    /// Whether one that can not be told from `key` was there.
+    fn add(&mut self, key: &str) -> bool {
+        let had = self.may_have(key);
+        self.0 |= Self::bit(key);
+        had
+    }
+
+    fn may_have(self, key: &str) -> bool {
+        self.0 & Self::bit(key) != 0
     }
 }
 
@@ -302,22 +367,20 @@ pub struct Key<'t> {
 #[derive(Debug)]
 pub struct Table<'t> {
     pub field: Field<'t>,
-    entries: Vec<&'t Entry>,
-    asked: Vec<&'static str>,
+    /// Of those with one key only the first counts.
+    entries: &'t [Entry],
+    /// Which of them were asked for.
+    taken: Vec<bool>,
+    keys: Keys,
+    /// Where the names that were asked for here begin in [`Walk::asked`].
+    first: usize,
 }
 
 impl<'t> Table<'t> {
     /// The value of `key`, if it is there. A key without a value is a fault: it is more often forgotten than meant.
     pub fn get(&mut self, walk: &mut Walk, key: &'static str) -> Option<Field<'t>> {
-        self.asked.push(key);
-        let entry = self.entries.iter().find(|entry| entry.key == key).copied();
-        let found = entry.map(|entry| self.field.child(key, key, &entry.value));
-        #[cfg(test)]
-        {
-            let shape = self.field.child(key, key, self.field.node).shape;
-            *walk.known.entry(shape).or_default() |= found.is_some();
-        }
-        let (entry, found) = (entry?, found?);
+        let entry = self.take(walk, key)?;
+        let found = self.field.child(key, key, &entry.value);
         if found.node.value == Value::Null {
             walk.fault_at(
                 &found,
@@ -331,17 +394,35 @@ impl<'t> Table<'t> {
 
     /// As [`Table::get`], for a key whose value may well be null.
     pub fn any(&mut self, walk: &mut Walk, key: &'static str) -> Option<Field<'t>> {
-        let null = |entry: &&&Entry| entry.key == key && entry.value.value == Value::Null;
-        let Some(entry) = self.entries.iter().find(null).copied() else {
-            return self.get(walk, key);
-        };
-        self.asked.push(key);
+        let entry = self.take(walk, key)?;
         Some(self.field.child(key, key, &entry.value))
     }
 
     /// Whether `key` is there, with or without a good value.
     pub fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+        self.place(key).is_some()
+    }
+
+    fn place(&self, key: &str) -> Option<usize> {
+        if !self.keys.may_have(key) {
+            return None;
+        }
+        self.entries.iter().position(|entry| entry.key == key)
+    }
+
+    fn take(&mut self, walk: &mut Walk, key: &'static str) -> Option<&'t Entry> {
+        walk.asked.push(key);
+        let place = self.place(key);
+        #[cfg(test)]
+        {
+            let shape = self.field.shape.child(key).text;
+            *walk.known.entry(shape).or_default() |= place.is_some();
+        }
+        let place = place?;
+        if let Some(taken) = self.taken.get_mut(place) {
+            *taken = true;
+        }
+        self.entries.get(place)
     }
 
     /// Whether nothing at all was written.
@@ -391,12 +472,16 @@ impl<'t> Table<'t> {
     }
 
     fn finish(self, walk: &mut Walk) {
-        for entry in self
-            .entries
-            .iter()
-            .filter(|entry| !self.asked.contains(&entry.key.as_str()))
-        {
-            let near = nearest(&entry.key, self.asked.iter().copied());
+        if self.taken.iter().all(|taken| *taken) {
+            walk.asked.truncate(self.first);
+            return;
+        }
+        let asked = walk.asked.split_off(self.first);
+        for (at, entry) in self.entries.iter().enumerate() {
+            if self.taken.get(at) == Some(&true) || self.place(&entry.key) != Some(at) {
+                continue;
+            }
+            let near = nearest(&entry.key, asked.iter().copied());
             // Where secrets stand, what looks like no name of a setting may be one of them, with a colon behind it.
             let hidden = self.field.show != Show::Line && near.is_none() && !is_plain(&entry.key);
             let wrong = match hidden {
@@ -405,7 +490,7 @@ impl<'t> Table<'t> {
             };
             let hint = match near {
                 Some(known) => format!("did you mean {}?", quote(known)),
-                None => format!("known here: {}", self.asked.join(", ")),
+                None => format!("known here: {}", asked.join(", ")),
             };
             let mut fault = describe(&self.field, entry.pos, wrong.hint(hint));
             if self.field.show == Show::KeyOnly && !hidden {

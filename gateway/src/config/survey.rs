@@ -65,8 +65,7 @@ impl Survey {
 }
 
 fn closed(base: &Path) -> Walk {
-    Walk {
-        opens_secrets: false,
-        ..Walk::new(base)
-    }
+    let mut walk = Walk::new(base);
+    walk.opens_secrets = false;
+    walk
 }

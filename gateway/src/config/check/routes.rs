@@ -23,9 +23,10 @@ pub(super) fn routes<'t>(
     shared: &mut rate::Named<'_>,
 ) -> Vec<Arc<Route>> {
     let mut auths = auth::named(walk, top);
-    let mut routes: Vec<(Route, Field<'_>)> = Vec::new();
+    let items = top.list(walk, "routes");
+    let mut routes: Vec<(Route, Field<'_>)> = Vec::with_capacity(items.len());
     let mut documents = Documents::default();
-    for item in top.list(walk, "routes") {
+    for item in items {
         let read = walk.table(&item, |walk, table| {
             route(walk, table, upstreams, &mut auths, &mut documents, shared)
         });

@@ -96,7 +96,11 @@ impl Engine {
 
     /// Decides again which denies are skipped. Tells those that are from now on, and returns them as text.
     pub fn guard(&mut self) -> Vec<String> {
-        let protected = self.protected(&[]);
+        // Asking for every session of the host costs as much as there are, and without a deny nobody is cut off.
+        let protected = match self.desired.denies() {
+            true => self.protected(&[]),
+            false => Protected::default(),
+        };
         let before: BTreeMap<IpNet, Why> = self.desired.skipped().clone();
         self.desired.protect(&protected);
         let after = self.desired.skipped();
