@@ -4,6 +4,7 @@
 //! of their automata: a pair that has no text in common is no conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::util::primitives::StateID;
@@ -26,7 +27,7 @@ const MOST_PAIRS: usize = 1 << 16;
 const HINT: &str = "give one of them another condition, so that no request fits both";
 
 /// Tells of every route that is in conflict with one above it.
-pub(super) fn tell(walk: &mut Walk, routes: &[(Route, Field<'_>)]) {
+pub(super) fn tell(walk: &mut Walk, routes: &[(Arc<Route>, Field<'_>)]) {
     // Most have a reach of their own, and there may be thousands. A group goes by its first route.
     let mut first = HashMap::with_capacity(routes.len());
     let mut same_path: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -81,7 +82,7 @@ pub(super) fn tell(walk: &mut Walk, routes: &[(Route, Field<'_>)]) {
 
 fn pairs(
     walk: &mut Walk,
-    routes: &[(Route, Field<'_>)],
+    routes: &[(Arc<Route>, Field<'_>)],
     group: &[usize],
     most: usize,
     of: &str,

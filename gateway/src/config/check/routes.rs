@@ -24,13 +24,13 @@ pub(super) fn routes<'t>(
 ) -> Vec<Arc<Route>> {
     let mut auths = auth::named(walk, top);
     let items = top.list(walk, "routes");
-    let mut routes: Vec<(Route, Field<'_>)> = Vec::with_capacity(items.len());
+    let mut routes: Vec<(Arc<Route>, Field<'_>)> = Vec::with_capacity(items.len());
     let mut documents = Documents::default();
     for item in items {
         let read = walk.table(&item, |walk, table| {
             route(walk, table, upstreams, &mut auths, &mut documents, shared)
         });
-        routes.extend(read.flatten().map(|route| (route, item)));
+        routes.extend(read.flatten().map(|route| (Arc::new(route), item)));
     }
     auths.finish(walk);
     conflicts::tell(walk, &routes);
@@ -44,7 +44,7 @@ pub(super) fn routes<'t>(
         let wrong = Wrong::new(format!("a route named {name} stands at {place} already"));
         walk.fault(field, wrong.hint("give one of them another name"));
     }
-    routes.into_iter().map(|(route, _)| Arc::new(route)).collect()
+    routes.into_iter().map(|(route, _)| route).collect()
 }
 
 /// `None` if it can not even be told what is matched.

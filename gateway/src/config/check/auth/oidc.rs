@@ -287,7 +287,7 @@ fn path(text: &str) -> Result<String, Wrong> {
 }
 
 /// Says which routes send browsers to log in where no route takes them back, and which paths that end sessions are not served.
-pub(in crate::config::check) fn reached(walk: &mut Walk, routes: &[(Route, Field<'_>)]) {
+pub(in crate::config::check) fn reached(walk: &mut Walk, routes: &[(Arc<Route>, Field<'_>)]) {
     let mut told: Vec<&Arc<Auth>> = Vec::new();
     for (route, field) in routes {
         let Some(auth) = route.auth.as_ref().filter(|auth| !told.contains(auth)) else {
@@ -298,7 +298,7 @@ pub(in crate::config::check) fn reached(walk: &mut Walk, routes: &[(Route, Field
             let paths = [Some(&oidc.callback), oidc.logout.as_ref()];
             for (path, key) in paths.into_iter().zip(["callback", "logout"]) {
                 let Some(path) = path else { continue };
-                let takes = |(other, _): &(Route, Field<'_>)| {
+                let takes = |(other, _): &(Arc<Route>, Field<'_>)| {
                     other.auth.as_ref() == Some(auth)
                         && covers(&other.host, &route.host)
                         && takes(&other.path, path)
