@@ -4,6 +4,7 @@
 //! An enum and not a generic parameter: the HTTP state machines above are large, and one copy of each is enough.
 
 pub mod executor;
+pub mod fields;
 pub mod proxy_protocol;
 pub mod wards;
 

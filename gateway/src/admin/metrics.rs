@@ -14,6 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
+use super::reserve;
+
 /// Connections served at one time. Collectors and probes need a few; whoever opens more and is silent must not keep them out.
 const CONNECTIONS: usize = 512;
 /// Deadline of a request's header.
@@ -36,7 +38,7 @@ pub async fn serve(listener: TcpListener, facts: Rc<impl Facts>) {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
             return;
         };
-        let stream = match listener.accept().await {
+        let stream = match reserve::accept(|cx| listener.poll_accept(cx)).await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "the metrics endpoint can not accept");

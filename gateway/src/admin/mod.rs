@@ -4,4 +4,5 @@ pub mod answer;
 pub mod api;
 pub mod client;
 pub mod metrics;
+pub mod reserve;
 pub mod server;

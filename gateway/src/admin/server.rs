@@ -14,6 +14,7 @@ use tokio::io::{
 use tokio::net::{UnixListener, UnixStream};
 
 use super::api::{Failure, FailureKind, LONGEST, Outcome, Request};
+use super::reserve;
 
 const SIGN_EVERY: Duration = Duration::from_secs(2);
 /// Ten minutes of them.
@@ -92,7 +93,7 @@ impl AdminSocket {
     {
         let answer = Rc::new(answer);
         loop {
-            match self.listener.accept().await {
+            match reserve::accept(|cx| self.listener.poll_accept(cx)).await {
                 Ok((stream, _)) => {
                     let answer = Rc::clone(&answer);
                     tokio::task::spawn_local(async move {

@@ -135,6 +135,14 @@ fn tables(config: &Config) -> Result<Tables, Error> {
     })
 }
 
+/// What a signal means to a gateway that is stopping. What it would read again, it would not serve from any more.
+fn stops(event: Event) -> bool {
+    if event == Event::Reload {
+        tracing::warn!("SIGHUP is ignored: the gateway is stopping; the next one reads the configuration");
+    }
+    event == Event::Stop
+}
+
 /// A holder that will let go.
 fn command(holder: Option<&Holder>) -> Option<&Holder> {
     holder.filter(|holder| !holder.is_gateway())
@@ -300,7 +308,7 @@ async fn live(
         server.leave();
         tracing::info!(delay_s = delay.as_secs_f64(), "stopping soon: not ready any more");
         // Whoever asks a second time has waited long enough.
-        let again = signals::each(async |event| event == Event::Stop);
+        let again = signals::each(async |event| stops(event));
         let _ = tokio::time::timeout(delay, again).await;
     }
     let drain = limits.drain;
@@ -309,7 +317,13 @@ async fn live(
         connections = control.connections.len(),
         "stopping"
     );
-    if !server.shutdown(drain).await && died.is_none() {
+    let unheard = tokio::task::spawn_local(signals::each(async |event| {
+        stops(event);
+        false
+    }));
+    let in_time = server.shutdown(drain).await;
+    unheard.abort();
+    if !in_time && died.is_none() {
         tracing::warn!("some requests had not ended in time and were cut off");
     }
     counting.abort();

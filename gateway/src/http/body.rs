@@ -26,6 +26,7 @@ use super::headers;
 use super::mirror::Tee;
 use super::reject::Reject;
 use crate::http1;
+use crate::net::fields::has_outer_blanks;
 
 /// Why a request's body broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,13 @@ impl Incoming {
             }
             Self::Http2(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| frame.map_err(|error| fault_of_http2(&error))))
+                Poll::Ready(frame.map(|frame| match frame {
+                    Ok(frame) if frame.trailers_ref().is_some_and(has_outer_blanks) => {
+                        Err(Fault::Reject(Reject::Malformed))
+                    }
+                    Ok(frame) => Ok(frame),
+                    Err(error) => Err(fault_of_http2(&error)),
+                }))
             }
         }
     }

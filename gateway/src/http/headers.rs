@@ -22,6 +22,9 @@ use crate::http1::head::belongs_in_header;
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
+/// Gateways that a request may go through, one behind the other.
+const MOST_PASSES: usize = 8;
+
 /// Lines about a client's certificate begin so. Only the gateway writes them, not even a trusted proxy: whatever such a one
 /// passes on without a look would be believed.
 const CLIENT_CERT: &str = "x-client-cert-";
@@ -60,8 +63,20 @@ pub struct Outward<'a> {
     pub identity: Option<&'a Identity>,
 }
 
+/// The request has come through gateways more often than any but one that goes round does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the request goes round")]
+pub struct GoesRound;
+
 /// Makes a client's header fit for the upstream. `version` is the client's.
-pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outward<'_>) {
+///
+/// # Errors
+/// A request that a gateway sends to itself.
+pub fn prepare_request(
+    headers: &mut HeaderMap,
+    version: Version,
+    outward: &Outward<'_>,
+) -> Result<(), GoesRound> {
     let trailers = headers
         .get(TE)
         .is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
@@ -95,7 +110,18 @@ pub fn prepare_request(headers: &mut HeaderMap, version: Version, outward: &Outw
     } else {
         "1.1 gateway"
     };
-    headers.append(VIA, HeaderValue::from_static(via));
+    let not_the_first = headers.append(VIA, HeaderValue::from_static(via));
+    if not_the_first && passes(headers) > MOST_PASSES {
+        return Err(GoesRound);
+    }
+    Ok(())
+}
+
+/// How many gateways have passed a request on, by what each says of itself; those in between may have joined their lines.
+fn passes(headers: &HeaderMap) -> usize {
+    let lines = headers.get_all(VIA).iter();
+    let all = lines.flat_map(|line| line.as_bytes().split(|b| *b == b','));
+    all.filter(|one| one.trim_ascii().ends_with(b" gateway")).count()
 }
 
 /// Makes the trailer of a client's request fit for the upstream, which may take its lines for lines of the header (RFC 9110,
@@ -371,7 +397,7 @@ mod tests {
             told: told.as_ref(),
             identity: None,
         };
-        prepare_request(&mut headers, version, &outward);
+        prepare_request(&mut headers, version, &outward).unwrap();
         headers
     }
 

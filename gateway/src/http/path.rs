@@ -2,7 +2,7 @@
 //!
 //! The router, the log and the upstream all see the canonical form, so that no two of them can disagree on what was
 //! asked for. The steps (RFC 3986, 6.2.2): refuse what servers read differently (NUL and other control bytes,
-//! backslash, encoded slash and backslash, broken percent triplets, dot segments with parameters such as `..;`),
+//! backslash, encoded slash and backslash, broken percent triplets, dot segments with parameters such as `..;` or `..%3B`),
 //! decode unreserved characters, write the other triplets in upper case, then resolve dot segments and collapse
 //! repeated slashes. A path that climbs above the root is refused. One round only: `%252e` stays what it is.
 //!
@@ -112,10 +112,14 @@ fn resolve(path: &str) -> Result<String, Ambiguous> {
     Ok(out)
 }
 
-/// Some servers cut parameters off before they resolve dots, some decode slashes before.
+/// Some servers cut parameters off before they resolve dots, some decode them or slashes before.
 fn hides_dots(segment: &str) -> bool {
     let mut parts = segment.split("%2F").flat_map(|part| part.split("%5C"));
-    parts.any(|part| matches!(part.split(';').next(), Some("." | "..")))
+    parts.any(|part| {
+        let rest = part.trim_start_matches('.');
+        let dots = part.len() - rest.len();
+        matches!(dots, 1 | 2) && (rest.is_empty() || rest.starts_with(';') || rest.starts_with("%3B"))
+    })
 }
 
 #[cfg(test)]
@@ -150,6 +154,7 @@ mod tests {
             "/x%2f.",
             "/%2e%2e%5cadmin",
             "/x%5c..;/a",
+            "/x%5c..%3b/a",
             "/a%00",
             "/a\\b",
             "/x%2F..;a%2Fb",
@@ -205,6 +210,7 @@ mod tests {
             "decoded once, never twice"
         );
         assert_eq!(form("/a;v=1/b").as_deref(), Some("/a;v=1/b"));
+        assert_eq!(form("/a%3bv=1/..a%3b").as_deref(), Some("/a%3Bv=1/..a%3B"));
     }
 
     #[test]
@@ -235,6 +241,10 @@ mod tests {
             "/a\tb",
             "/a\u{0}",
             "/%2e%2e;/admin",
+            "/a/..%3b/",
+            "/a/..%3Bx=1/admin",
+            "/a/.%3B",
+            "/%2e%2e%3bx",
         ];
         for path in refused {
             assert_eq!(form(path), None, "{path:?}");
@@ -278,7 +288,7 @@ mod tests {
         Some(kept)
     }
 
-    const PATHS: &str = "/([a-z.;/%]|%2e|%2E|%41|%C3|%25|%2f|%5C|%20|ä|\\.\\./){0,24}";
+    const PATHS: &str = "/([a-z.;/%]|%2e|%2E|%41|%C3|%25|%2f|%5C|%20|%3b|ä|\\.\\./){0,24}";
 
     proptest! {
         #[test]

@@ -22,6 +22,7 @@ use super::websocket::{self, Opening};
 use super::{coding, headers, host, path, rewrite};
 use crate::config::model::{Coding, HostRewrite, Paths};
 use crate::http1::Upgrade;
+use crate::net::fields::has_outer_blanks;
 
 /// What is known of a request while it is served.
 pub(super) struct Facts {
@@ -95,7 +96,9 @@ pub(super) fn prepare(
         return Err(Reject::Blocked);
     }
     // Of HTTP/1, the connection has made sure.
-    if head.version == Version::HTTP_2 && !headers::plain_framing(&head.headers) {
+    if head.version == Version::HTTP_2
+        && (!headers::plain_framing(&head.headers) || has_outer_blanks(&head.headers))
+    {
         return Err(Reject::Malformed);
     }
     // TRACE would echo what the gateway adds; nobody needs it through a gateway. CONNECT names whom to connect to, which here
@@ -166,7 +169,7 @@ pub(super) fn prepare(
     };
     let opens = head.extensions.get::<Opening>().is_some();
     let websocket = opens || body.is_end_stream() && headers::wants_websocket(head);
-    headers::prepare_request(&mut head.headers, head.version, &outward);
+    headers::prepare_request(&mut head.headers, head.version, &outward).map_err(|_| Reject::LoopDetected)?;
     Ok(Found {
         route,
         preflight,

@@ -87,6 +87,8 @@ pub enum Reject {
     Internal,
     /// A limit that gateways share can not be checked now, and is to refuse then.
     LimitUnavailable,
+    /// A route leads back to the gateway, and the request has gone round too often.
+    LoopDetected,
     /// The gateway is stopping.
     Draining,
     /// No connection to any endpoint.
@@ -144,6 +146,7 @@ impl Reject {
         Self::QuotaExceeded,
         Self::Internal,
         Self::LimitUnavailable,
+        Self::LoopDetected,
         Self::Draining,
         Self::UpstreamUnreachable,
         Self::UpstreamTimeout,
@@ -192,6 +195,7 @@ impl Reject {
             Self::QuotaExceeded => "quota_exceeded",
             Self::LimitUnavailable => "limit_unavailable",
             Self::Internal => "internal",
+            Self::LoopDetected => "loop_detected",
             Self::Draining => "draining",
             Self::UpstreamUnreachable => "upstream_unreachable",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -263,6 +267,7 @@ impl Reject {
             }
             Self::UpstreamOverloaded | Self::UpstreamUnhealthy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::LoopDetected => StatusCode::LOOP_DETECTED,
             Self::UpstreamUnreachable
             | Self::UpstreamMalformed
             | Self::UpstreamClosed
@@ -277,6 +282,7 @@ impl Reject {
     pub const fn blame(self) -> Blame {
         match self {
             Self::Internal
+            | Self::LoopDetected
             | Self::Overloaded
             | Self::Draining
             | Self::AuthUnavailable
@@ -347,6 +353,7 @@ impl Reject {
             Self::QuotaExceeded => "No requests are left in this period.",
             Self::LimitUnavailable => "Limits can not be checked at the moment.",
             Self::Internal => "The gateway failed.",
+            Self::LoopDetected => "The request comes back to the gateway again and again.",
             Self::Draining => "The gateway is stopping.",
             Self::UpstreamUnreachable => "The service can not be reached.",
             Self::UpstreamTimeout => "The service did not answer in time.",

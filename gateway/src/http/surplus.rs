@@ -62,7 +62,7 @@ async fn answer(worker: &Worker, mut stream: TcpStream) -> io::Result<()> {
     while left > 0 {
         // An answer that nobody has asked for yet confuses clients that keep connections in store.
         stream.readable().await?;
-        let (taken, http2) = match read(&stream) {
+        let (taken, asked) = match read(&stream) {
             Ok((0, _)) => return Ok(()),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
@@ -70,24 +70,40 @@ async fn answer(worker: &Worker, mut stream: TcpStream) -> io::Result<()> {
         };
         left = left.saturating_sub(taken);
         if !std::mem::replace(&mut answered, true) {
-            if http2 {
-                return Ok(());
-            }
-            stream.write_all(&text(worker)).await?;
+            let text = match asked {
+                Asked::Http2 => return Ok(()),
+                Asked::Head => text(worker, false),
+                Asked::Other => text(worker, true),
+            };
+            stream.write_all(&text).await?;
             stream.shutdown().await?;
         }
     }
     Ok(())
 }
 
-/// Throws away what has come. How much that was, and whether it looks like HTTP/2, which could make nothing of the answer.
-fn read(stream: &TcpStream) -> io::Result<(usize, bool)> {
-    let mut scratch = [0; 8 << 10];
-    let taken = stream.try_read(&mut scratch)?;
-    Ok((taken, scratch.starts_with(b"PRI")))
+/// What the first bytes say, as far as the answer depends on it.
+enum Asked {
+    /// Which could make nothing of the answer.
+    Http2,
+    /// Which has no body (RFC 9110, 9.3.2).
+    Head,
+    Other,
 }
 
-fn text(worker: &Worker) -> BytesMut {
+/// Throws away what has come. How much that was, and what it begins.
+fn read(stream: &TcpStream) -> io::Result<(usize, Asked)> {
+    let mut scratch = [0; 8 << 10];
+    let taken = stream.try_read(&mut scratch)?;
+    let asked = match scratch {
+        [b'P', b'R', b'I', ..] => Asked::Http2,
+        [b'H', b'E', b'A', b'D', b' ', ..] => Asked::Head,
+        _ => Asked::Other,
+    };
+    Ok((taken, asked))
+}
+
+fn text(worker: &Worker, with_body: bool) -> BytesMut {
     let (id, site) = (worker.request_id(), worker.site());
     let telling = Telling {
         id: Some(&id),
@@ -104,6 +120,8 @@ fn text(worker: &Worker) -> BytesMut {
         date: Some(&worker.date()),
     };
     write::response(&mut bytes, &parts, &answer);
-    bytes.extend_from_slice(&body);
+    if with_body {
+        bytes.extend_from_slice(&body);
+    }
     bytes
 }

@@ -30,6 +30,9 @@ pub enum Error {
     Http1(#[from] http1::Error),
     #[error(transparent)]
     Http2(hyper::Error),
+    /// What hyper takes and HTTP/2 forbids.
+    #[error("the answer is not well-formed HTTP/2")]
+    Malformed,
 }
 
 /// A request on its way. It stays where it is while it is tried, so that it can be tried again, and nothing moves it from

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use super::link::{Broken, Error, Outbound};
 use crate::http1;
 use crate::net::Transport;
 use crate::net::executor::Local;
+use crate::net::fields::has_outer_blanks;
 
 /// Exchanges at once on one connection before another is opened; what the other side allows may be less, and then they
 /// wait.
@@ -151,9 +152,10 @@ where
         {
             Ok(response) => {
                 let (head, body) = response.into_parts();
-                if http1::head::status(head.status.as_u16()).is_none() {
+                let fits = http1::head::status(head.status.as_u16()).is_some();
+                if !fits || has_outer_blanks(&head.headers) {
                     return Err(Broken {
-                        failure: Failure::Exchange(Error::Http1(http1::Error::Malformed)),
+                        failure: Failure::Exchange(Error::Malformed),
                         unsent: false,
                         silent: false,
                     });
@@ -176,10 +178,15 @@ where
 
 impl<B> Stream<B> {
     pub(super) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match &mut self.body {
-            Some(body) => Pin::new(body).poll_frame(cx).map_err(Error::Http2),
-            None => Poll::Ready(None),
-        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| match frame {
+            Ok(frame) if frame.trailers_ref().is_some_and(has_outer_blanks) => Err(Error::Malformed),
+            Ok(frame) => Ok(frame),
+            Err(error) => Err(Error::Http2(error)),
+        }))
     }
 
     pub(super) fn is_read(&self) -> bool {

@@ -68,7 +68,7 @@ impl Error {
             Self::Http1(http1::Error::TooLarge) => "header_too_large",
             Self::Http1(http1::Error::Body) => "request_broke_off",
             Self::Http1(_) => "not_http1",
-            Self::Http2(_) => "not_http2",
+            Self::Http2(_) | Self::Malformed => "not_http2",
         }
     }
 
@@ -77,6 +77,7 @@ impl Error {
     pub fn is_closed(&self) -> bool {
         match self {
             Self::Http1(error) => matches!(error, http1::Error::Closed | http1::Error::Io(_)),
+            Self::Malformed => false,
             Self::Http2(error) => {
                 let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
                 error.is_canceled()

@@ -217,6 +217,8 @@ fn a_second_signal_ends_the_delay() -> Result<()> {
     gateway.tell(Signal::TERM)?;
     gateway.wait_for_log("not ready any more")?;
     assert_eq!(Client::connect(stage.address).get("/fast").text(), "fast");
+    gateway.tell(Signal::HUP)?;
+    gateway.wait_for_log("SIGHUP is ignored: the gateway is stopping")?;
     wait_until("an end", || {
         gateway.tell(Signal::INT)?;
         Ok(gateway.log().contains("stopped"))

@@ -5,7 +5,7 @@ use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::{Client, Upstream};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::Stage;
+use super::{Stage, everything_to};
 
 #[test]
 fn without_descriptors_requests_are_shed_and_no_endpoint_is_taken_away() -> Result<()> {
@@ -66,5 +66,41 @@ routes:
         !log.contains("is set aside") && !log.contains("endpoint is down"),
         "{log}"
     );
+    Ok(())
+}
+
+#[test]
+fn without_descriptors_probes_and_operators_are_answered() -> Result<()> {
+    let stage = Stage::new()?;
+    let upstream = Upstream::text("ok");
+    stage.write("", &everything_to(&upstream))?;
+    let gateway = stage.start()?;
+    let pid = Pid::from_raw(i32::try_from(gateway.pid())?);
+    let descriptors =
+        || Ok::<_, std::io::Error>(std::fs::read_dir(format!("/proc/{}/fd", gateway.pid()))?.count());
+    let few = Rlimit {
+        current: Some(descriptors()? as u64 + 20),
+        maximum: getrlimit(Resource::Nofile).maximum,
+    };
+    prlimit(pid, Resource::Nofile, few)?;
+    let crowd: Vec<Client> = (0..60).map(|_| Client::connect(stage.address)).collect();
+    gateway.wait_for_log("a connection could not be accepted")?;
+    for round in 0..5 {
+        for path in ["/readyz", "/healthz", "/metrics"] {
+            let (status, text) = stage.asked(path)?;
+            ensure!(
+                status == "200",
+                "{path} in round {round}: {status} {text}\n{}",
+                gateway.log()
+            );
+        }
+        stage.expect(0, &["status"])?;
+    }
+    let none_left = stage.metric("gateway_accept_errors_total")?;
+    drop(crowd);
+    wait_until("service", || {
+        Ok(Client::connect(stage.address).get("/").status == 200)
+    })?;
+    ensure!(none_left > 0.0, "it had some all the time");
     Ok(())
 }

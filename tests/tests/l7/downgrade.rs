@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use gateway::config::model::Protocol;
+use gateway::http::reject::Reject;
 use gateway_tests::l7::http2::*;
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
 
@@ -50,8 +52,9 @@ fn t06_what_http1_can_not_say_is_refused_in_http2() {
         client.end();
         client.frames()
     };
-    assert!(!is_refused(&sent(&with("x-fine", "1"))));
-    assert_eq!(upstream.requests().len(), 1);
+    assert!(!is_refused(&sent(&with("x-fine", "1 \t2"))));
+    assert!(!is_refused(&sent(&with("x-empty", ""))));
+    assert_eq!(upstream.requests().len(), 2);
     let mut wrong = vec![];
     for (case, head) in [
         ("CR LF in a value", with("x", "1\r\nx-b: 2")),
@@ -96,6 +99,12 @@ fn t06_what_http1_can_not_say_is_refused_in_http2() {
             [GET, &line("content-length", "0"), &line("content-length", "0")].concat(),
         ),
         ("a length without a body", with("content-length", "3")),
+        ("a blank before a value", with("x", " 1")),
+        ("a blank behind a value", with("x", "1 ")),
+        ("a tab before a value", with("x", "\t1")),
+        ("a tab behind a value", with("x", "1\t")),
+        ("a blank and nothing", with("x", " ")),
+        ("a blank behind the host", with("host", "a ")),
     ] {
         let frames = sent(&head);
         if !is_refused(&frames) {
@@ -104,7 +113,7 @@ fn t06_what_http1_can_not_say_is_refused_in_http2() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     let reached = upstream.requests();
-    assert_eq!(reached.len(), 1, "{reached:?}");
+    assert_eq!(reached.len(), 2, "{reached:?}");
 }
 
 #[test]
@@ -147,7 +156,12 @@ fn t06_pseudo_lines_of_a_trailer_go_nowhere() {
             assert_eq!(text(&frames), plain);
         }
     }
-    for wrong in [[line("x-fine", "1"), b"\x87".to_vec()].concat(), line(":x", "1")] {
+    for wrong in [
+        [line("x-fine", "1"), b"\x87".to_vec()].concat(),
+        line(":x", "1"),
+        line("x-fine", "1 "),
+        line("x-fine", "\t1"),
+    ] {
         assert!(is_refused(&behind(&wrong)), "{wrong:?}");
     }
 }
@@ -185,5 +199,47 @@ fn t06_a_body_is_as_long_as_it_says_or_the_request_never_completes() {
         for request in before {
             assert_ne!(request.connection, after.connection, "{length} and {data:?}");
         }
+    }
+}
+
+#[test]
+fn t06_blanks_around_a_value_of_an_http2_upstream_make_no_answer() {
+    let answer = |head: &[u8], trailer: &[u8]| {
+        let bytes = [
+            frame(SETTINGS, 0, 0, &[]),
+            frame(SETTINGS, 1, 0, &[]),
+            frame(HEADERS, END_HEADERS, 1, &[b"\x88", head].concat()),
+            frame(DATA, 0, 1, b"abc"),
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, trailer),
+        ];
+        let upstream = Upstream::start(move |_, wire| {
+            // The header of the request.
+            wire.read_until(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &[])[3..]);
+            wire.send(bytes.concat());
+            wire.wait_for_close();
+            false
+        });
+        let site = Site::to(&upstream).upstream(|upstream| upstream.protocol = Protocol::Http2);
+        let gateway = Gateway::start(&site);
+        let answer = Client::connect(gateway.address())
+            .send("GET / HTTP/1.1\r\nHost: a.example\r\nTE: trailers\r\n\r\n")
+            .try_response();
+        let malformed = gateway.rejects() == [Reject::UpstreamMalformed];
+        (
+            answer.ok().map(|answer| (answer.status, answer.text())),
+            malformed,
+        )
+    };
+    let fine = line("x-fine", "1 2");
+    assert_eq!(answer(&fine, &fine), (Some((200, "abc".to_owned())), false));
+    for value in [" 1", "1 ", "\t1", "1\t", " "] {
+        let wrong = line("x", value);
+        let (told, malformed) = answer(&wrong, &fine);
+        assert!(
+            malformed && told.is_some_and(|(status, _)| status == 502),
+            "{value:?}"
+        );
+        let (told, malformed) = answer(&fine, &wrong);
+        assert!(malformed && told.is_none(), "{value:?} in the trailer");
     }
 }

@@ -323,3 +323,22 @@ fn expect_100_continue_is_answered_when_the_body_is_wanted() {
     assert_eq!(client.send("ok").response().text(), "got it");
     assert!(upstream.last().header("expect").is_empty());
 }
+
+#[test]
+fn a_request_that_comes_back_again_and_again_ends() {
+    let upstream = Upstream::text("there");
+    let gateway = Gateway::start(&Site::to(&upstream));
+    // As behind a few other gateways.
+    let via = "Via: 1.1 a, 2 gateway, 1.1 b\r\nVia: 1.1 gateway\r\n";
+    assert_eq!(gateway.ask("GET /", via).status, 200);
+    assert_eq!(upstream.last().header("via").last(), Some(&"1.1 gateway"));
+    gateway.reload(&Site::new().route("*", "/**", &[(gateway.address(), 1)]));
+    let answer = gateway.ask("GET /", "");
+    assert_eq!(
+        (answer.status, answer.code().as_deref()),
+        (508, Some("loop_detected"))
+    );
+    assert_eq!(gateway.rejects(), [Reject::LoopDetected]);
+    let counted = r#"gateway_requests_total{route="*/**",status="5xx"} 9"#;
+    assert!(eventually(|| gateway.metrics.encode().contains(counted)));
+}

@@ -207,6 +207,12 @@ fn connections_are_capped_for_each_client() {
         ),
         (Some("5"), Some("close"))
     );
+    let mut head = Client::connect(gateway.address());
+    head.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let told = head.head().expect("a header");
+    assert_eq!(told.status, 503);
+    assert!(told.header("content-length").is_some_and(|length| length != "0"));
+    assert_eq!(head.rest(), b"", "an answer to HEAD has no body");
     assert!(gateway.told(Reject::TooManyConnections));
     assert_eq!(upstream.requests().len(), 2);
     drop(first);

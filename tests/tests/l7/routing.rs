@@ -196,6 +196,7 @@ routes:
         ("/api/../x", 404, None),
         ("/api../x", 404, None),
         ("/api/..;/x", 400, None),
+        ("/api/..%3B/x", 400, None),
         ("/v/a/b", 200, Some("/.a/b")),
         ("/r//a", 200, Some("/x/a")),
         ("/r/a//b", 200, Some("/x/a/b")),
