@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use hyper::rt::Executor;
+use tokio::sync::oneshot;
 
 /// Bytes that one connection may owe. Far above what a socket takes at once, so that a client that reads never waits.
 const OF_CONNECTION: usize = 512 << 10;
@@ -46,7 +47,12 @@ pub(super) struct Budget {
     look: Cell<u32>,
     /// Of the task that runs now, if its answer has begun.
     current: RefCell<Option<Rc<Share>>>,
+    /// For the task that is spawned next.
+    cut: RefCell<Option<oneshot::Receiver<()>>>,
 }
+
+/// Ends a task, and with it its stream. Without a word when it is dropped, the task goes on.
+pub(super) type Cut = oneshot::Sender<()>;
 
 /// What one body owes.
 #[derive(Debug)]
@@ -85,7 +91,15 @@ impl Budget {
             shares: RefCell::default(),
             look: Cell::new(1),
             current: RefCell::default(),
+            cut: RefCell::default(),
         })
+    }
+
+    /// What ends the task that is spawned next for this connection.
+    pub(super) fn cut(&self) -> Cut {
+        let (cut, told) = oneshot::channel();
+        self.cut.replace(Some(told));
+        cut
     }
 
     /// A share for the answer that the task begins which runs now.
@@ -234,6 +248,17 @@ pub(super) struct Streams(pub(super) Rc<Budget>);
 impl<F: Future + 'static> Executor<F> for Streams {
     fn execute(&self, future: F) {
         let budget = Rc::clone(&self.0);
+        let cut = budget.cut.take();
+        if let Some(cut) = cut {
+            tokio::task::spawn_local(async move {
+                tokio::select! {
+                    biased;
+                    Ok(()) = cut => {}
+                    _ = future => {}
+                }
+            });
+            return;
+        }
         tokio::task::spawn_local(async move {
             let (mut task, mut future) = (Task { budget, share: None }, pin!(future));
             poll_fn(|cx| task.poll(future.as_mut(), cx)).await;

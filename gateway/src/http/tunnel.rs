@@ -33,6 +33,8 @@ pub(super) trait Side {
     fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
     /// Ready when our direction is ended.
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Has the client see, when this is dropped, that it broke off.
+    fn reset(&mut self);
 }
 
 impl Side for &Connection<Charged> {
@@ -55,6 +57,10 @@ impl Side for &Connection<Charged> {
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Connection::poll_shutdown(self, cx)
     }
+
+    fn reset(&mut self) {
+        Connection::reset(self);
+    }
 }
 
 /// Which sides will say no more, and whether the other has been told.
@@ -67,7 +73,14 @@ struct Ends {
 }
 
 /// Carries bytes to the end. What its route says of silence and length of life holds.
-pub(super) async fn carry(wire: &mut impl Side, lease: &mut Lease<RequestBody>, finish: &mut Finish) {
+///
+/// # Errors
+/// A side that broke off; the other then sees the same.
+pub(super) async fn carry(
+    wire: &mut impl Side,
+    lease: &mut Lease<RequestBody>,
+    finish: &mut Finish,
+) -> io::Result<()> {
     let (idle, life) = match &finish.route {
         Some(route) => (route.tunnel_idle, route.tunnel_life),
         // Without a route nothing is forwarded.
@@ -77,8 +90,8 @@ pub(super) async fn carry(wire: &mut impl Side, lease: &mut Lease<RequestBody>, 
     let mut quiet_since = Instant::now();
     let dies = life.map(|life| quiet_since + life);
     let clean = poll_fn(|cx| {
-        if let Poll::Ready(clean) = step(cx, wire, lease, finish, &mut ends, &mut quiet_since) {
-            return Poll::Ready(clean);
+        if let Poll::Ready(ended) = step(cx, wire, lease, finish, &mut ends, &mut quiet_since) {
+            return Poll::Ready(ended.map(|()| true));
         }
         let patience = if ends.client || ends.upstream {
             LAST_WORDS
@@ -87,13 +100,25 @@ pub(super) async fn carry(wire: &mut impl Side, lease: &mut Lease<RequestBody>, 
         };
         let until = quiet_since + patience;
         let until = dies.map_or(until, |dies| dies.min(until));
-        alarm.poll(cx, until).map(|()| false)
+        alarm.poll(cx, until).map(|()| Ok(false))
     })
     .await;
-    finish.complete = clean;
+    match clean {
+        Ok(clean) => finish.complete = clean,
+        // TLS that is closed without a word is how many end who have nothing more to say.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(error) => {
+            wire.reset();
+            if let Some(upstream) = lease.tunnel() {
+                upstream.reset();
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
-/// Moves what can be moved. Ready at the end: whether both sides ended by themselves.
+/// Moves what can be moved. Ready when both sides have ended by themselves, or one broke off.
 fn step(
     cx: &mut Context<'_>,
     wire: &mut impl Side,
@@ -101,9 +126,9 @@ fn step(
     finish: &mut Finish,
     ends: &mut Ends,
     quiet_since: &mut Instant,
-) -> Poll<bool> {
+) -> Poll<io::Result<()>> {
     let Some(upstream) = lease.tunnel() else {
-        return Poll::Ready(false);
+        return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
     };
     let mut moved = true;
     while std::mem::take(&mut moved) {
@@ -112,7 +137,7 @@ fn step(
             match wire.poll_take(cx) {
                 Poll::Ready(Ok(Some(bytes))) => upstream.pass(bytes),
                 Poll::Ready(Ok(None)) => ends.client = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => break,
             }
             moved = true;
@@ -124,16 +149,13 @@ fn step(
                     wire.pass(bytes);
                 }
                 Poll::Ready(Ok(None)) => ends.upstream = true,
-                Poll::Ready(Err(_)) => return Poll::Ready(false),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => break,
             }
             moved = true;
         }
-        let up = upstream.poll_write(cx);
-        let down = wire.poll_write(cx);
-        if matches!(up, Poll::Ready(Err(_))) || matches!(down, Poll::Ready(Err(_))) {
-            return Poll::Ready(false);
-        }
+        let up = upstream.poll_write(cx)?;
+        let down = wire.poll_write(cx)?;
         if ends.client && !ends.client_told && up.is_ready() {
             ends.client_told = upstream.poll_shutdown(cx).is_ready();
         }
@@ -148,7 +170,7 @@ fn step(
         moved = freed || (moved && (up.is_ready() || down.is_ready()));
     }
     if ends.client_told && ends.upstream_told {
-        Poll::Ready(true)
+        Poll::Ready(Ok(()))
     } else {
         Poll::Pending
     }

@@ -211,12 +211,11 @@ impl Turns<'_> {
         let sent = poll_fn(|cx| self.poll_send(cx, &mut body, &mut ended, &mut departure)).await;
         if sent.is_err() && !self.wire.is_delimited() {
             // A plain end would look like the end of the body.
-            self.wire
-                .with_transport(|transport| transport.tcp().set_zero_linger())?;
+            self.wire.reset();
         }
         sent?;
         if let Some((lease, finish)) = body.as_tunnel() {
-            tunnel::carry(&mut &self.wire, lease, finish).await;
+            tunnel::carry(&mut &self.wire, lease, finish).await?;
             return Ok(false);
         }
         Ok(keep_alive && self.wire.is_read())

@@ -17,6 +17,7 @@ use tokio::io::AsyncWrite as _;
 use tokio_util::io::poll_read_buf;
 
 use super::body::RequestBody;
+use super::budget::Cut;
 use super::record::Finish;
 use super::tunnel::{self, Side};
 use crate::upstream::Lease;
@@ -78,14 +79,20 @@ pub(super) fn opens(head: &mut response::Parts, key: &HeaderValue) -> bool {
 }
 
 /// Carries a stream's bytes to the end, in a task of its own.
+///
+/// To be called by the stream's own task, at the end of what it serves: what hyper has it spawn next is what writes.
 pub(super) fn carry(opening: Opening, mut lease: Lease<RequestBody>, mut finish: Finish) {
+    let cut = finish.conn.budget.as_ref().map(|budget| budget.cut());
     tokio::task::spawn_local(async move {
-        match opening.0.await {
+        let ended = match opening.0.await {
             Ok(upgraded) => {
-                let mut side = Stream::new(upgraded);
-                tunnel::carry(&mut side, &mut lease, &mut finish).await;
+                let mut side = Stream::new(upgraded, cut);
+                tunnel::carry(&mut side, &mut lease, &mut finish).await
             }
-            Err(error) => tracing::debug!(%error, "the client gave up a WebSocket that was about to open"),
+            Err(error) => Err(io::Error::other(error)),
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a WebSocket broke off");
         }
     });
 }
@@ -95,23 +102,46 @@ struct Stream {
     io: TokioIo<Upgraded>,
     ahead: BytesMut,
     piece: Bytes,
+    /// Nothing more comes.
+    ended: bool,
+    cut: Option<Cut>,
 }
 
 impl Stream {
-    fn new(upgraded: Upgraded) -> Self {
+    fn new(upgraded: Upgraded, cut: Option<Cut>) -> Self {
         Self {
             io: TokioIo::new(upgraded),
             ahead: BytesMut::new(),
             piece: Bytes::new(),
+            ended: false,
+            cut,
+        }
+    }
+
+    /// Tells an end from a reset. hyper reads both as an end where the reset is a CANCEL, which a broken connection is to
+    /// be told by (RFC 8441, 5); what writes hears of it.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if !std::mem::replace(&mut self.ended, true) {
+            // Its task was woken by the same frame, and may not have run yet.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            _ => Poll::Ready(Ok(None)),
         }
     }
 }
 
 impl Side for Stream {
     fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if self.ended {
+            return self.poll_end(cx);
+        }
         self.ahead.reserve(ROOM);
         match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.ahead) {
-            Poll::Ready(read) => Poll::Ready(Ok((read? > 0).then(|| self.ahead.split().freeze()))),
+            Poll::Ready(Ok(0)) => self.poll_end(cx),
+            Poll::Ready(read) => Poll::Ready(read.map(|_| Some(self.ahead.split().freeze()))),
             Poll::Pending => {
                 self.ahead = BytesMut::new();
                 Poll::Pending
@@ -139,6 +169,12 @@ impl Side for Stream {
 
     fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn reset(&mut self) {
+        if let Some(cut) = self.cut.take() {
+            let _ = cut.send(());
+        }
     }
 }
 

@@ -266,6 +266,11 @@ impl<D: Buf> Connection<D> {
         !(shared.stream.ended || shared.decoder.is_done() && shared.stream.ahead.is_empty())
     }
 
+    /// Has the client see, when this is dropped, that it broke off.
+    pub fn reset(&self) {
+        self.0.borrow_mut().stream.reset();
+    }
+
     /// The socket, for options on it.
     pub fn with_transport<T>(&self, look: impl FnOnce(&mut Transport) -> T) -> T {
         look(self.0.borrow_mut().stream.transport())

@@ -315,6 +315,11 @@ where
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_shutdown(cx)
     }
+
+    /// Has the other side see, when this is dropped, that it broke off.
+    pub fn reset(&mut self) {
+        self.stream.reset();
+    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,12 @@ impl<D: Buf> Stream<D> {
         }
     }
 
+    /// Has the connection end with a reset when it is dropped: a plain end would look like one that was meant.
+    pub fn reset(&mut self) {
+        // One that is gone needs none.
+        let _ = self.transport.tcp().set_zero_linger();
+    }
+
     /// The connection below, for looks at it that the buffers do not matter to.
     pub fn transport(&mut self) -> &mut Transport {
         &mut self.transport

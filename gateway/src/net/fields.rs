@@ -28,11 +28,7 @@ mod tests {
             has_outer_blanks(&fields)
         };
         assert!(["", "1", "1 \t2"].into_iter().all(|value| !with(value)));
-        assert!(
-            [" ", " 1", "1 ", "\t1", "1\t", "\t"]
-                .into_iter()
-                .all(|value| with(value))
-        );
+        assert!([" ", " 1", "1 ", "\t1", "1\t", "\t"].into_iter().all(with));
         assert!(!has_outer_blanks(&HeaderMap::new()));
     }
 }

@@ -125,6 +125,23 @@ impl Wire {
         heard
     }
 
+    /// Has the connection end with a reset.
+    ///
+    /// # Panics
+    /// Never on Linux.
+    pub fn reset(&mut self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).expect("a socket");
+    }
+
+    /// How the other side ends: [`io::ErrorKind::UnexpectedEof`], or that it breaks off.
+    pub fn end(&mut self) -> io::ErrorKind {
+        loop {
+            if let Err(error) = self.more() {
+                return error.kind();
+            }
+        }
+    }
+
     /// Waits for the other side to close.
     pub fn wait_for_close(&mut self) {
         while self.more().is_ok() {}

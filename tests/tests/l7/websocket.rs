@@ -1,7 +1,9 @@
 //! WebSocket over HTTP/2 (RFC 8441) from clients, HTTP/1.1 to the upstream; by the frames of the `h2` library and a server in
 //! Python.
 
+use std::io::{ErrorKind, Read as _};
 use std::net::SocketAddr;
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,7 +12,7 @@ use gateway_tests::l7::gateway::eventually;
 use gateway_tests::l7::peer::Peer;
 use gateway_tests::l7::{Gateway, Site, Upstream};
 use h2::ext::Protocol;
-use h2::{RecvStream, SendStream};
+use h2::{Reason, RecvStream, SendStream};
 use http::{Method, Request, Response, StatusCode, Version};
 
 type Requests = h2::client::SendRequest<Bytes>;
@@ -239,4 +241,110 @@ fn the_policy_of_the_route_holds() {
         assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     });
     assert!(upstream.requests().is_empty());
+}
+
+/// Opens, and tells how the client's side ended. `/reset` breaks off when something comes, `/end` ends then.
+fn watching() -> (Upstream, mpsc::Receiver<ErrorKind>) {
+    let (told, ends) = mpsc::channel();
+    let told = Mutex::new(told);
+    let upstream = Upstream::start(move |request, wire| {
+        if request.target == "/warm" {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+            return true;
+        }
+        wire.send(agree(request.header("sec-websocket-key")[0]));
+        wire.send("hello");
+        match request.target.as_str() {
+            "/reset" => {
+                wire.read_until(b"go");
+                wire.reset();
+            }
+            "/end" => {
+                wire.read_until(b"go");
+            }
+            _ => told.lock().unwrap().send(wire.end()).unwrap(),
+        }
+        false
+    });
+    (upstream, ends)
+}
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn an_upstream_sees_a_reset_where_the_client_broke_off_and_an_end_where_it_ended() {
+    let (upstream, ends) = watching();
+    let gateway = Gateway::start(&Site::to(&upstream));
+    run(async {
+        for reason in [Reason::CANCEL, Reason::NO_ERROR, Reason::INTERNAL_ERROR] {
+            let mut requests = connect(gateway.address()).await;
+            let (answer, mut sending) = open(&mut requests, "websocket", "/").await;
+            assert_eq!(read(&mut answer.into_body(), 5).await, b"hello");
+            sending.send_reset(reason);
+            assert_eq!(
+                ends.recv_timeout(SOON),
+                Ok(ErrorKind::ConnectionReset),
+                "{reason}"
+            );
+        }
+        let mut requests = connect(gateway.address()).await;
+        let (answer, mut sending) = open(&mut requests, "websocket", "/").await;
+        assert_eq!(read(&mut answer.into_body(), 5).await, b"hello");
+        sending.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(ends.recv_timeout(SOON), Ok(ErrorKind::UnexpectedEof));
+    });
+    // Those whose connection is gone.
+    let lost = run(async {
+        let mut requests = connect(gateway.address()).await;
+        let (answer, sending) = open(&mut requests, "websocket", "/").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        (answer, sending)
+    });
+    assert_eq!(ends.recv_timeout(SOON), Ok(ErrorKind::ConnectionReset));
+    drop(lost);
+    assert_eq!(gateway.rejects(), []);
+    assert!(eventually(|| gateway.server().connections().is_empty()));
+}
+
+#[test]
+fn a_client_sees_a_reset_where_the_upstream_broke_off_and_an_end_where_it_ended() {
+    let (upstream, _ends) = watching();
+    let gateway = Gateway::start(&Site::to(&upstream));
+    run(async {
+        let mut requests = connect(gateway.address()).await;
+        for (path, wanted) in [("/reset", Some(Reason::CANCEL)), ("/end", None)] {
+            let (answer, mut sending) = open(&mut requests, "websocket", path).await;
+            let mut receiving = answer.into_body();
+            assert_eq!(read(&mut receiving, 5).await, b"hello");
+            sending.send_data(Bytes::from_static(b"go"), false).unwrap();
+            let end = tokio::time::timeout(SOON, async {
+                loop {
+                    match receiving.data().await {
+                        Some(Ok(piece)) => assert!(piece.is_empty(), "{piece:?}"),
+                        Some(Err(error)) => return error.reason(),
+                        None => return None,
+                    }
+                }
+            });
+            assert_eq!(end.await.expect("an end"), wanted, "{path}");
+        }
+    });
+    // HTTP/1.1, which has no other way.
+    for (path, wanted) in [("/reset", Err(ErrorKind::ConnectionReset)), ("/end", Ok(0))] {
+        let mut client = gateway_tests::l7::Client::connect(gateway.address());
+        client.send(format!(
+            "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        assert_eq!(client.head().unwrap().status, 101);
+        assert_eq!(client.exactly(5), b"hello");
+        client.send("go");
+        let mut stream = client.writer();
+        assert_eq!(
+            stream.read(&mut [0; 8]).map_err(|error| error.kind()),
+            wanted,
+            "{path}"
+        );
+    }
+    assert_eq!(gateway.rejects(), []);
 }
