@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::heap;
 use crate::dataplane::engine::{Bypass, Events, Refusal};
 use crate::dataplane::shared::Shared;
 use crate::dataplane::{Handle, clock::Now};
@@ -37,6 +38,11 @@ impl Watch for Guard {
 
     fn admits_forwarded(&self, client: ForwardedAddr) -> bool {
         !self.strikes.refuses_forwarded(client, Instant::now())
+    }
+
+    fn quiet(&self) {
+        // What a crowd needed would else be kept until the next one comes.
+        heap::give_back();
     }
 
     fn rejected(&self, client: Client, reject: Reject) {

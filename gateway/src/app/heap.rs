@@ -14,7 +14,7 @@ pub fn prefer_small_pages() {
 }
 
 /// Returns to the system what this thread has freed, and what the allocator keeps for all threads.
-fn give_back() {
+pub(super) fn give_back() {
     // SAFETY: the function takes no pointer, may be called at any time on any thread, and frees nothing that is in use.
     unsafe { libmimalloc_sys::mi_collect(true) };
 }

@@ -63,4 +63,7 @@ pub trait Watch: Send + Sync + 'static {
 
     /// The gateway refused something. Called once for each reject, after the answer is decided; must not block.
     fn rejected(&self, client: Client, reject: super::reject::Reject);
+
+    /// The thread that calls this has had a second without the end of a request or a connection, and some before it.
+    fn quiet(&self) {}
 }

@@ -114,6 +114,7 @@ impl Drop for Finish {
             self.broke(reject);
         }
         self.conn.partial.set(false);
+        self.conn.worker.busy.set(true);
         self.conn.active.set(self.conn.active.get().saturating_sub(1));
         let now = Instant::now();
         self.conn.quiet_since.set(now);

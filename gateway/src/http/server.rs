@@ -381,13 +381,19 @@ impl Drop for Open {
     }
 }
 
-/// Closes upstream connections that have been idle for too long.
+/// Closes upstream connections that have been idle for too long, and tells of the end of a busy time.
 async fn prune(worker: Rc<Worker>) {
     let mut every = interval(Duration::from_secs(1));
+    let mut was_busy = false;
     loop {
         every.tick().await;
         let idle = worker.site().limits.upstream_idle;
         worker.upstreams.prune(idle);
+        let busy = worker.busy.take();
+        if was_busy && !busy {
+            worker.watch.quiet();
+        }
+        was_busy = busy;
     }
 }
 

@@ -64,6 +64,8 @@ pub(super) struct Worker {
     /// Connections of this worker, and the news that the last has ended.
     open: Cell<usize>,
     emptied: Notify,
+    /// Whether a request or a connection has ended since the last look.
+    pub(super) busy: Cell<bool>,
     /// When the log last showed what was only observed.
     told: Cell<Option<Instant>>,
     ids: RefCell<Ids>,
@@ -104,6 +106,7 @@ impl Worker {
             surplus: Cell::new(0),
             open: Cell::new(0),
             emptied: Notify::new(),
+            busy: Cell::new(false),
             told: Cell::new(None),
             ids: RefCell::new(Ids {
                 state: seed,
@@ -163,6 +166,7 @@ impl Worker {
 
     pub(super) fn ended(&self) {
         self.open.set(self.open.get() - 1);
+        self.busy.set(true);
         if self.open.get() == 0 {
             self.emptied.notify_waiters();
         }

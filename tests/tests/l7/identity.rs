@@ -464,7 +464,12 @@ routes:
   - {match: {path: /strict}, request: {headers: {remove: [True-Client-IP, X-Original-URL]}}, upstream: UP}";
     let gateway = Gateway::start(&Site::written(site, &upstream));
     let lines = "True-Client-IP: 1.1.1.1\r\nCF-Connecting-IP: 1.1.1.1\r\nX-Original-URL: /admin\r\nX-Rewrite-URL: /admin\r\n";
-    let names = ["true-client-ip", "x-original-url", "cf-connecting-ip", "x-rewrite-url"];
+    let names = [
+        "true-client-ip",
+        "x-original-url",
+        "cf-connecting-ip",
+        "x-rewrite-url",
+    ];
     for (path, passed) in [("/plain", [1, 1, 1, 1]), ("/strict", [0, 0, 1, 1])] {
         assert_eq!(gateway.ask(&format!("GET {path}"), lines).status, 200);
         let seen = upstream.last();

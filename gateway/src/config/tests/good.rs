@@ -274,7 +274,10 @@ fn headers_and_keys_arrive_as_written() {
             .collect()
     };
     let route = &config.routes[0];
-    assert_eq!(route.request.remove, ["x-debug", "true-client-ip", "x-original-url"]);
+    assert_eq!(
+        route.request.remove,
+        ["x-debug", "true-client-ip", "x-original-url"]
+    );
     assert_eq!(lines(&route.request.set), ["x-gateway: edge"]);
     assert_eq!(
         lines(&route.response.add),
