@@ -259,6 +259,9 @@ pub struct ProxyStatus {
     /// Why list files that have changed were not taken over.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stale_lists: Vec<String>,
+    /// Why files of callers (keys, passwords) that have changed were not taken over.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub stale_callers: Vec<String>,
 }
 
 /// A route with policies that only count and log.

@@ -52,6 +52,8 @@ pub struct Control {
     pub changing: tokio::sync::Mutex<()>,
     /// List files that have changed and were not taken over, each with the reason.
     pub stale_lists: RefCell<Vec<(PathBuf, String)>>,
+    /// Files of callers that have changed and were not taken over, each with the reason.
+    pub stale_callers: RefCell<BTreeMap<PathBuf, String>>,
     pub draining: Cell<bool>,
     /// Much memory has been freed.
     pub freed: Notify,
@@ -191,6 +193,7 @@ impl Control {
                 .iter()
                 .map(|(_, why)| why.clone())
                 .collect(),
+            stale_callers: self.stale_callers.borrow().values().cloned().collect(),
         }
     }
 
@@ -233,6 +236,7 @@ impl Control {
         super::tell_observing(&observing);
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
+        self.stale_callers.borrow_mut().clear();
         // After the site, which says what the new ones are for.
         self.listeners.apply(listeners, &self.site.site().load());
         self.show_certificates();

@@ -1,4 +1,4 @@
-//! Files that change under a running gateway: certificates and keys of callers always, the configuration if it asks for that.
+//! Files that change under a running gateway: certificates, keys and passwords of callers always, the configuration if it asks for that.
 //!
 //! Looks every two seconds, by name: renewed certificates and mounted configurations are usually put in place by a rename or
 //! a changed link, which a watch on the file itself would not see. A change is taken up once it has stood still for one
@@ -44,20 +44,20 @@ fn certificates(config: &Config) -> Stamps {
     stamps(tls.flat_map(|tls| tls.files()))
 }
 
-/// Every file of callers' keys.
-fn keys(config: &Config) -> Stamps {
-    stamps(key_files(config))
+/// Every file of callers' keys and passwords.
+fn callers(config: &Config) -> Stamps {
+    stamps(caller_files(config))
 }
 
-fn key_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+fn caller_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     let auths = config.routes.iter().filter_map(|route| route.auth.as_ref());
-    auths.flat_map(|auth| auth.key_files())
+    auths.flat_map(|auth| auth.caller_files().map(|(file, _)| file))
 }
 
 fn sources(config: &Config) -> Stamps {
     let watched = config.sources.iter().filter(|_| config.watch_files);
     // These are taken up by themselves.
-    stamps(watched.filter(|source| !key_files(config).any(|file| file == *source)))
+    stamps(watched.filter(|source| !caller_files(config).any(|file| file == *source)))
 }
 
 /// Files of one purpose, and what has been made of them.
@@ -96,7 +96,7 @@ impl Watched {
 /// Looks for changes, until the gateway ends. `config` is the one that was read at the start.
 pub(super) async fn watch(control: Rc<Control>, config: Config) {
     let mut pairs = Watched::new(certificates(&config));
-    let mut callers = Watched::new(keys(&config));
+    let mut callers = Watched::new(self::callers(&config));
     let mut texts = Watched::new(sources(&config));
     drop(config);
     let mut every = tokio::time::interval(EVERY);
@@ -109,7 +109,7 @@ pub(super) async fn watch(control: Rc<Control>, config: Config) {
                 (
                     certificates(&runtime.config),
                     sources(&runtime.config),
-                    keys(&runtime.config),
+                    self::callers(&runtime.config),
                 ),
                 runtime.config.watch_files,
             )
@@ -119,7 +119,7 @@ pub(super) async fn watch(control: Rc<Control>, config: Config) {
             control.reload_aloud().await;
         }
         if callers.changed(now.2) {
-            super::keys::read_again(&control).await;
+            super::callers::read_again(&control).await;
         }
         if pairs.changed(now.0) {
             control.renew();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::control::Control;
 use crate::config::model::{FileStamp, ListFile, ListSources};
-use crate::config::{Config, Fault, Faults, Reread, read_again};
+use crate::config::{Config, Reread, read_again};
 use crate::dataplane::store::RuleList;
 use crate::runtime::Runtime;
 
@@ -138,7 +138,7 @@ async fn step(control: &Control, runtime: &Arc<Runtime>, list: RuleList, files: 
     });
     let Ok(read) = read.await else { return };
     match read
-        .map_err(|faults| first(&faults))
+        .map_err(|faults| faults.first())
         .and_then(|read| not_emptied(read, files, list))
     {
         Ok(read) => take_over(control, list, read, files).await,
@@ -172,19 +172,6 @@ fn not_emptied(read: Reread, files: &[Watched], list: RuleList) -> Result<Reread
         )),
         None => Ok(read),
     }
-}
-
-/// The first of the faults, in a line.
-fn first(faults: &Faults) -> String {
-    let shown = |fault: &Fault| match fault.line {
-        0 => fault.message.clone(),
-        line => format!("{}:{line}: {}", fault.file, fault.message),
-    };
-    let more = match faults.errors.len() + faults.left_out {
-        0 | 1 => String::new(),
-        n => format!(", and {} more", n - 1),
-    };
-    faults.errors.first().map(shown).unwrap_or_default() + &more
 }
 
 async fn take_over(control: &Control, list: RuleList, read: Reread, files: &mut [Watched]) {

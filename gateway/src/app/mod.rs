@@ -5,6 +5,7 @@
 
 mod activation;
 mod asked;
+mod callers;
 mod control;
 pub mod descriptors;
 pub mod doctor;
@@ -12,7 +13,6 @@ mod files;
 mod guard;
 pub mod heap;
 mod host;
-mod keys;
 mod lists;
 pub mod offline;
 mod quotas;
@@ -238,6 +238,7 @@ async fn live(
         bypass,
         changing: tokio::sync::Mutex::default(),
         stale_lists: Default::default(),
+        stale_callers: Default::default(),
         draining: false.into(),
         freed: Notify::new(),
         dead: false.into(),

@@ -115,6 +115,10 @@ fn new(args: &Args, new: &New) -> Result<Exit> {
         (None, Some(moment)) => Some(times::moment(moment).map_err(bad)?),
         (None, None) => None,
     };
+    let expires = expires.map(|ms| ms / 1_000);
+    if expires.is_some_and(|end| end <= now_ms / 1_000) {
+        return Err(bad("this key would be worth nothing from the start: its end is not to come; nothing was changed"));
+    }
     let label = |label: &String| {
         let (name, value) = label
             .split_once('=')
@@ -124,7 +128,7 @@ fn new(args: &Args, new: &New) -> Result<Exit> {
     let key = Key {
         name: new.name.clone(),
         scopes: new.scopes.clone(),
-        expires: expires.map(|ms| ms / 1_000),
+        expires,
         labels: new.labels.iter().map(label).collect::<Result<_>>()?,
     };
     change(&new.file.file, true, |keys| {

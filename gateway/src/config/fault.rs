@@ -170,6 +170,20 @@ impl Faults {
         }
     }
 
+    /// The first error in a line, and how many more there are.
+    #[must_use]
+    pub fn first(&self) -> String {
+        let shown = |fault: &Fault| match fault.line {
+            0 => fault.message.clone(),
+            line => format!("{}:{line}: {}", fault.file, fault.message),
+        };
+        let more = match self.errors.len() + self.left_out {
+            0 | 1 => String::new(),
+            n => format!(", and {} more", n - 1),
+        };
+        self.errors.first().map(shown).unwrap_or_default() + &more
+    }
+
     pub(super) fn warning(&mut self, fault: Fault) {
         if self.warnings.len() < MOST_FAULTS {
             self.warnings.push(Warning(fault));

@@ -24,7 +24,7 @@ mod tests;
 
 use std::path::Path;
 
-pub use check::auth::read_keys;
+pub use check::auth::{read_keys, read_passwords};
 pub use check::lists::{Reread, read_again};
 pub use check::strikes::STRIKE_CODES;
 pub use fault::{Fault, Faults, Warning};

@@ -56,6 +56,14 @@ impl Node {
             plain: true,
         }
     }
+
+    /// Stands for a line of a text in another form.
+    pub fn line(line: u32) -> Self {
+        Self {
+            pos: Pos { line, column: 1 },
+            ..Self::nothing()
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! Keys of callers: made and revoked by the command line while the gateway runs, and what it logs of them.
 
 use anyhow::{Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use gateway_tests::gateway::wait_until;
 use gateway_tests::l7::{Client, Upstream};
 
@@ -22,6 +24,10 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
         Ok(made.trim().to_owned())
     };
     let first = new("first")?;
+    for end in [["--ttl", "0s"], ["--ttl", "0"], ["--expires", "2020-01-01T00:00:00Z"]] {
+        let words = [&["key", "new", "dead", "--file", &shown][..], &end].concat();
+        stage.expect(2, &words)?;
+    }
     stage.write(
         "",
         &format!(
@@ -72,6 +78,14 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
     gateway.wait_for_log("KEYS NOT TAKEN OVER")?;
     ensure!(!gateway.log().contains("hunter2"), "a secret in the log");
     assert_eq!(ask("/", &second), 200);
+    let status = stage.expect(0, &["status"])?;
+    let told = format!("CALLERS NOT TAKEN OVER, as before: {shown}:1: ");
+    ensure!(status.contains(&told) && !status.contains("hunter2"), "{status}");
+    let status: serde_json::Value = serde_json::from_str(&stage.expect(0, &["--json", "status"])?)?;
+    ensure!(
+        status["proxy"]["stale_callers"].as_array().map(Vec::len) == Some(1),
+        "{status}"
+    );
     // So does one that a copy which failed has left empty.
     let told = gateway.log().len();
     std::fs::write(&file, "# keys\n")?;
@@ -86,6 +100,8 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
     wait_until("a file that says so has no keys", || Ok(ask("/", &second) == 401))?;
     std::fs::write(&file, good)?;
     wait_until("the key is back", || Ok(ask("/", &second) == 200))?;
+    let status = stage.expect(0, &["status"])?;
+    ensure!(!status.contains("NOT TAKEN OVER"), "{status}");
 
     // T36: a key in the query is in no line of the log, and the caller's name is.
     assert_eq!(by_query(&second), 200);
@@ -99,6 +115,54 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
         "a key in the log:\n{log}"
     );
     ensure!(log.contains("\"caller\":\"second\""), "{log}");
+    Ok(())
+}
+
+#[test]
+fn passwords_come_and_go_while_the_gateway_runs() -> Result<()> {
+    // The cheapest that is taken; the password is myPassword.
+    const HASH: &str = "$2y$05$c4WoMPo3SXsafkva.HHa6uXQZWr7oboPiC2bT/r7q1BB8I2s0BRqC";
+    let stage = Stage::new()?;
+    let upstream = Upstream::text("in");
+    let file = stage.file("passwords");
+    std::fs::write(&file, format!("ann:{HASH}\n"))?;
+    let route = format!(
+        "routes:\n  - {{match: {{path: /**}}, auth: {{basic: {{users: {{file: {}}}}}}}, upstream: [{{url: 'http://{}'}}]}}\n",
+        file.display(),
+        upstream.address()
+    );
+    stage.write("", &route)?;
+    let gateway = stage.start()?;
+    let ask = |name: &str| {
+        let credentials = STANDARD.encode(format!("{name}:myPassword"));
+        let request = format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Basic {credentials}\r\n\r\n");
+        Client::connect(stage.address).send(request).response().status
+    };
+    assert_eq!((ask("ann"), ask("bob")), (200, 401));
+    std::fs::write(&file, format!("bob:{HASH}\n"))?;
+    wait_until("bob is let in", || Ok(ask("bob") == 200))?;
+    assert_eq!(ask("ann"), 401, "what was remembered of her is worth nothing");
+
+    for (text, said) in [
+        ("bob:hunter2\n", "passwords:1: this is no argon2id or bcrypt hash"),
+        ("# users\n", "there is nobody in it"),
+    ] {
+        std::fs::write(&file, text)?;
+        wait_until("word of the bad file", || {
+            let status = stage.expect(0, &["status"])?;
+            Ok(status.contains("CALLERS NOT TAKEN OVER") && status.contains(said))
+        })?;
+        assert_eq!((ask("ann"), ask("bob")), (401, 200), "{text}");
+    }
+    let log = gateway.log();
+    ensure!(
+        log.contains("PASSWORDS NOT TAKEN OVER") && !log.contains("hunter2"),
+        "{log}"
+    );
+    std::fs::write(&file, format!("ann:{HASH}\nbob:{HASH}\n"))?;
+    wait_until("both are let in", || Ok((ask("ann"), ask("bob")) == (200, 200)))?;
+    let status = stage.expect(0, &["status"])?;
+    ensure!(!status.contains("NOT TAKEN OVER"), "{status}");
     Ok(())
 }
 

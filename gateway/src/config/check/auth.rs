@@ -13,18 +13,21 @@ mod service;
 mod signature;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::{headers, label, lists};
+use super::{files, headers, label, lists};
 use crate::config::decode::{Field, Key, Table, Walk};
-use crate::config::fault::{Wrong, nearest, quote};
+use crate::config::fault::{Faults, Wrong, nearest, quote};
 use crate::config::model::{Attribute, Auth, Place, Way, Ways};
-use crate::config::raw::Value;
+use crate::config::raw::{Node, Value};
 use crate::config::scalar::truth;
+use crate::config::source::Source;
 
 pub use api_key::read_keys;
+pub use basic::read_passwords;
 pub(super) use oidc::reached;
 
 /// Most ways that one route asks for.
@@ -304,6 +307,34 @@ fn scope(text: &str) -> Result<String, Wrong> {
     }
     Err(Wrong::new(format!("{} is not a scope", quote(text)))
         .hint("printable ASCII without blanks, quotes and backslashes"))
+}
+
+/// Reads a file of callers by itself, with a way to read its text.
+///
+/// # Errors
+/// All that is wrong with it. No fault shows a line of it.
+fn alone<T>(
+    path: &Path,
+    most: usize,
+    read: impl FnOnce(&mut Walk, &Source) -> Option<T>,
+) -> Result<T, Faults> {
+    let mut walk = Walk::new(path.parent().unwrap_or(Path::new("")));
+    let name = path.display().to_string();
+    walk.files.push(name.clone());
+    let found = match files::read_text(path, most) {
+        Ok(text) => read(&mut walk, &Source::new(name, text)),
+        Err(wrong) => {
+            let (source, node) = (Source::new(name, String::new()), Node::nothing());
+            walk.fault(&Field::root(&source, &node).secret(), wrong);
+            None
+        }
+    };
+    let mut faults = std::mem::take(&mut walk.faults);
+    faults.finish(&walk.files);
+    match found {
+        Some(found) if faults.errors.is_empty() => Ok(found),
+        _ => Err(faults),
+    }
 }
 
 /// The values of a list, or the one that stands in its place.

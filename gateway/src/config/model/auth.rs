@@ -45,29 +45,54 @@ impl Auth {
         }
     }
 
-    /// The same with keys as their files have them now; `None` if that is no change.
+    /// The same with keys and passwords as their files have them now; `None` if that is no change.
     #[must_use]
-    pub fn with_keys(&self, read: &BTreeMap<PathBuf, Arc<Keys>>) -> Option<Self> {
+    pub fn with_callers(&self, read: &Callers) -> Option<Self> {
+        fn renew<T: PartialEq>(
+            held: &mut Arc<T>,
+            file: Option<&PathBuf>,
+            read: &BTreeMap<PathBuf, Arc<T>>,
+        ) {
+            if let Some(new) = file.and_then(|file| read.get(file))
+                && held != new
+            {
+                *held = Arc::clone(new);
+            }
+        }
         let mut changed = self.clone();
         let (Ways::Any(ways) | Ways::All(ways)) = &mut changed.ways;
         for way in ways {
-            if let Way::ApiKey(keys) = way
-                && let Some(new) = keys.file.as_ref().and_then(|file| read.get(file))
-                && keys.keys != *new
-            {
-                keys.keys = Arc::clone(new);
+            match way {
+                Way::ApiKey(auth) => renew(&mut auth.keys, auth.file.as_ref(), &read.keys),
+                Way::Basic(auth) => renew(&mut auth.users, auth.file.as_ref(), &read.users),
+                _ => {}
             }
         }
         (changed != *self).then_some(changed)
     }
 
-    /// Files of keys, which may change while the gateway runs.
-    pub fn key_files(&self) -> impl Iterator<Item = &PathBuf> {
+    /// Files of keys and of passwords, which may change while the gateway runs.
+    pub fn caller_files(&self) -> impl Iterator<Item = (&PathBuf, CallerFile)> {
         self.ways().iter().filter_map(|way| match way {
-            Way::ApiKey(keys) => keys.file.as_ref(),
+            Way::ApiKey(auth) => Some((auth.file.as_ref()?, CallerFile::Keys)),
+            Way::Basic(auth) => Some((auth.file.as_ref()?, CallerFile::Passwords)),
             _ => None,
         })
     }
+}
+
+/// What a file of callers holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallerFile {
+    Keys,
+    Passwords,
+}
+
+/// What files of callers were found to hold, by their names.
+#[derive(Debug, Default)]
+pub struct Callers {
+    pub keys: BTreeMap<PathBuf, Arc<Keys>>,
+    pub users: BTreeMap<PathBuf, Arc<Users>>,
 }
 
 /// How many ways of authentication must say who calls.
@@ -295,8 +320,13 @@ pub struct Basic {
     pub realm: String,
     /// How long a good password need not be verified again, in seconds.
     pub remember: u64,
-    pub users: Arc<BTreeMap<String, User>>,
+    pub users: Arc<Users>,
+    /// Where the users are from, if not from the configuration itself.
+    pub file: Option<PathBuf>,
 }
+
+/// Users by their names.
+pub type Users = BTreeMap<String, User>;
 
 /// One who may log in.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{label, one_or_more, place, scope};
+use super::{alone, label, one_or_more, place, scope};
 use crate::config::check::files;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::fault::{Faults, Wrong};
@@ -77,28 +77,10 @@ fn key_file(walk: &mut Walk, table: &mut Table<'_>) -> (Keys, Option<std::path::
 /// # Errors
 /// All that is wrong with it. No fault shows a line of it.
 pub fn read_keys(path: &Path) -> Result<Keys, Faults> {
-    let mut walk = Walk::new(path.parent().unwrap_or(Path::new("")));
-    let name = path.display().to_string();
-    walk.files.push(name.clone());
-    let keys = match files::read_text(path, MOST_BYTES) {
-        Ok(text) => {
-            let source = Source::new(name, text);
-            let node = walk.parse(&source, "", true);
-            node.map(|node| key_list(&mut walk, &Field::root(&source, &node).secret()))
-        }
-        Err(wrong) => {
-            let source = Source::new(name, String::new());
-            let node = crate::config::raw::Node::nothing();
-            walk.fault(&Field::root(&source, &node).secret(), wrong);
-            None
-        }
-    };
-    let mut faults = std::mem::take(&mut walk.faults);
-    faults.finish(&walk.files);
-    match keys {
-        Some(keys) if faults.errors.is_empty() => Ok(keys),
-        _ => Err(faults),
-    }
+    alone(path, MOST_BYTES, |walk, source| {
+        let node = walk.parse(source, "", true)?;
+        Some(key_list(walk, &Field::root(source, &node).secret()))
+    })
 }
 
 fn key_list(walk: &mut Walk, list: &Field<'_>) -> Keys {

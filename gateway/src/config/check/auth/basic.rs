@@ -1,17 +1,18 @@
 //! `basic`, and the files of passwords.
 
-use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{label, one_or_more, scope};
+use super::{alone, label, one_or_more, scope};
 use crate::config::check::files;
 use crate::config::decode::{Field, Table, Walk};
 use crate::config::defaults;
-use crate::config::fault::Wrong;
-use crate::config::model::{Basic, PasswordHash, User, Way};
-use crate::config::raw::Value;
+use crate::config::fault::{Faults, Wrong};
+use crate::config::model::{Basic, PasswordHash, User, Users, Way};
+use crate::config::raw::{Node, Value};
 use crate::config::scalar::{truth, within};
+use crate::config::source::Source;
 use crate::config::units;
 
 const MAKE_HASH: &str = "make one with: gateway key hash-password";
@@ -30,21 +31,22 @@ pub(super) fn basic(walk: &mut Walk, field: &Field<'_>) -> Option<Way> {
         );
         let remember = table.value_or(walk, "remember", defaults::REMEMBER_PASSWORD, times);
         let users = table.require(walk, "users", "a list of {name, hash}, or {file: passwords}")?;
-        let users = match users.node.value {
+        let (users, file) = match users.node.value {
             Value::Map(_) => walk.table(&users, file)?,
-            _ => list(walk, &users),
+            _ => (list(walk, &users), None),
         };
         Some(Way::Basic(Basic {
             keep,
             realm,
             remember: remember.as_secs(),
             users: Arc::new(users),
+            file,
         }))
     })?
 }
 
-fn list(walk: &mut Walk, field: &Field<'_>) -> BTreeMap<String, User> {
-    let mut users = BTreeMap::new();
+fn list(walk: &mut Walk, field: &Field<'_>) -> Users {
+    let mut users = Users::new();
     for item in walk.list(field) {
         walk.table(&item, |walk, table| {
             let name = table.require(walk, "name", "who logs in so");
@@ -77,35 +79,51 @@ fn hash(text: &str) -> Result<PasswordHash, Wrong> {
     PasswordHash::new(text).map_err(|reason| Wrong::new(reason).hint(MAKE_HASH))
 }
 
-/// One `name:hash` a line, as htpasswd writes them; `#` begins a comment.
-fn file(walk: &mut Walk, table: &mut Table<'_>) -> BTreeMap<String, User> {
-    let mut users = BTreeMap::new();
+fn file(walk: &mut Walk, table: &mut Table<'_>) -> (Users, Option<PathBuf>) {
     let Some(field) = table.require(walk, "file", "such as {file: passwords}") else {
-        return users;
+        return Default::default();
     };
     let Some(path) = files::named(walk, &field) else {
-        return users;
+        return Default::default();
     };
     if !walk.opens_secrets {
-        return users;
+        return (Users::new(), Some(path));
     }
-    let shown = path.display().to_string();
-    let text = match files::read_text(&path, MOST_BYTES) {
-        Ok(text) => text,
+    let name = path.display().to_string();
+    let users = match files::read_text(&path, MOST_BYTES) {
+        Ok(text) => lines(walk, &Source::new(name.clone(), text), Some(&table.field)),
         Err(wrong) => {
             walk.fault(&field, wrong);
-            return users;
+            Users::new()
         }
     };
-    if !walk.files.contains(&shown) {
-        walk.files.push(shown.clone());
+    if !walk.files.contains(&name) {
+        walk.files.push(name);
     }
-    for (at, line) in text.lines().enumerate() {
+    (users, Some(path))
+}
+
+/// Reads a file of passwords by itself, as a gateway does whose file has changed.
+///
+/// # Errors
+/// All that is wrong with it. No fault shows a line of it.
+pub fn read_passwords(path: &Path) -> Result<Users, Faults> {
+    alone(path, MOST_BYTES, |walk, source| Some(lines(walk, source, None)))
+}
+
+/// One `name:hash` a line, as htpasswd writes them; `#` begins a comment. `of` is the setting that names the file.
+fn lines(walk: &mut Walk, source: &Source, of: Option<&Field<'_>>) -> Users {
+    let fault = |walk: &mut Walk, at: usize, wrong| {
+        let node = Node::line(u32::try_from(at).unwrap_or(u32::MAX));
+        let field = Field::root(source, &node).secret();
+        walk.fault(&of.map_or(field.clone(), |of| field.under(of)), wrong);
+    };
+    let mut users = Users::new();
+    for (at, line) in source.text().lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let place = format!("line {} of {shown}", at + 1);
         let read = match line.split_once(':') {
             Some((user, of)) => name(user).and_then(|user| Ok((user, hash(of)?))),
             None => Err(Wrong::new("this is not NAME:HASH")),
@@ -114,21 +132,20 @@ fn file(walk: &mut Walk, table: &mut Table<'_>) -> BTreeMap<String, User> {
             Ok((name, hash)) => {
                 let scopes = Vec::new();
                 if users.insert(name, User { hash, scopes }).is_some() {
-                    walk.fault(&field, Wrong::new(format!("{place}: this user is there twice")));
+                    fault(walk, at + 1, Wrong::new("this user is there twice"));
                 }
             }
-            Err(wrong) => {
-                let told = Wrong::new(format!("{place}: {}", wrong.message));
-                walk.fault(&field, wrong.hint.map_or(told.clone(), |hint| told.hint(hint)));
-            }
+            Err(wrong) => fault(walk, at + 1, wrong),
         }
         if users.len() > MOST_USERS {
-            walk.fault(
-                &field,
-                Wrong::new(format!("{shown} has more than {MOST_USERS} users")),
-            );
-            break;
+            fault(walk, at + 1, Wrong::new(format!("more than {MOST_USERS} users")));
+            return users;
         }
+    }
+    // What a copy leaves behind that failed. With a fault in a line there was something.
+    if users.is_empty() && walk.faults.errors.is_empty() {
+        let wrong = Wrong::new("there is nobody in it");
+        fault(walk, 0, wrong.hint("write users: [] in the configuration if nobody is to log in"));
     }
     users
 }

@@ -4,7 +4,6 @@
 //! a good one is remembered by a keyed hash for a while. A name that nobody has takes as long as one that somebody has.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +14,7 @@ use tokio::sync::Semaphore;
 
 use super::place::{Found, authorization};
 use super::{Call, Glance, Identity, Verdict};
-use crate::config::model::{self, User};
+use crate::config::model::{self, Users};
 use crate::http::reject::Reject;
 
 /// Log-ins that may wait to be verified, in the whole process; beyond, nobody is verified.
@@ -32,7 +31,7 @@ static WAITING: AtomicUsize = AtomicUsize::new(0);
 pub(super) struct Basic {
     /// Distinguishes what is remembered for it.
     id: u64,
-    users: Arc<BTreeMap<String, User>>,
+    users: Arc<Users>,
     remember: u64,
     challenge: String,
 }
