@@ -2,8 +2,9 @@
 
 `signer.py talk HOST:PORT JOB` sends one request that it has signed, and holds the answer against what the job expects.
 The job is a JSON object: id, and secret or key (a file); method, target, body, cover, parameters (besides created and keyid),
-headers, and what is changed behind the signature's back: then_headers, then_body, then_target, then_method. `times` sends the
-same bytes again. `expect` holds the statuses.
+headers, and what is changed behind the signature's back: then_headers, then_body, then_target, then_method. `expect` holds the
+statuses: the same bytes are sent once for each, one after the other. With `at_once` all headers are sent before the first body,
+and `expect` is sorted.
 """
 
 import base64
@@ -98,9 +99,9 @@ def talk(address, job):
         body = job["then_body"].encode()
         headers = [line for line in headers if line[0] != "Content-Length"]
         headers.append(("Content-Length", str(len(body))))
-    seen = []
-    for _ in range(len(job["expect"])):
-        host, port = address.split(":")
+    host, port = address.split(":")
+
+    def begin():
         connection = http.client.HTTPConnection(host, int(port), timeout=10)
         connection.putrequest(
             job.get("then_method", method), job.get("then_target", target), skip_host=True, skip_accept_encoding=True
@@ -109,12 +110,24 @@ def talk(address, job):
         for name, value in headers:
             connection.putheader(name, value)
         connection.endheaders()
+        return connection
+
+    def end(connection):
         if body:
             connection.send(body)
         answer = connection.getresponse()
         said = answer.read()
-        seen.append(answer.status)
         connection.close()
+        return answer.status, said
+
+    count = range(len(job["expect"]))
+    if job.get("at_once"):
+        connections = [begin() for _ in count]
+        time.sleep(0.2)
+        answers = sorted(end(connection) for connection in connections)
+    else:
+        answers = [end(begin()) for _ in count]
+    seen, said = [status for status, _ in answers], answers[-1][1]
     if seen != job["expect"]:
         print("expected %s, found %s: %s" % (job["expect"], seen, said.decode(errors="replace")))
         sys.exit(1)

@@ -7,6 +7,7 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use subtle::ConstantTimeEq as _;
 
 use super::body::{Progress, RequestBody};
+use super::filter::auth::Once;
 use super::headers::joined;
 use super::reject::Reject;
 use super::shape::Ended;
@@ -14,13 +15,42 @@ use super::shape::gather::collect;
 
 pub const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 
-/// What the body of a signed request must be.
+/// What must hold of a signed request besides its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// `None`: nothing that is signed speaks of a body, and there may be none.
     pub digest: Option<Digest>,
-    /// Longest body that is held, in bytes.
-    pub most: u64,
+    /// Longest body that is held, in bytes; `None`: bodies are not looked at.
+    pub most: Option<u64>,
+    /// To be used up when all else was found good.
+    pub once: Vec<Once>,
+}
+
+impl Expected {
+    /// What must hold where both must.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.once.extend(other.once);
+        let (digest, most) = match (self.most, other.most) {
+            (None, most) => (other.digest, most),
+            (most, None) => (self.digest, most),
+            // Both speak of the same line; a body that one does not speak of may not be there.
+            (Some(a), Some(b)) => (self.digest.and(other.digest), Some(a.min(b))),
+        };
+        Self {
+            digest,
+            most,
+            once: self.once,
+        }
+    }
+
+    /// Uses the nonces up, at the second `now`.
+    ///
+    /// # Errors
+    /// As [`Once::take`].
+    pub fn take_nonces(&self, now: u64) -> Result<(), Reject> {
+        self.once.iter().try_for_each(|once| once.take(now))
+    }
 }
 
 /// Hashes that one body has.
@@ -71,6 +101,9 @@ pub(super) async fn hold(
     progress: Option<&Progress>,
 ) -> Result<RequestBody, Ended> {
     use http_body::Body as _;
+    let Some(most) = expected.most else {
+        return Ok(body);
+    };
     if body.is_end_stream() {
         return match &expected.digest {
             Some(digest) if !digest.is_of(b"") => Err(Ended::Reject(Reject::CredentialsInvalid)),
@@ -81,7 +114,7 @@ pub(super) async fn hold(
         tracing::debug!("a body comes with a signature that does not speak of one");
         return Err(Ended::Reject(Reject::CredentialsInvalid));
     };
-    let bytes: Bytes = collect(body, progress, expected.most).await?;
+    let bytes: Bytes = collect(body, progress, most).await?;
     if digest.is_of(&bytes) {
         return Ok(RequestBody::Whole(Some(bytes)));
     }
@@ -99,6 +132,25 @@ mod tests {
             headers.append(CONTENT_DIGEST, line.parse().expect("a value"));
         }
         Digest::read(&headers)
+    }
+
+    #[test]
+    fn what_two_signatures_ask_for_is_asked_for_together() {
+        let of = |(digest, most): (bool, _)| Expected {
+            digest: digest.then(Digest::default),
+            most,
+            once: Vec::new(),
+        };
+        for (a, b, both) in [
+            ((true, Some(9)), (true, Some(5)), (true, Some(5))),
+            ((true, Some(9)), (false, Some(9)), (false, Some(9))),
+            ((false, Some(9)), (true, Some(9)), (false, Some(9))),
+            ((false, None), (true, Some(9)), (true, Some(9))),
+            ((true, Some(9)), (false, None), (true, Some(9))),
+            ((false, None), (false, None), (false, None)),
+        ] {
+            assert_eq!(of(a).and(of(b)), of(both), "{a:?} {b:?}");
+        }
     }
 
     /// RFC 9421, B.2, and RFC 9530, B.

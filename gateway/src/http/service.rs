@@ -91,7 +91,7 @@ pub(super) async fn serve(
                 // Others may be asked now, and that takes its time.
                 drop(site);
                 match admit(&conn.worker, &found, paths, &mut facts, &mut head, &body).await {
-                    Ok(Some(admitted)) => turn(admitted, found.route, &facts, &head),
+                    Ok(Some(admitted)) => turn(&conn.worker, admitted, found.route, &facts, &head),
                     Ok(None) => answered(&found.route, &mut facts),
                     Err(reject) => Turn::Refusal(reject, false),
                 }
@@ -155,7 +155,11 @@ pub(super) async fn serve(
         None => body,
         Some(expected) => {
             let holding = Box::pin(digest::hold(&expected, body, progress.as_deref()));
-            match within(by, holding).await {
+            let held = within(by, holding).await.and_then(|body| {
+                let taken = expected.take_nonces(conn.worker.local.now());
+                taken.map(|()| body).map_err(Ended::Reject)
+            });
+            match held {
                 Ok(body) => body,
                 Err(ended) => return ended_early(finish, &facts, ended, progress.as_deref(), unread),
             }
@@ -412,7 +416,13 @@ fn answered(route: &Route, facts: &mut Facts) -> Turn {
     Turn::Answer(*response)
 }
 
-fn turn(admitted: Admitted, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {
+fn turn(worker: &Worker, admitted: Admitted, route: Arc<Route>, facts: &Facts, head: &Parts) -> Turn {
+    // Of what the gateway answers itself no body is looked at.
+    if let (Action::Answer(_), Some(expected)) = (&route.action, &facts.exchange.body)
+        && let Err(reject) = expected.take_nonces(worker.local.now())
+    {
+        return Turn::Refusal(reject, false);
+    }
     let answer = match &route.action {
         Action::Forward(upstream) => {
             let upstream = Arc::clone(upstream);

@@ -1,5 +1,8 @@
 //! Callers who sign their requests (RFC 9421): what a signer in another language makes, and what is changed behind its back.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gateway::http::reject::Reject;
 use gateway_tests::l7::peer::{run, talk};
 use gateway_tests::l7::{Client, Gateway, Site, Upstream};
@@ -147,6 +150,51 @@ fn a_nonce_is_good_once_for_all_workers_and_after_a_reload() {
     ));
     ask(";nonce=\"two\";tag=\"shop\"", &[401]);
     ask(";nonce=\"three\";tag=\"shop\"", &[200, 401]);
+    assert_eq!(upstream.requests().len(), 3);
+}
+
+#[test]
+fn a_nonce_is_used_up_by_a_request_that_is_let_through_alone() {
+    let (dir, list) = keys();
+    let upstream = Upstream::text("in");
+    let consents = Arc::new(AtomicBool::new(false));
+    let judge = Upstream::start({
+        let consents = Arc::clone(&consents);
+        move |_, wire| {
+            let status = if consents.load(Ordering::SeqCst) { 200 } else { 403 };
+            wire.send(format!("HTTP/1.1 {status} x\r\nContent-Length: 0\r\n\r\n"));
+            true
+        }
+    });
+    let signed = format!("{{signature: {{keys: [{list}], nonce: required}}}}");
+    let text = format!(
+        "routes: [{{match: {{path: /}}, auth: {signed}, upstream: UP}}, \
+         {{match: {{path: /all}}, auth: {{all: [{signed}, {{forward: {{url: \"http://{}/\"}}}}]}}, upstream: UP}}, \
+         {{match: {{path: /own}}, auth: {signed}, respond: {{status: 204}}}}]",
+        judge.address()
+    );
+    let gateway = Gateway::start(&Site::written(&text, &upstream));
+    let address = gateway.address().to_string();
+    let secret = dir.path().join("secret").display().to_string();
+    let ask = |nonce: &str, change: Value| {
+        let mut job = json!({"id": "shared", "secret": secret, "method": "POST", "body": "{}",
+            "cover": ["@method", "@target-uri", "content-digest"], "parameters": format!(";nonce=\"{nonce}\"")});
+        for (name, value) in change.as_object().expect("an object") {
+            job[name] = value.clone();
+        }
+        talk("signer.py", &[&address, &job.to_string()]);
+    };
+    // A body that is not the one that was signed, and one that is.
+    ask("body", json!({"then_body": "[]", "expect": [401, 401]}));
+    ask("body", json!({"expect": [200, 401]}));
+    // Of those that come at once each has passed the look at its header, and one gets through.
+    ask("crowd", json!({"at_once": true, "expect": [200, 401, 401, 401, 401, 401]}));
+    // Another way that refuses.
+    ask("all", json!({"target": "/all", "expect": [403]}));
+    consents.store(true, Ordering::SeqCst);
+    ask("all", json!({"target": "/all", "expect": [200, 401]}));
+    // And where the gateway answers itself.
+    ask("own", json!({"target": "/own", "expect": [204, 401]}));
     assert_eq!(upstream.requests().len(), 3);
 }
 

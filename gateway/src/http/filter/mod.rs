@@ -52,7 +52,7 @@ pub struct Exchange {
     pub kept: Option<Box<Kept>>,
     /// What a step that only observes would have refused the request for.
     pub observed: Vec<Reject>,
-    /// What the body must be, where it is signed.
+    /// What must hold besides the header, where that is signed.
     pub body: Option<Box<Expected>>,
     /// The answer of a step that has ended the request, or a service's own refusal in the place of the gateway's.
     pub answer: Option<Box<Response<Bytes>>>,

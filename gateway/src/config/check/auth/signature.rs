@@ -46,7 +46,10 @@ pub(super) fn signature(walk: &mut Walk, field: &Field<'_>) -> Option<Way> {
             .and_then(|field| walk.value(field, truth))
             .unwrap_or(true);
         if let Some(field) = body.filter(|_| !signed) {
-            let wrong = Wrong::new("bodies are not signed: whoever stands in between can send another one");
+            let wrong = Wrong::new(
+                "bodies are not held against what is signed, not even where a signature covers content-digest: whoever stands \
+                 in between can send another one",
+            );
             walk.warn(&field, wrong);
         }
         let size = within(1..=64 << 20, units::size, units::show_size);

@@ -40,6 +40,7 @@ use jwt::{Jwt, KeySet, KeySets};
 use oidc::Oidc;
 pub use place::Foreign;
 use place::Taker;
+pub use signature::Once;
 use signature::{ACCEPT_SIGNATURE, Signature};
 
 /// What a way makes of a request.
@@ -48,7 +49,7 @@ enum Verdict {
     Known(Arc<Identity>),
     /// As known, with lines that the upstream is to get.
     Vouched(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
-    /// As known, if the body is what was signed.
+    /// As known, if the body is what was signed, and the nonce new.
     Signed(Arc<Identity>, Option<Box<Expected>>),
     /// As known, with lines that the client is to get.
     Renewed(Arc<Identity>, Vec<(HeaderName, HeaderValue)>),
@@ -214,7 +215,10 @@ impl Tally {
                 return self.known_as(identity, all);
             }
             Verdict::Signed(identity, body) => {
-                self.body = self.body.take().or(body);
+                self.body = match (self.body.take(), body) {
+                    (Some(first), Some(body)) => Some(Box::new(first.and(*body))),
+                    (first, body) => first.or(body),
+                };
                 return self.known_as(identity, all);
             }
             Verdict::Renewed(identity, lines) => {
@@ -270,7 +274,7 @@ impl Auth {
     #[must_use]
     pub fn compile(model: &Arc<model::Auth>, sets: &mut KeySets) -> Self {
         let all = matches!(model.ways, Ways::All(_));
-        // A nonce is taken once: where others may have to be asked, not before it is their turn to be.
+        // A signature is verified once: where others may have to be asked, not before it is their turn to be.
         let once = all && model.ways().len() > 1;
         let ways = model.ways().iter().map(|way| match way {
             model::Way::ApiKey(model) => Way::ApiKey(ApiKey::new(model)),
@@ -331,7 +335,7 @@ impl Auth {
                 }
             }
         }
-        self.settle(tally, exchange, head)
+        self.settle(tally, exchange, head, local)
     }
 
     /// As [`Auth::check`], asking whoever must be asked.
@@ -356,7 +360,7 @@ impl Auth {
                 break;
             }
         }
-        self.settle(tally, exchange, head)
+        self.settle(tally, exchange, head, local)
     }
 
     fn settle(
@@ -364,6 +368,7 @@ impl Auth {
         mut tally: Tally,
         exchange: &mut Exchange,
         head: &mut Parts,
+        local: &Local,
     ) -> Result<Progress, Reject> {
         if let Some(ending) = tally.ended.take() {
             return self.end(ending, exchange);
@@ -376,9 +381,11 @@ impl Auth {
             head.headers.remove(name);
         }
         exchange.identity = tally.identity;
-        // Who only observes refuses nothing, and so holds no body.
-        exchange.body = tally.body.filter(|_| !self.observe);
+        exchange.body = tally.body;
         exchange.lines.append(&mut tally.told);
+        // Who only observes refuses nothing, and so holds no body.
+        let unheld = exchange.body.take_if(|_| self.observe);
+        let judged = judged.and_then(|()| unheld.map_or(Ok(()), |expected| expected.take_nonces(local.now())));
         if let Err(reject) = judged {
             if self.observe {
                 exchange.observed.push(reject);

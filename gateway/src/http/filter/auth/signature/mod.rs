@@ -21,7 +21,7 @@ use crate::config::model::{self, Algorithm};
 use crate::http::digest::{CONTENT_DIGEST, Digest, Expected};
 use crate::http::headers::joined;
 use base::Fault;
-use seen::{Nonce, Seen};
+pub use seen::Once;
 
 pub(super) const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 pub(super) const SIGNATURE_INPUT: HeaderName = HeaderName::from_static("signature-input");
@@ -38,7 +38,7 @@ pub(super) struct Signature {
     keys: BTreeMap<String, Key>,
     /// What a client is told that it must sign (RFC 9421, 5).
     asked: Option<HeaderValue>,
-    /// It is judged only when others may be asked: a glance may be followed by another.
+    /// It is judged only when others may be asked: a glance may be followed by another, and each costs a verification.
     once: bool,
 }
 
@@ -47,18 +47,6 @@ struct Key {
     identity: Arc<Identity>,
     algorithm: Algorithm,
     checker: Checker,
-}
-
-/// Why a request is not let in.
-enum Refused {
-    Bad(Fault),
-    Unavailable,
-}
-
-impl From<Fault> for Refused {
-    fn from(fault: Fault) -> Self {
-        Self::Bad(fault)
-    }
 }
 
 /// What a signature says of itself (RFC 9421, 2.3).
@@ -113,19 +101,15 @@ impl Signature {
         }
         match self.judge(call.head, call.local.now()) {
             Ok((identity, body)) => Verdict::Signed(identity, body.map(Box::new)),
-            Err(Refused::Bad(fault)) => {
+            Err(fault) => {
                 tracing::debug!(fault, "a signature is refused");
                 Verdict::Invalid
-            }
-            Err(Refused::Unavailable) => {
-                tracing::warn!("no more nonces can be remembered: a signed request is refused");
-                Verdict::Unavailable
             }
         }
     }
 
-    /// Who has signed, and what the body must be. The first good signature counts.
-    fn judge(&self, head: &Parts, now: u64) -> Result<(Arc<Identity>, Option<Expected>), Refused> {
+    /// Who has signed, and what must hold besides. The first good signature counts.
+    fn judge(&self, head: &Parts, now: u64) -> Result<(Arc<Identity>, Option<Expected>), Fault> {
         let read = |name: &HeaderName| -> Result<Dictionary, Fault> {
             let line = joined(&head.headers, name).ok_or("one of its two lines is missing")?;
             Parser::new(&*line)
@@ -134,21 +118,21 @@ impl Signature {
         };
         let (inputs, signatures) = (read(&SIGNATURE_INPUT)?, read(&SIGNATURE)?);
         if inputs.len() > MOST_SIGNATURES {
-            return Err("there are too many".into());
+            return Err("there are too many");
         }
-        let mut last = Refused::Bad("there is none");
+        let mut last = "there is none";
         for (label, input) in &inputs {
             let signature = match signatures.get(label) {
                 Some(ListEntry::Item(item)) => item.bare_item.as_byte_sequence(),
                 _ => None,
             };
             let (ListEntry::InnerList(list), Some(signature)) = (input, signature) else {
-                last = "its lines do not go together".into();
+                last = "its lines do not go together";
                 continue;
             };
             match self.judge_one(list, signature, head, now) {
                 Ok(good) => return Ok(good),
-                Err(refused) => last = refused,
+                Err(fault) => last = fault,
             }
         }
         Err(last)
@@ -160,7 +144,7 @@ impl Signature {
         signature: &[u8],
         head: &Parts,
         now: u64,
-    ) -> Result<(Arc<Identity>, Option<Expected>), Refused> {
+    ) -> Result<(Arc<Identity>, Option<Expected>), Fault> {
         let model = &self.model;
         let told = Parameters::read(list)?;
         let text = |name: &str| {
@@ -171,7 +155,7 @@ impl Signature {
         if let Some(tag) = &model.tag
             && text("tag") != Some(Some(tag))
         {
-            return Err("it is made for another application".into());
+            return Err("it is made for another application");
         }
         let (latest, leeway) = (now.saturating_add(model.leeway), model.leeway);
         let end = told.created.saturating_add(model.max_age).saturating_add(leeway);
@@ -179,34 +163,36 @@ impl Signature {
             .expires
             .map_or(end, |expires| end.min(expires.saturating_add(leeway)));
         if told.created > latest {
-            return Err("it is made in the future".into());
+            return Err("it is made in the future");
         }
         if end <= now {
-            return Err("it is too old".into());
+            return Err("it is too old");
         }
         let key = self.keys.get(told.keyid).ok_or("its key is not known")?;
         if text("alg").is_some_and(|alg| alg != Some(name_of(key.algorithm))) {
-            return Err("its alg is not what its key is for".into());
+            return Err("its alg is not what its key is for");
         }
-        let body = self.covers(list, head)?;
+        let (digest, most) = self.covers(list, head)?;
         let base = base::text(list, head)?;
         if !key.checker.is_good(base.as_bytes(), signature) {
-            return Err("it is not good".into());
+            return Err("it is not good");
         }
-        match told.nonce {
-            None if model.nonce => return Err("it has no nonce".into()),
-            None => {}
-            Some(nonce) => match Seen::take(name(told.keyid, nonce), now, end) {
-                Nonce::New => {}
-                Nonce::Used => return Err("its nonce is used already".into()),
-                Nonce::Full => return Err(Refused::Unavailable),
-            },
+        let once = told.nonce.map(|nonce| Once::new(name(told.keyid, nonce), end));
+        match &once {
+            None if model.nonce => return Err("it has no nonce"),
+            Some(once) if once.is_used(now) => return Err("its nonce is used already"),
+            _ => {}
         }
-        Ok((Arc::clone(&key.identity), body))
+        let expected = (most.is_some() || once.is_some()).then(|| Expected {
+            digest,
+            most,
+            once: once.into_iter().collect(),
+        });
+        Ok((Arc::clone(&key.identity), expected))
     }
 
-    /// Whether all is covered that must be; and what the body must be.
-    fn covers(&self, list: &InnerList, head: &Parts) -> Result<Option<Expected>, Fault> {
+    /// Whether all is covered that must be; what the body must be, and how long at most, where that is looked at.
+    fn covers(&self, list: &InnerList, head: &Parts) -> Result<(Option<Digest>, Option<u64>), Fault> {
         let has = |name: &str| base::covered(list).any(|(own, plain)| own == name && plain);
         let whole = has("@target-uri");
         let target = whole || has("@request-target");
@@ -222,14 +208,14 @@ impl Signature {
                 return Err("it does not cover all that it must");
             }
         }
-        let Some(most) = self.model.body else {
-            return Ok(None);
-        };
+        if self.model.body.is_none() {
+            return Ok((None, None));
+        }
         let digest = match has(CONTENT_DIGEST.as_str()) {
             true => Some(Digest::read(&head.headers).ok_or("its digest of the body can not be read")?),
             false => None,
         };
-        Ok(Some(Expected { digest, most }))
+        Ok((digest, self.model.body))
     }
 }
 

@@ -94,8 +94,7 @@ const PSS: (&str, &str) = (
 fn judged(way: &Signature, request: &Parts, now: u64) -> Result<String, Fault> {
     match way.judge(request, now) {
         Ok((identity, _)) => Ok(identity.name.to_string()),
-        Err(Refused::Bad(fault)) => Err(fault),
-        Err(Refused::Unavailable) => Err("unavailable"),
+        Err(fault) => Err(fault),
     }
 }
 
