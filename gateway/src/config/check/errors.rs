@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::files;
 use crate::config::decode::{Table, Walk};
-use crate::config::fault::{Wrong, quote};
+use crate::config::fault::{Wrong, nearest, quote};
 use crate::config::model::{ErrorPage, ErrorPages, Escape, PagePiece};
 
 /// Longest page, in bytes.
@@ -48,29 +48,44 @@ fn page(walk: &mut Walk, table: &mut Table<'_>) -> Option<ErrorPage> {
     let content_type = table.value(walk, "content_type", content_type);
     let body = table.get(walk, "body");
     let file = table.get(walk, "file");
-    let text = match (body, file) {
-        (Some(field), None) => walk.text(&field).map(str::to_owned),
+    let (text, field) = match (&body, &file) {
+        (Some(field), None) => (walk.text(field).map(str::to_owned), field),
         (None, Some(field)) => {
-            let path = files::named(walk, &field)?;
+            let path = files::named(walk, field)?;
             let read = files::read_text(&path, MOST)
-                .map_err(|wrong| walk.fault(&field, wrong))
+                .map_err(|wrong| walk.fault(field, wrong))
                 .ok();
             let name = path.display().to_string();
             if read.is_some() && !walk.files.contains(&name) {
                 walk.files.push(name);
             }
-            read
+            (read, field)
         }
         _ => {
             let wrong = Wrong::new("exactly one of body and file says what is answered");
             walk.fault(&table.field, wrong);
-            None
+            return None;
         }
-    }?;
+    };
+    let text = text?;
     let content_type = content_type.unwrap_or_else(|| HeaderValue::from_static("text/plain; charset=utf-8"));
     if text.len() > MOST {
         walk.fault(&table.field, Wrong::new("the body is longer than 64KiB"));
         return None;
+    }
+    for (line, name) in unknown(&text) {
+        let place = match &file {
+            Some(_) => format!("line {line} of the file: "),
+            None => String::new(),
+        };
+        let known = KNOWN.map(|(name, _)| name).join(", ");
+        let wrong = Wrong::new(format!("{place}{} is nothing that is filled in", quote(name)));
+        let near = nearest(name, KNOWN.map(|(name, _)| name));
+        let meant = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+        walk.fault(
+            field,
+            wrong.hint(format!("{meant}known are {known}; braces with a blank behind them are text")),
+        );
     }
     let escape = match content_type.to_str().unwrap_or_default().to_ascii_lowercase() {
         kind if kind.contains("json") => Escape::Json,
@@ -84,14 +99,34 @@ fn page(walk: &mut Walk, table: &mut Table<'_>) -> Option<ErrorPage> {
     })
 }
 
+/// What is filled in.
+const KNOWN: [(&str, PagePiece); 4] = [
+    ("{code}", PagePiece::Code),
+    ("{status}", PagePiece::Status),
+    ("{title}", PagePiece::Title),
+    ("{request_id}", PagePiece::RequestId),
+];
+
+/// What stands in braces as a name does and is none, with its line. Style sheets and JSON have no single word between braces; of
+/// scripts `${name}` is left alone.
+fn unknown(text: &str) -> Vec<(usize, &str)> {
+    let letters = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+    };
+    let name_at = |at: usize| {
+        let (before, rest) = text.split_at_checked(at)?;
+        let end = rest.bytes().take(64).position(|b| b == b'}')?;
+        let (whole, name) = (rest.get(..=end)?, rest.get(1..end)?);
+        let known = KNOWN.iter().any(|(known, _)| *known == whole);
+        let line = || before.matches('\n').count() + 1;
+        (letters(name) && !known && !before.ends_with('$')).then(|| (line(), whole))
+    };
+    text.match_indices('{').filter_map(|(at, _)| name_at(at)).take(8).collect()
+}
+
 /// Braces around anything but a known name are text: pages hold style sheets.
 fn pieces(text: &str) -> Vec<PagePiece> {
-    const KNOWN: [(&str, PagePiece); 4] = [
-        ("{code}", PagePiece::Code),
-        ("{status}", PagePiece::Status),
-        ("{title}", PagePiece::Title),
-        ("{request_id}", PagePiece::RequestId),
-    ];
     let mut pieces = Vec::new();
     let mut plain = String::new();
     let mut rest = text;
