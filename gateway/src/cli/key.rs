@@ -117,7 +117,9 @@ fn new(args: &Args, new: &New) -> Result<Exit> {
     };
     let expires = expires.map(|ms| ms / 1_000);
     if expires.is_some_and(|end| end <= now_ms / 1_000) {
-        return Err(bad("this key would be worth nothing from the start: its end is not to come; nothing was changed"));
+        return Err(bad(
+            "this key would be worth nothing from the start: its end is not to come; nothing was changed",
+        ));
     }
     let label = |label: &String| {
         let (name, value) = label

@@ -2,11 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use http::HeaderMap;
+
 use super::args::OpenapiCommand;
+use super::render::clean;
 use super::{Exit, Failed, Result, print};
+use crate::config::model::Paths;
 use crate::config::openapi::{Contract, In, Operation, Scheme};
+use crate::config::{Config, Fault};
+use crate::http::path;
+use crate::http::router::{Ask, Router};
 
 /// No key has this hash that anybody could find: a place for the operator's own.
 const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -16,33 +24,254 @@ pub fn run(command: &OpenapiCommand) -> Result<Exit> {
     let contract = Contract::load(file)
         .map_err(|fault| Failed::new(Exit::BadInput, format!("{}: {fault}", file.display())))?;
     let named = named(file, out.as_deref());
-    let text = routes(&contract, &named, upstream);
+    let taken = routes(&contract, &named, upstream, &directory(out.as_deref()))
+        .map_err(|reason| Failed::new(Exit::BadInput, format!("{reason}\nnothing was written")))?;
+    for refusal in &taken.refused {
+        let _ = writeln!(std::io::stderr(), "gateway: not taken: {}", clean(refusal));
+    }
+    if taken.count == 0 && !taken.refused.is_empty() {
+        return Err(Failed::new(
+            Exit::BadInput,
+            "no operation of the document could be taken; nothing was written",
+        ));
+    }
     match out {
-        None => print(&text)?,
-        Some(out) => std::fs::write(out, text)
+        None => print(&taken.text)?,
+        Some(out) => std::fs::write(out, taken.text)
             .map_err(|error| Failed::new(Exit::Failed, format!("{}: {error}", out.display())))?,
     }
-    Ok(Exit::Done)
+    Ok(if taken.refused.is_empty() {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
+}
+
+/// Where a configuration in the place of `out` would look for files.
+fn directory(out: Option<&Path>) -> PathBuf {
+    let parent = out
+        .and_then(Path::parent)
+        .filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new(".")).to_owned()
 }
 
 /// The document's name as a configuration in the place of `out` would give it.
 fn named(file: &Path, out: Option<&Path>) -> PathBuf {
     let whole = file.canonicalize().unwrap_or_else(|_| file.to_owned());
-    let beside = out.and_then(|out| {
-        let directory = out
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        directory.canonicalize().ok()
-    });
+    let beside = out.and_then(|_| directory(out).canonicalize().ok());
     match beside.and_then(|directory| whole.strip_prefix(directory).ok().map(Path::to_owned)) {
         Some(relative) => relative,
         None => whole,
     }
 }
 
-/// Routes and their upstream, in the form of a configuration.
-pub fn routes(contract: &Contract, file: &Path, upstream: &str) -> String {
+/// What an import makes of a document.
+#[derive(Debug)]
+pub struct Taken {
+    /// Routes and their upstream, in the form of a configuration.
+    pub text: String,
+    /// Operations that have a route.
+    pub count: usize,
+    /// Those that have none, each with the reason.
+    pub refused: Vec<String>,
+}
+
+/// What the routes need to be a whole configuration. Behind them, so that their lines stay what they are.
+const REST: &str = "listen: [{address: 127.0.0.1:1}]\nxdp: {mode: none}\n";
+/// Stands for the file in what a fault says of another line.
+const HERE: &str = "line";
+/// How often what the check refuses is taken out, before that is given up.
+const MOST_ROUNDS: usize = 100;
+
+/// Routes for the operations of a document, each of which is checked: the configuration takes it, and requests get to it.
+///
+/// # Errors
+/// What is wrong with all of it, whatever the operations are.
+pub fn routes(
+    contract: &Contract,
+    file: &Path,
+    upstream: &str,
+    directory: &Path,
+) -> std::result::Result<Taken, String> {
+    let head = head(contract, upstream);
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    for operation in &contract.operations {
+        *names.entry(name(operation)).or_default() += 1;
+    }
+    // The text of each, or why there is none.
+    let mut made: Vec<std::result::Result<String, String>> = contract
+        .operations
+        .iter()
+        .map(|operation| {
+            odd(operation)?;
+            let alone = names.get(&name(operation)).is_none_or(|count| *count == 1);
+            Ok(route(contract, operation, file, upstream, alone))
+        })
+        .collect();
+    for _ in 0..MOST_ROUNDS {
+        let (text, lines) = whole(contract, &head, &made);
+        let of_line = |line: usize| lines.iter().rfind(|(_, first)| *first <= line).map(|(at, _)| *at);
+        let refused: Vec<(Option<usize>, String)> =
+            match Config::parse(&format!("{text}{REST}"), HERE, directory) {
+                Ok((config, _)) => {
+                    let unmet = unmet(contract, &config, &lines);
+                    if unmet.is_empty() {
+                        let told = contract.operations.iter().zip(&made);
+                        let refused = told.filter_map(|(operation, made)| {
+                            Some(format!("{}: {}", shown(operation), made.as_ref().err()?))
+                        });
+                        return Ok(Taken {
+                            text,
+                            count: lines.len(),
+                            refused: refused.collect(),
+                        });
+                    }
+                    unmet.into_iter().map(|(at, why)| (Some(at), why)).collect()
+                }
+                Err(faults) => {
+                    let why = |fault: &Fault| {
+                        let hint = fault.hint.iter().map(|hint| format!("; {hint}"));
+                        let said = fault.message.clone() + &hint.collect::<String>();
+                        name_lines(&said, |line| {
+                            Some(shown(contract.operations.get(of_line(line)?)?))
+                        })
+                    };
+                    let at = |fault: &Fault| of_line(fault.line as usize);
+                    faults
+                        .errors
+                        .iter()
+                        .map(|fault| (at(fault), why(fault)))
+                        .collect()
+                }
+            };
+        for (at, why) in refused {
+            let place = at.and_then(|at| made.get_mut(at)).ok_or(&why)?;
+            if place.is_ok() {
+                *place = Err(why);
+            }
+        }
+    }
+    Err("too many operations can not be taken".to_owned())
+}
+
+/// Method and path.
+fn shown(operation: &Operation) -> String {
+    format!("{} {}", operation.method, operation.path)
+}
+
+/// Paths that say another thing than they seem to.
+fn odd(operation: &Operation) -> std::result::Result<(), String> {
+    let path = &operation.path;
+    let escape = |(at, _): (usize, &str)| {
+        let digits = path.as_bytes().get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if operation.method == "TRACE" {
+        return Err("the gateway serves no TRACE".to_owned());
+    }
+    if path.contains(['?', '#']) {
+        return Err("a route matches the path alone, not the query".to_owned());
+    }
+    if path.match_indices('%').any(escape) {
+        return Err("write the character itself, not its %-escape".to_owned());
+    }
+    Ok(())
+}
+
+/// Operations whose requests would not get to their routes, or be of others there.
+fn unmet(contract: &Contract, config: &Config, lines: &[(usize, usize)]) -> Vec<(usize, String)> {
+    let mut router = Router::default();
+    for (index, route) in config.routes.iter().enumerate() {
+        router.insert(&route.host, &route.path, &route.when, index);
+    }
+    let why = |index: usize, operation: &Operation| {
+        let (below, segments) = operation.template.example();
+        let path = format!("{}{below}", contract.base);
+        let Ok(canonical) = path::canonical(&path, Paths::default()) else {
+            return Some("the gateway refuses every request for this path".to_owned());
+        };
+        let ask = Ask {
+            method: &operation.method,
+            headers: &HeaderMap::new(),
+            query: None,
+            preflight: false,
+        };
+        match router.find("host", &canonical, &ask) {
+            None => return Some(format!("no request would get there: it would be for {canonical}")),
+            Some(found) if *found != index => {
+                let other = lines.get(*found).and_then(|(at, _)| contract.operations.get(*at));
+                let other = other.map(shown).unwrap_or_default();
+                return Some(format!("its requests would go to {other}"));
+            }
+            Some(_) => {}
+        }
+        let rule = config.routes.get(index)?.validate.as_ref()?;
+        let (operations, _) = contract.find(&segments).unwrap_or_default();
+        if rule.operation.is_some() || operations.iter().any(|other| std::ptr::eq(*other, operation)) {
+            return None;
+        }
+        let other = operations
+            .first()
+            .map(|other| other.path.as_str())
+            .unwrap_or_default();
+        Some(format!(
+            "its requests are of {other} in the document; give it the same names, or an operationId"
+        ))
+    };
+    let all = lines.iter().enumerate();
+    all.filter_map(|(index, (at, _))| Some((*at, why(index, contract.operations.get(*at)?)?)))
+        .collect()
+}
+
+/// A message with the names of operations in the place of lines.
+fn name_lines(said: &str, name: impl Fn(usize) -> Option<String>) -> String {
+    let mut out = String::new();
+    let mut rest = said;
+    let mark = format!("{HERE}:");
+    while let Some((before, after)) = rest.split_once(&mark) {
+        let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (line, behind) = after.split_at(digits);
+        out += before;
+        out += &line
+            .parse()
+            .ok()
+            .and_then(&name)
+            .unwrap_or_else(|| format!("{mark}{line}"));
+        rest = behind;
+    }
+    out + rest
+}
+
+/// All of it, and for each route the number of its operation and its first line.
+fn whole(
+    contract: &Contract,
+    head: &str,
+    made: &[std::result::Result<String, String>],
+) -> (String, Vec<(usize, usize)>) {
+    let mut text = head.to_owned();
+    if made.iter().all(std::result::Result::is_err) {
+        text = text.replace("\nroutes:\n", "\nroutes: []\n");
+    }
+    let mut line = text.lines().count() + 1;
+    let mut lines = Vec::new();
+    for (at, (operation, made)) in contract.operations.iter().zip(made).enumerate() {
+        match made {
+            Ok(route) => {
+                lines.push((at, line));
+                text += route;
+                line += route.lines().count();
+            }
+            Err(why) => {
+                let _ = writeln!(text, "  # {}: {}", comment(&shown(operation)), comment(why));
+                line += 1;
+            }
+        }
+    }
+    (text, lines)
+}
+
+/// What stands above the routes.
+fn head(contract: &Contract, upstream: &str) -> String {
     let mut out = String::new();
     let server = contract.server.as_deref();
     let _ = writeln!(
@@ -60,61 +289,51 @@ pub fn routes(contract: &Contract, file: &Path, upstream: &str) -> String {
         "    endpoints: [{{url: {}}}]{note}\nroutes:",
         quoted(server.unwrap_or("http://127.0.0.1:8080"))
     );
-    let mut names: BTreeMap<String, usize> = BTreeMap::new();
-    for operation in &contract.operations {
-        *names.entry(name(operation)).or_default() += 1;
+    out
+}
+
+/// The route of an operation; `alone` if no other has its name.
+fn route(contract: &Contract, operation: &Operation, file: &Path, upstream: &str, alone: bool) -> String {
+    let mut out = String::new();
+    let mut name = name(operation);
+    if !alone {
+        name = plain(&format!("{}-{}{}", name, operation.method, operation.path));
     }
-    for operation in &contract.operations {
-        if matches!(operation.method.as_str(), "TRACE") {
-            let _ = writeln!(
-                out,
-                "  # {} {}: the gateway serves no TRACE",
-                operation.method,
-                comment(&operation.path)
-            );
-            continue;
-        }
-        let mut name = name(operation);
-        let alone = names.get(&name).is_none_or(|count| *count == 1);
-        if !alone {
-            name = plain(&format!("{}-{}{}", name, operation.method, operation.path));
-        }
-        let path = match operation.template.pattern() {
-            Some(pattern) => quoted(&format!("{}{pattern}", contract.base)),
-            None => format!(
-                "{{regex: {}}}",
-                quoted(&format!(
-                    "{}{}",
-                    regex_of(&contract.base),
-                    operation.template.regex()
-                ))
-            ),
-        };
-        let path = if path == "\"\"" { "\"/\"".to_owned() } else { path };
-        let _ = writeln!(out, "  - name: {}", quoted(&name));
-        let _ = writeln!(
-            out,
-            "    match: {{path: {path}, methods: [{}]}}",
-            operation.method
-        );
-        let id = match &operation.id {
-            Some(id) if alone => format!(", operation: {}", quoted(id)),
-            _ => String::new(),
-        };
-        let base = if contract.base.is_empty() {
-            "/"
-        } else {
-            &contract.base
-        };
-        let _ = writeln!(
-            out,
-            "    validate: {{openapi: {{file: {}{id}, base: {}}}}}",
-            quoted(&file.to_string_lossy()),
-            quoted(base)
-        );
-        security(&mut out, contract, operation);
-        let _ = writeln!(out, "    upstream: {}", quoted(upstream));
-    }
+    let path = match operation.template.pattern() {
+        Some(pattern) => quoted(&format!("{}{pattern}", contract.base)),
+        None => format!(
+            "{{regex: {}}}",
+            quoted(&format!(
+                "{}{}",
+                regex_of(&contract.base),
+                operation.template.regex()
+            ))
+        ),
+    };
+    let path = if path == "\"\"" { "\"/\"".to_owned() } else { path };
+    let _ = writeln!(out, "  - name: {}", quoted(&name));
+    let _ = writeln!(
+        out,
+        "    match: {{path: {path}, methods: [{}]}}",
+        operation.method
+    );
+    let id = match &operation.id {
+        Some(id) if alone => format!(", operation: {}", quoted(id)),
+        _ => String::new(),
+    };
+    let base = if contract.base.is_empty() {
+        "/"
+    } else {
+        &contract.base
+    };
+    let _ = writeln!(
+        out,
+        "    validate: {{openapi: {{file: {}{id}, base: {}}}}}",
+        quoted(&file.to_string_lossy()),
+        quoted(base)
+    );
+    security(&mut out, contract, operation);
+    let _ = writeln!(out, "    upstream: {}", quoted(upstream));
     out
 }
 
@@ -208,7 +427,6 @@ fn comment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
 
     /// What is made of each document loads, and each route is of its operation.
     #[test]
@@ -217,11 +435,11 @@ mod tests {
         for (document, count) in [("orders.yaml", 6), ("bookings.yaml", 3), ("library.json", 2)] {
             let file = directory.join(document);
             let contract = Contract::load(&file).unwrap_or_else(|fault| panic!("{document}: {fault}"));
-            let made = routes(&contract, &file, "api");
-            let text = format!("listen: [{{address: 127.0.0.1:1}}]\nxdp: {{mode: none}}\n{made}");
+            let made = routes(&contract, &file, "api", &directory).expect(document);
+            let text = format!("{}{REST}", made.text);
             let (config, _) = Config::parse(&text, document, &directory)
-                .unwrap_or_else(|faults| panic!("{faults}\n{made}"));
-            assert_eq!(config.routes.len(), count, "{made}");
+                .unwrap_or_else(|faults| panic!("{faults}\n{text}"));
+            assert_eq!((config.routes.len(), made.refused.len()), (count, 0), "{text}");
             for route in &config.routes {
                 let rule = route.validate.as_ref().expect("a rule");
                 assert!(rule.operation.is_some(), "{}", route.name);
@@ -229,12 +447,139 @@ mod tests {
         }
     }
 
+    /// The document in a file, as the routes name it, and what is made of it.
+    fn imported(text: &str) -> std::result::Result<Taken, String> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("api.json");
+        std::fs::write(&file, text).expect("a file");
+        let contract = Contract::load(&file).expect("a document");
+        routes(&contract, Path::new("api.json"), "u", directory.path())
+    }
+
+    /// With a parameter for each name in a path.
+    fn document(operations: &[(&str, &str)]) -> String {
+        let mut paths = serde_json::Map::new();
+        for (method, path) in operations {
+            let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+            let parameters: Vec<_> = names
+                .map(|name| serde_json::json!({"name": name, "in": "path", "required": true}))
+                .collect();
+            let item = paths.entry(*path).or_insert_with(|| serde_json::json!({}));
+            item[*method] = serde_json::json!({"responses": {}, "parameters": parameters});
+        }
+        serde_json::json!({"openapi": "3.0.0", "paths": paths}).to_string()
+    }
+
+    #[test]
+    fn an_odd_path_gets_a_route_that_its_requests_come_to_or_a_reason() {
+        let taken = [
+            ("get", "/a b"),
+            ("get", "/100%"),
+            ("get", "/stra\u{df}e/{x}"),
+            ("get", "/u/\u{fc}{n}"),
+            ("get", "/{a}.json"),
+            ("get", "/trailing/"),
+            ("get", "/star/**"),
+            ("get", "/star/*/{id}"),
+            ("get", "/semi;v=1"),
+            ("get", "/colon:act"),
+            ("get", "/quote\"s"),
+            ("post", "/"),
+            ("get", "/m/{a}-{b}"),
+        ];
+        let made = imported(&document(&taken)).expect("routes");
+        assert_eq!((made.count, made.refused), (taken.len(), vec![]), "{}", made.text);
+
+        for (operations, why) in [
+            (
+                &[("get", "/a%20c")][..],
+                "GET /a%20c: write the character itself, not its %-escape",
+            ),
+            (
+                &[("get", "/q?x=1")],
+                "GET /q?x=1: a route matches the path alone, not the query",
+            ),
+            (&[("trace", "/t")], "TRACE /t: the gateway serves no TRACE"),
+            (
+                &[("get", "/in//side")],
+                "GET /in//side: no request would get there: it would be for /in/side",
+            ),
+            (
+                &[("get", "//b")],
+                "GET //b: no request would get there: it would be for /b",
+            ),
+            (&[("get", "/b/../up")], "GET /b/../up: "),
+            (
+                &[("get", "/back\\slash")],
+                "GET /back\\slash: the gateway refuses every request for this path",
+            ),
+            (&[("get", "/d/{id}/x/{id}")], "GET /d/{id}/x/{id}: "),
+            (
+                &[("get", "/x/{a}"), ("get", "/x/{b}")],
+                "GET /x/{b}: a request can match this route and the one at GET /x/{a}, and neither is more specific",
+            ),
+            (
+                &[("get", "/x/{a}"), ("post", "/x/{b}")],
+                "POST /x/{b}: its requests are of /x/{a} in the document",
+            ),
+            (
+                &[("get", "/y"), ("head", "/y")],
+                "HEAD /y: a request can match this route and the one at GET /y",
+            ),
+        ] {
+            let all = [operations, &[("get", "/good")]].concat();
+            let made = imported(&document(&all)).expect("routes");
+            assert_eq!(
+                (made.count, made.refused.len()),
+                (operations.len(), 1),
+                "{:?}",
+                made.refused
+            );
+            assert!(
+                made.refused[0].starts_with(why),
+                "{} is not {why}",
+                made.refused[0]
+            );
+        }
+        // What is wrong with all of it is no operation's fault.
+        let text =
+            document(&[("get", "/a")]).replacen('{', r#"{"servers": [{"url": "http://h:99999/v"}], "#, 1);
+        assert!(imported(&text).is_err());
+    }
+
+    #[test]
+    fn what_is_not_taken_shows_in_the_exit_code_and_nothing_is_written_of_nothing() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (file, out) = (
+            directory.path().join("api.json"),
+            directory.path().join("routes.yaml"),
+        );
+        let mut import = |operations: &[(&str, &str)]| {
+            std::fs::write(&file, document(operations)).expect("a file");
+            let _ = std::fs::remove_file(&out);
+            let done = run(&OpenapiCommand::Import {
+                file: file.clone(),
+                out: Some(out.clone()),
+                upstream: "u".to_owned(),
+            });
+            (done.unwrap_or_else(|failed| failed.exit), out.exists())
+        };
+        assert_eq!(import(&[("get", "/a")]), (Exit::Done, true));
+        assert_eq!(import(&[("get", "/a"), ("get", "/b//c")]), (Exit::Failed, true));
+        assert_eq!(import(&[("get", "/b//c")]), (Exit::BadInput, false));
+    }
+
     #[test]
     fn nothing_of_a_document_gets_out_of_its_place() {
         let text = r##"{"openapi": "3.0.0", "servers": [{"url": "http://h/b\"\n- evil"}], "paths": {"/a": {"get": {
             "operationId": "x\"\nroutes: []", "security": [{"k\nupstream: evil": []}], "responses": {}}}}}"##;
         let contract = Contract::parse(text, Path::new("/nonexistent")).expect("a document");
-        let made = routes(&contract, Path::new("a\nb"), "u\np");
+        let all: String = contract
+            .operations
+            .iter()
+            .map(|operation| route(&contract, operation, Path::new("a\nb"), "u\np", true))
+            .collect();
+        let made = head(&contract, "u\np") + &all;
         assert!(
             made.lines()
                 .all(|line| line.starts_with([' ', '#']) || line == "routes:" || line == "upstreams:"),

@@ -496,7 +496,11 @@ pub fn status(status: &FullStatus) -> String {
                 let _ = writeln!(out, "  certificate {} {left}", clean(&certificate.file));
             }
             lines(&mut out, "  LIST NOT TAKEN OVER, as before: ", &proxy.stale_lists);
-            lines(&mut out, "  CALLERS NOT TAKEN OVER, as before: ", &proxy.stale_callers);
+            lines(
+                &mut out,
+                "  CALLERS NOT TAKEN OVER, as before: ",
+                &proxy.stale_callers,
+            );
         }
         None => out.push_str("proxy: not running\n"),
     }

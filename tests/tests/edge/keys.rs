@@ -24,7 +24,11 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
         Ok(made.trim().to_owned())
     };
     let first = new("first")?;
-    for end in [["--ttl", "0s"], ["--ttl", "0"], ["--expires", "2020-01-01T00:00:00Z"]] {
+    for end in [
+        ["--ttl", "0s"],
+        ["--ttl", "0"],
+        ["--expires", "2020-01-01T00:00:00Z"],
+    ] {
         let words = [&["key", "new", "dead", "--file", &shown][..], &end].concat();
         stage.expect(2, &words)?;
     }

@@ -188,7 +188,10 @@ fn a_nonce_is_used_up_by_a_request_that_is_let_through_alone() {
     ask("body", json!({"then_body": "[]", "expect": [401, 401]}));
     ask("body", json!({"expect": [200, 401]}));
     // Of those that come at once each has passed the look at its header, and one gets through.
-    ask("crowd", json!({"at_once": true, "expect": [200, 401, 401, 401, 401, 401]}));
+    ask(
+        "crowd",
+        json!({"at_once": true, "expect": [200, 401, 401, 401, 401, 401]}),
+    );
     // Another way that refuses.
     ask("all", json!({"target": "/all", "expect": [403]}));
     consents.store(true, Ordering::SeqCst);

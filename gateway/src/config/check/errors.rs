@@ -84,7 +84,9 @@ fn page(walk: &mut Walk, table: &mut Table<'_>) -> Option<ErrorPage> {
         let meant = near.map_or(String::new(), |near| format!("did you mean {near}? "));
         walk.fault(
             field,
-            wrong.hint(format!("{meant}known are {known}; braces with a blank behind them are text")),
+            wrong.hint(format!(
+                "{meant}known are {known}; braces with a blank behind them are text"
+            )),
         );
     }
     let escape = match content_type.to_str().unwrap_or_default().to_ascii_lowercase() {
@@ -112,7 +114,9 @@ const KNOWN: [(&str, PagePiece); 4] = [
 fn unknown(text: &str) -> Vec<(usize, &str)> {
     let letters = |name: &str| {
         name.starts_with(|c: char| c.is_ascii_alphabetic())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+            && name
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
     };
     let name_at = |at: usize| {
         let (before, rest) = text.split_at_checked(at)?;
@@ -122,7 +126,10 @@ fn unknown(text: &str) -> Vec<(usize, &str)> {
         let line = || before.matches('\n').count() + 1;
         (letters(name) && !known && !before.ends_with('$')).then(|| (line(), whole))
     };
-    text.match_indices('{').filter_map(|(at, _)| name_at(at)).take(8).collect()
+    text.match_indices('{')
+        .filter_map(|(at, _)| name_at(at))
+        .take(8)
+        .collect()
 }
 
 /// Braces around anything but a known name are text: pages hold style sheets.

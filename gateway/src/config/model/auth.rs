@@ -48,11 +48,7 @@ impl Auth {
     /// The same with keys and passwords as their files have them now; `None` if that is no change.
     #[must_use]
     pub fn with_callers(&self, read: &Callers) -> Option<Self> {
-        fn renew<T: PartialEq>(
-            held: &mut Arc<T>,
-            file: Option<&PathBuf>,
-            read: &BTreeMap<PathBuf, Arc<T>>,
-        ) {
+        fn renew<T: PartialEq>(held: &mut Arc<T>, file: Option<&PathBuf>, read: &BTreeMap<PathBuf, Arc<T>>) {
             if let Some(new) = file.and_then(|file| read.get(file))
                 && held != new
             {

@@ -78,14 +78,17 @@ impl Template {
         Some(found)
     }
 
-    /// The same as a pattern of a route; `None` if it can be none: a name beside other text in one segment, or a slash at the end.
+    /// The same as a pattern of a route; `None` if it can be none: a name beside other text in one segment, a slash at the
+    /// end, or a character that is written otherwise in a path.
     #[must_use]
     pub fn pattern(&self) -> Option<String> {
         let mut out = String::new();
         for segment in &self.0 {
             out.push('/');
             match segment {
-                Segment::Literal(text) if text.is_empty() => return None,
+                Segment::Literal(text) if text.is_empty() || encoded(text) != *text || text.contains('*') => {
+                    return None;
+                }
                 Segment::Literal(text) => out.push_str(text),
                 Segment::Whole(name) => {
                     let plain = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
@@ -112,16 +115,49 @@ impl Template {
         for segment in &self.0 {
             out.push('/');
             match segment {
-                Segment::Literal(text) => out.push_str(&regex::escape(text)),
+                Segment::Literal(text) => out.push_str(&regex::escape(&encoded(text))),
                 Segment::Whole(_) => out.push_str("[^/]+"),
                 Segment::Mixed(pieces) => out.extend(pieces.iter().map(|piece| match piece {
-                    Piece::Text(text) => regex::escape(text),
+                    Piece::Text(text) => regex::escape(&encoded(text)),
                     Piece::Name(_) => "[^/]+".to_owned(),
                 })),
             }
         }
         out
     }
+
+    /// The canonical path of a request for it, with a word in the place of each name; and its segments, decoded.
+    #[must_use]
+    pub fn example(&self) -> (String, Vec<String>) {
+        const WORD: &str = "anything0";
+        let segments = self.0.iter().map(|segment| match segment {
+            Segment::Literal(text) => text.clone(),
+            Segment::Whole(_) => WORD.to_owned(),
+            Segment::Mixed(pieces) => {
+                let text = |piece: &Piece| match piece {
+                    Piece::Text(text) => text.clone(),
+                    Piece::Name(_) => WORD.to_owned(),
+                };
+                pieces.iter().map(text).collect()
+            }
+        });
+        let segments: Vec<String> = segments.collect();
+        let path = segments.iter().flat_map(|text| ["/".to_owned(), encoded(text)]);
+        (path.collect(), segments)
+    }
+}
+
+/// Text as it stands in a canonical path.
+fn encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 fn segment(text: &str) -> Option<Segment> {

@@ -145,7 +145,11 @@ fn lines(walk: &mut Walk, source: &Source, of: Option<&Field<'_>>) -> Users {
     // What a copy leaves behind that failed. With a fault in a line there was something.
     if users.is_empty() && walk.faults.errors.is_empty() {
         let wrong = Wrong::new("there is nobody in it");
-        fault(walk, 0, wrong.hint("write users: [] in the configuration if nobody is to log in"));
+        fault(
+            walk,
+            0,
+            wrong.hint("write users: [] in the configuration if nobody is to log in"),
+        );
     }
     users
 }

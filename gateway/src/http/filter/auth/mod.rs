@@ -385,7 +385,8 @@ impl Auth {
         exchange.lines.append(&mut tally.told);
         // Who only observes refuses nothing, and so holds no body.
         let unheld = exchange.body.take_if(|_| self.observe);
-        let judged = judged.and_then(|()| unheld.map_or(Ok(()), |expected| expected.take_nonces(local.now())));
+        let judged =
+            judged.and_then(|()| unheld.map_or(Ok(()), |expected| expected.take_nonces(local.now())));
         if let Err(reject) = judged {
             if self.observe {
                 exchange.observed.push(reject);
