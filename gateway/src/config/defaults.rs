@@ -65,7 +65,7 @@ pub const LIMIT_PREFIXES: (u8, u8) = (32, 64);
 /// Of a question to redis, which a request waits for.
 pub const REDIS_TIMEOUT: Duration = Duration::from_millis(50);
 pub const REDIS_PORT: u16 = 6379;
-pub const REDIS_PREFIX: &str = "gateway:";
+pub const REDIS_PREFIX: &str = "{gateway}:";
 /// Largest burst of a rate limit of requests.
 pub const MOST_BURST: NonZeroU32 = match NonZeroU32::new(1_000_000) {
     Some(most) => most,

@@ -73,6 +73,8 @@ pub struct Browser {
     gateway: SocketAddr,
     pub host: String,
     pub cookies: BTreeMap<String, String>,
+    /// Names in the order in which they first came: so browsers send them (RFC 6265, 5.4).
+    born: Vec<String>,
 }
 
 impl Browser {
@@ -82,6 +84,7 @@ impl Browser {
             gateway,
             host: "a.example".to_owned(),
             cookies: BTreeMap::new(),
+            born: Vec::new(),
         }
     }
 
@@ -96,9 +99,10 @@ impl Browser {
 
     /// Sends a request with these lines besides its own, and keeps what cookies it is given.
     pub fn send(&mut self, line: &str, lines: &str) -> Response {
-        let pairs: Vec<_> = self
-            .cookies
-            .iter()
+        let mut known: Vec<_> = self.cookies.iter().collect();
+        known.sort_by_key(|(name, _)| self.born.iter().position(|own| own == *name));
+        let pairs: Vec<_> = known
+            .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let cookie = if pairs.is_empty() {
@@ -113,7 +117,11 @@ impl Browser {
             let (name, value) = pair.split_once('=').expect("a cookie");
             if attributes.contains("Max-Age=0") {
                 self.cookies.remove(name);
+                self.born.retain(|own| own != name);
             } else {
+                if !self.cookies.contains_key(name) {
+                    self.born.push(name.to_owned());
+                }
                 self.cookies.insert(name.to_owned(), value.to_owned());
             }
         }
@@ -142,6 +150,12 @@ impl Browser {
     pub fn log_in(&mut self, provider: &Provider, path: &str) -> Response {
         let back = self.begin(provider, path);
         self.open(&back)
+    }
+
+    /// Takes over what another window of the same browser was given.
+    pub fn join(&mut self, other: Self) {
+        self.cookies.extend(other.cookies);
+        self.born.extend(other.born);
     }
 
     /// The names of its cookies.

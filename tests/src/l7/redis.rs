@@ -53,6 +53,29 @@ impl Redis {
         Self::start_with(&["--timeout".to_owned(), seconds.to_string()])
     }
 
+    /// One that is a whole Redis Cluster: it has all slots.
+    ///
+    /// # Panics
+    /// As [`Redis::start`].
+    #[must_use]
+    pub fn start_cluster(files: &std::path::Path) -> Self {
+        let nodes = files.join("nodes.conf").display().to_string();
+        let redis = Self::start_with(&[
+            "--cluster-enabled".to_owned(),
+            "yes".to_owned(),
+            "--cluster-config-file".to_owned(),
+            nodes,
+        ]);
+        redis.tell(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        for _ in 0..200 {
+            if redis.tell(&["CLUSTER", "INFO"]).contains("cluster_state:ok") {
+                return redis;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the cluster does not come up");
+    }
+
     fn start_with(more: &[String]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = free.local_addr().expect("an address");

@@ -10,7 +10,6 @@ mod routes;
 mod sessions;
 
 use std::path::Path;
-use std::time::Duration;
 
 use gateway::http::reject::Reject;
 use gateway_tests::l7::raw::Response;
@@ -230,17 +229,50 @@ fn several_tabs_log_in_at_once_and_their_number_is_bounded() {
         .insert("gateway-session-login-zzzzzzzz".into(), "garbage".into());
     let first = crowd.begin(&scene.provider, "/first");
     assert!(!crowd.cookies.contains_key("gateway-session-login-zzzzzzzz"));
-    let mut last = String::new();
-    for at in 0..30 {
-        // Ages are whole seconds, and of equal ones any may go.
-        if at == 2 {
-            std::thread::sleep(Duration::from_millis(1_100));
-        }
-        last = crowd.begin(&scene.provider, &format!("/{at}"));
-    }
+    let backs: Vec<_> = (0..30)
+        .map(|at| crowd.begin(&scene.provider, &format!("/{at}")))
+        .collect();
     assert_eq!(crowd.cookies.len(), 8);
-    failed(&crowd.open(&first), 400, "login_failed");
-    assert_eq!(crowd.open(&last).header("location"), Some("/29"));
+    for old in [&first, &backs[0], &backs[21]] {
+        failed(&crowd.open(old), 400, "login_failed");
+    }
+    for (at, back) in backs.iter().enumerate().skip(22) {
+        assert_eq!(crowd.open(back).header("location"), Some(&*format!("/{at}")));
+    }
+
+    // Tabs that a browser opens again all at once know nothing of each other.
+    let mut again = Browser::new(gateway.address());
+    let backs: Vec<_> = (0..20)
+        .map(|at| {
+            let mut tab = Browser::new(gateway.address());
+            let back = tab.begin(&scene.provider, &format!("/{at}"));
+            again.join(tab);
+            back
+        })
+        .collect();
+    let last = again.begin(&scene.provider, "/last");
+    assert_eq!(again.cookies.len(), 8);
+    failed(&again.open(&backs[12]), 400, "login_failed");
+    assert_eq!(again.open(&backs[13]).header("location"), Some("/13"));
+    assert_eq!(again.open(&backs[19]).header("location"), Some("/19"));
+    assert_eq!(again.open(&last).header("location"), Some("/last"));
+
+    // A long way back fits, and many of them do not fill the header.
+    let mut site = scene.site("", "", "");
+    site.config.limits.header_bytes = gateway::config::defaults::limits().header_bytes;
+    let gateway = Gateway::start(&site);
+    let mut deep = Browser::new(gateway.address());
+    let long = |at: usize| format!("/deep?q={}{at}", "x".repeat(2_039));
+    let backs: Vec<_> = (0..8).map(|at| deep.begin(&scene.provider, &long(at))).collect();
+    let pairs = deep
+        .cookies
+        .iter()
+        .map(|(name, value)| name.len() + value.len() + 1);
+    let pairs: Vec<_> = pairs.collect();
+    assert!(pairs.iter().all(|length| *length <= 4_096), "{pairs:?}");
+    assert!(pairs.iter().sum::<usize>() <= 17 << 10, "{pairs:?}");
+    failed(&deep.open(&backs[0]), 400, "login_failed");
+    assert_eq!(deep.open(&backs[7]).header("location"), Some(&*long(7)));
 }
 
 #[test]

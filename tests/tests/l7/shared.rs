@@ -144,6 +144,35 @@ fn t38_each_limit_says_what_holds_while_redis_is_away() {
 }
 
 #[test]
+fn the_limits_of_a_request_lie_in_one_slot_of_a_cluster_unless_the_prefix_parts_them() {
+    let files = tempfile::tempdir().unwrap();
+    let (redis, upstream) = (Redis::start_cluster(files.path()), Upstream::text("ok"));
+    let limit = "[{rate: 1/h, burst: 3, by: route, shared: true, when_away: closed}, {rate: 1/h, burst: 5, shared: true}]";
+    let (_files, good) = site(&redis, limit, &upstream);
+    let gateway = Gateway::start(&good);
+    assert_eq!([(); 4].map(|()| ask(&gateway)), [200, 200, 200, 429]);
+
+    let server = good.config.redis.clone().unwrap();
+    let parted = Arc::new(gateway::config::model::Redis {
+        prefix: "gateway:".to_owned(),
+        ..(*server).clone()
+    });
+    let bad = good.with(|route| {
+        for rate in &mut route.throttle.rates {
+            if let Some(shared) = &mut Arc::make_mut(rate).shared {
+                shared.server = parted.clone();
+            }
+        }
+    });
+    let gateway = Gateway::start(&bad);
+    let refused = Client::connect(gateway.address()).get("/");
+    assert_eq!(
+        (refused.status, refused.code().as_deref()),
+        (503, Some("limit_unavailable"))
+    );
+}
+
+#[test]
 fn a_shared_limit_tells_what_a_local_one_would_and_charges_all_or_none() {
     let (redis, upstream) = (Redis::start(), Upstream::text("ok"));
     let limit = "[{rate: 6/m, burst: 3, by: \"header:X-A\", shared: true}, {rate: 1/h, burst: 4, by: route, shared: true, headers: false}]";

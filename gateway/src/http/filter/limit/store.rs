@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::bounded::Bounded;
+use crate::config::defaults;
 use crate::config::model::Redis;
 use crate::upstream::client_config;
 
@@ -385,7 +386,38 @@ where
 /// Without what the server quotes of a request.
 fn describe(error: &RedisError) -> String {
     match error.code() {
+        Some(code @ "CROSSSLOT") => format!(
+            "{code}: it is of a Redis Cluster, and the keys of one question lie in several slots; give redis.prefix a hash tag, \
+             such as {:?}",
+            defaults::REDIS_PREFIX
+        ),
+        Some(code @ ("MOVED" | "ASK" | "TRYAGAIN" | "CLUSTERDOWN")) => format!(
+            "{code}: it is of a Redis Cluster and has not the slot of the keys; Cluster is not spoken, so url must be the server that \
+             has it"
+        ),
         Some(code) => code.to_owned(),
         None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::make_extension_error;
+
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_cluster_says_what_to_do_and_none_quotes_a_key() {
+        for (code, says) in [
+            ("CROSSSLOT", "redis.prefix a hash tag"),
+            ("MOVED", "Cluster is not spoken"),
+            ("ASK", "Cluster is not spoken"),
+            ("OTHER", "OTHER"),
+        ] {
+            let error = make_extension_error(code.to_owned(), Some("3999 {key} 10.0.0.1:6381".to_owned()));
+            let told = describe(&error);
+            assert!(told.contains(says) && told.starts_with(code), "{told}");
+            assert!(!told.contains("key}") && !told.contains("10.0.0.1"), "{told}");
+        }
     }
 }

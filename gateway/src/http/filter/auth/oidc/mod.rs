@@ -39,7 +39,9 @@ use session::{ATTEMPT, Access, Attempt, Session};
 
 /// Attempts of one browser that are under way at once: tabs that were opened again together.
 const MOST_ATTEMPTS: usize = 8;
-/// Attempts that are unsealed to find the oldest; more than that are of nobody honest.
+/// Bytes that they take in the header of each request, all together; a session takes up to 12 KiB besides.
+const MOST_ATTEMPT_BYTES: usize = 16 << 10;
+/// Attempts that are unsealed to find the oldest, those that the browser names last; more than that are of nobody honest.
 const MOST_READ: usize = 16;
 /// Requests of one worker that wait for the provider.
 const MOST_ASKING: u32 = 256;
@@ -272,7 +274,7 @@ impl Oidc {
         let sealed = self
             .sealer
             .seal(Purpose::Attempt, serde_json::to_vec(&attempt).ok()?)?;
-        let mut lines = self.tidied(call, jar, now);
+        let mut lines = self.tidied(call, jar, now, sealed.len());
         lines.push(jar.keep_attempt(id, &sealed, ATTEMPT)?);
         let redirect = format!("{}{}", attempt.origin, self.model.callback);
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(&attempt.verifier));
@@ -297,25 +299,29 @@ impl Oidc {
         Some(Verdict::LogIn(sent(StatusCode::FOUND, &location, lines)?))
     }
 
-    /// Ends attempts that are over, and the oldest of too many.
-    fn tidied(&self, call: Call<'_>, jar: Jar<'_>, now: u64) -> Vec<Line> {
+    /// Ends attempts that are over, and the oldest of those that are too many beside a new one of so many bytes.
+    fn tidied(&self, call: Call<'_>, jar: Jar<'_>, now: u64, new: usize) -> Vec<Line> {
         let attempts = jar.attempts(call.head);
+        let unread = attempts.len().saturating_sub(MOST_READ);
         let mut live = Vec::new();
         let mut over = Vec::new();
         for (at, (id, sealed)) in attempts.iter().enumerate() {
-            let read = if at < MOST_READ {
-                self.attempt(sealed)
-            } else {
-                None
-            };
+            let read = if at >= unread { self.attempt(sealed) } else { None };
             match read.filter(|attempt| attempt.until > now) {
-                Some(attempt) => live.push((attempt.until, id)),
+                Some(attempt) => live.push((attempt.until, sealed.len(), id)),
                 None => over.push(id),
             }
         }
-        live.sort_unstable();
-        let surplus = (live.len() + 1).saturating_sub(MOST_ATTEMPTS);
-        over.extend(live.into_iter().take(surplus).map(|(_, id)| id));
+        // Of one second the browser names the older ones first (RFC 6265, 5.4).
+        live.sort_by_key(|(until, ..)| *until);
+        let (mut count, mut bytes) = (1, new);
+        for (_, length, id) in live.into_iter().rev() {
+            count += 1;
+            bytes += length;
+            if count > MOST_ATTEMPTS || bytes > MOST_ATTEMPT_BYTES {
+                over.push(id);
+            }
+        }
         over.into_iter().filter_map(|id| jar.end_attempt(id)).collect()
     }
 
