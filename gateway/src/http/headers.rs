@@ -124,23 +124,25 @@ fn passes(headers: &HeaderMap) -> usize {
     all.filter(|one| one.trim_ascii().ends_with(b" gateway")).count()
 }
 
+/// What makes an answer depend on what the client has already, or one of a part (RFC 9110, 13.1 and 14.2).
+pub const CONDITIONS: [HeaderName; 6] = [
+    RANGE,
+    IF_MATCH,
+    IF_NONE_MATCH,
+    IF_MODIFIED_SINCE,
+    IF_UNMODIFIED_SINCE,
+    IF_RANGE,
+];
+
 /// Makes the trailer of a client's request fit for the upstream, which may take its lines for lines of the header (RFC 9110,
 /// 6.5.1): what a client must not say there, it must not say here, and neither what decides how the request is taken.
 pub fn prepare_trailer(trailer: &mut HeaderMap) {
-    let decides = [
-        RANGE,
-        VIA,
-        IF_MATCH,
-        IF_NONE_MATCH,
-        IF_MODIFIED_SINCE,
-        IF_UNMODIFIED_SINCE,
-        IF_RANGE,
-    ];
     strip(trailer, |name| {
         is_forwarding(name)
             || is_identity(name)
             || name.as_str().contains('_')
-            || decides.contains(name)
+            || *name == VIA
+            || CONDITIONS.contains(name)
             || belongs_in_header(name)
     });
 }

@@ -286,6 +286,7 @@ fn service() -> Upstream {
             .and_then(|encoder| encoder.whole(&good))
             .expect("packed");
         let (lines, body) = match request.target.as_str() {
+            "/old" => ("Content-Type: Text/JSON; charset=utf-8\r\n".to_owned(), good),
             "/coded" => (format!("{json}Content-Encoding: br\r\n"), packed.to_vec()),
             "/unknown" => (format!("{json}Content-Encoding: x\r\n"), good),
             "/wrong" => (json.to_owned(), b"{".to_vec()),
@@ -319,7 +320,7 @@ routes:
 "#;
     let gateway = Gateway::start(&Site::written(routes, &upstream));
     let mut client = Client::connect(gateway.address());
-    for path in ["/", "/coded"] {
+    for path in ["/", "/coded", "/old"] {
         let expected = format!(r#"{{"id":1,"n":1.50,"for":"{path}"}}"#);
         let response = client.get(path);
         assert_eq!(response.text(), expected, "{path}");

@@ -155,6 +155,7 @@ fn judge() -> (Upstream, Arc<Mutex<Vec<String>>>) {
             "/out" => {
                 "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Custom a=\"b\"\r\nX-Why: no\r\nContent-Type: text/plain\r\nContent-Length: 7\r\n\r\ngo away"
             }
+            "/unchanged" => "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n",
             "/never" => "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
             "/broken" => "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n",
             "/close" => return false,
@@ -262,9 +263,27 @@ fn a_service_decides_and_chooses_what_the_upstream_is_told() {
         (Some("Custom a=\"b\""), Some("no"))
     );
     assert_eq!(gateway.ask("GET /never", "").status, 403);
+    let answer = gateway.ask("GET /unchanged", "If-None-Match: \"a\"\r\n");
+    assert_eq!(
+        (answer.status, answer.code().as_deref()),
+        (503, Some("auth_unavailable")),
+        "it says nothing of what the client has"
+    );
     assert_eq!(upstream.requests().len(), before);
     // It was asked on one connection, as long as it kept that open.
     assert!(service.requests().iter().all(|request| request.connection == 0));
+
+    // Conditions are the upstream's to judge, where the service is shown all else.
+    let auth = format!("{{forward: {{url: \"http://{}/\"}}}}", service.address());
+    let gateway = Gateway::start(&Site::guarded(&auth, &upstream));
+    let lines = "If-None-Match: \"a\"\r\nIf-Modified-Since: Mon, 01 Jan 2024 00:00:00 GMT\r\nRange: bytes=0-1\r\nX-Other: o\r\n";
+    assert_eq!(gateway.ask("GET /in", lines).status, 200);
+    let (shown, seen) = (service.last(), upstream.last());
+    assert_eq!(shown.header("x-other"), ["o"]);
+    for name in ["if-none-match", "if-modified-since", "range"] {
+        assert!(shown.header(name).is_empty(), "{name}");
+        assert_eq!(seen.header(name).len(), 1, "{name}");
+    }
 }
 
 #[test]

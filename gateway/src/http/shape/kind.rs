@@ -75,13 +75,16 @@ fn is_media_type(essence: &str) -> bool {
         .is_some_and(|(kind, sub)| token(kind) && token(sub))
 }
 
-/// Whether a media type is JSON, by itself or by its suffix (RFC 6839, 3.1).
+/// Whether a media type is JSON, by itself or by its suffix (RFC 6839, 3.1); with `text/json`, which browsers take for it and old
+/// servers send (WHATWG MIME Sniffing, 4.6).
 pub(super) fn is_json(essence: &str) -> bool {
     let suffix = essence
         .len()
         .checked_sub("+json".len())
         .and_then(|at| essence.get(at..));
-    essence.eq_ignore_ascii_case("application/json")
+    ["application/json", "text/json"]
+        .iter()
+        .any(|name| essence.eq_ignore_ascii_case(name))
         || suffix.is_some_and(|end| end.eq_ignore_ascii_case("+json"))
 }
 
@@ -125,6 +128,7 @@ mod tests {
         assert_eq!(of(&[]), Kind::Known(String::new()));
         for lines in [
             &["application/json; charset=iso-8859-1"][..],
+            &["text/json; charset=iso-8859-1"],
             &["application/json; charset=utf-16"],
             &["application/json; charset"],
             &["application/json; charset=utf-8; charset=utf-7"],

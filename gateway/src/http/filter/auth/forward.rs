@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 
 use super::{Call, Identity, Verdict};
 use crate::config::model;
-use crate::http::headers::REQUEST_ID;
+use crate::http::headers::{CONDITIONS, REQUEST_ID};
 use crate::http::reject::Reject;
 use crate::upstream::fetch::{Bounds, Service};
 
@@ -104,6 +104,10 @@ impl Forward {
                 ] {
                     shown.remove(name);
                 }
+                // They are of what the upstream has.
+                for name in CONDITIONS {
+                    shown.remove(name);
+                }
             }
             Some(names) => {
                 for name in names.iter().chain(&OURS) {
@@ -185,7 +189,12 @@ impl Forward {
     }
 }
 
-/// Whether a status is the service's decision, and not its failure.
+/// Whether a status is the service's decision, and not its failure. "Not modified" would be said of its own page, and be taken
+/// by the client for a word on what it has of the upstream's.
 fn is_verdict(status: StatusCode) -> bool {
-    status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN || status.is_redirection()
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => true,
+        StatusCode::NOT_MODIFIED => false,
+        other => other.is_redirection(),
+    }
 }
