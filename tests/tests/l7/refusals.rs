@@ -43,7 +43,7 @@ fn an_operator_s_own_pages_stand_for_statuses_and_classes() {
     let upstream = Upstream::text("ok");
     let site = "
 errors:
-  404: {content_type: text/html, body: \"<style>p {color: red}</style><p>{status} {code} {request_id} {other}</p>\"}
+  404: {content_type: text/html, body: \"<style>p {color: red}</style><p>{status} {code} {request_id} { other }</p>\"}
   4xx: {content_type: application/json, body: '{\"error\": \"{title}\"}'}
 routes:
   - {match: {path: /a, methods: [POST]}, upstream: UP}";
@@ -54,7 +54,7 @@ routes:
         (missing.status, missing.header("content-type")),
         (404, Some("text/html"))
     );
-    let expected = format!("<style>p {{color: red}}</style><p>404 no_route {id} {{other}}</p>");
+    let expected = format!("<style>p {{color: red}}</style><p>404 no_route {id} {{ other }}</p>");
     assert_eq!(missing.text(), expected);
     let method = Client::connect(gateway.address()).get("/a");
     assert_eq!((method.status, method.header("allow")), (405, Some("POST")));
