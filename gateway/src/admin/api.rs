@@ -236,7 +236,7 @@ pub struct FullStatus {
     pub fault: Option<String>,
     /// Absent without a running gateway.
     #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub proxy: Option<ProxyStatus>,
+    pub proxy: Option<Box<ProxyStatus>>,
 }
 
 /// The request half at a glance.
@@ -262,6 +262,12 @@ pub struct ProxyStatus {
     /// Why files of callers (keys, passwords) that have changed were not taken over.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub stale_callers: Vec<String>,
+    /// Why the last reload left the configuration of before in force.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_config: Option<String>,
+    /// Why certificates that have changed are not in use.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub stale_certificates: Option<String>,
 }
 
 /// A route with policies that only count and log.

@@ -54,6 +54,10 @@ pub struct Control {
     pub stale_lists: RefCell<Vec<(PathBuf, String)>>,
     /// Files of callers that have changed and were not taken over, each with the reason.
     pub stale_callers: RefCell<BTreeMap<PathBuf, String>>,
+    /// Why the last reload left the configuration of before in force.
+    pub stale_config: RefCell<Option<String>>,
+    /// Why changed certificates are not in use.
+    pub stale_certificates: RefCell<Option<String>>,
     pub draining: Cell<bool>,
     /// Much memory has been freed.
     pub freed: Notify,
@@ -102,7 +106,7 @@ impl Control {
         Ok(match answered {
             Answer::Explained(explained) => Answer::Explained(self.with_strikes(explained)),
             Answer::Status(status) => Answer::Status(crate::admin::api::FullStatus {
-                proxy: Some(self.status()),
+                proxy: Some(Box::new(self.status())),
                 ..status
             }),
             Answer::Entries {
@@ -194,6 +198,8 @@ impl Control {
                 .map(|(_, why)| why.clone())
                 .collect(),
             stale_callers: self.stale_callers.borrow().values().cloned().collect(),
+            stale_config: self.stale_config.borrow().clone(),
+            stale_certificates: self.stale_certificates.borrow().clone(),
         }
     }
 
@@ -202,6 +208,18 @@ impl Control {
     /// What was attached or opened at the start can not change here; such a change is refused by name.
     pub async fn reload(&self, by: By) -> Result<Reloaded, Failure> {
         let _turn = self.changing.lock().await;
+        let before = self.site.load();
+        let reloaded = self.take_over(by).await;
+        if let Err(failure) = &reloaded
+            && Arc::ptr_eq(&before, &self.site.load())
+        {
+            let first = failure.message.lines().next();
+            self.stale_config.replace(first.map(str::to_owned));
+        }
+        reloaded
+    }
+
+    async fn take_over(&self, by: By) -> Result<Reloaded, Failure> {
         let (config, warnings) = Config::load(&self.path)
             .map_err(|faults| Failure::new(FailureKind::BadInput, faults.to_string()))?;
         super::tell(&warnings);
@@ -237,6 +255,8 @@ impl Control {
         self.strikes.reconfigure(&config);
         self.site.replace(runtime);
         self.stale_callers.borrow_mut().clear();
+        self.stale_config.take();
+        self.stale_certificates.take();
         // After the site, which says what the new ones are for.
         self.listeners.apply(listeners, &self.site.site().load());
         self.show_certificates();
@@ -290,11 +310,13 @@ impl Control {
         match Runtime::compile(&old.config, Some(&old), &self.metrics) {
             Ok(runtime) => {
                 self.site.replace(runtime);
+                self.stale_certificates.take();
                 tracing::info!("certificates read again, as their files have changed");
                 self.show_certificates();
             }
             Err(error) => {
                 self.metrics.certificate_failures.inc();
+                self.stale_certificates.replace(Some(error.to_string()));
                 tracing::error!(%error, "CERTIFICATES NOT RENEWED; the old ones stay in use");
             }
         }

@@ -239,6 +239,8 @@ async fn live(
         changing: tokio::sync::Mutex::default(),
         stale_lists: Default::default(),
         stale_callers: Default::default(),
+        stale_config: Default::default(),
+        stale_certificates: Default::default(),
         draining: false.into(),
         freed: Notify::new(),
         dead: false.into(),

@@ -495,12 +495,14 @@ pub fn status(status: &FullStatus) -> String {
                 };
                 let _ = writeln!(out, "  certificate {} {left}", clean(&certificate.file));
             }
-            lines(&mut out, "  LIST NOT TAKEN OVER, as before: ", &proxy.stale_lists);
-            lines(
-                &mut out,
-                "  CALLERS NOT TAKEN OVER, as before: ",
-                &proxy.stale_callers,
-            );
+            for (what, why) in [
+                ("LIST NOT TAKEN OVER", &proxy.stale_lists[..]),
+                ("CALLERS NOT TAKEN OVER", &proxy.stale_callers),
+                ("CONFIGURATION NOT TAKEN OVER", proxy.stale_config.as_slice()),
+                ("CERTIFICATES NOT RENEWED", proxy.stale_certificates.as_slice()),
+            ] {
+                lines(&mut out, &format!("  {what}, as before: "), why);
+            }
         }
         None => out.push_str("proxy: not running\n"),
     }

@@ -72,6 +72,11 @@ fn t48_a_renewed_certificate_is_taken_up_and_a_bad_pair_is_refused() -> Result<(
     std::fs::write(&key, &bad.1)?;
     gateway.wait_for_log("CERTIFICATES NOT RENEWED")?;
     ensure!(gateway.log().contains("a.key"), "{}", gateway.log());
+    let status = stage.expect(0, &["status"])?;
+    ensure!(
+        status.contains("CERTIFICATES NOT RENEWED, as before: ") && status.contains("a.key"),
+        "{status}"
+    );
     ensure!(shows(&stage, &copies[1])?, "the old one stays");
     assert_eq!(stage.metric("gateway_certificate_reload_failures_total")?, 1.0);
     let told = stage.expect(2, &["reload"])?;

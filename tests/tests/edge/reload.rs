@@ -146,6 +146,11 @@ fn t45_a_bad_configuration_changes_nothing_and_is_told() -> Result<()> {
     ensure!(told.contains("gateway.yaml:") && told.contains("path"), "{told}");
     gateway.tell(Signal::HUP)?;
     gateway.wait_for_log("the configuration was not taken over")?;
+    let status = stage.expect(0, &["status"])?;
+    ensure!(
+        status.contains("CONFIGURATION NOT TAKEN OVER, as before: ") && status.contains("gateway.yaml:"),
+        "{status}"
+    );
     // A listener that can not be had is as bad as a fault in the text.
     let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
     let listener = format!("\n  - address: {}", taken.local_addr()?);
@@ -157,6 +162,10 @@ fn t45_a_bad_configuration_changes_nothing_and_is_told() -> Result<()> {
     );
     assert_eq!(client.get("/version").text(), "one");
     assert_eq!(Client::connect(stage.address).get("/same/x").text(), "same");
+    stage.write("", &routes(&one, &same, 10))?;
+    stage.expect(0, &["reload"])?;
+    let status = stage.expect(0, &["status"])?;
+    ensure!(!status.contains("NOT TAKEN OVER"), "{status}");
     Ok(())
 }
 

@@ -202,6 +202,23 @@ fn a_nonce_is_used_up_by_a_request_that_is_let_through_alone() {
 }
 
 #[test]
+fn who_only_observes_tells_of_a_nonce_that_is_used_again() {
+    let (dir, list) = keys();
+    let upstream = Upstream::text("in");
+    let text = format!(
+        "routes: [{{name: r, match: {{path: /**}}, auth: {{signature: {{keys: [{list}]}}, observe: true}}, upstream: UP}}]"
+    );
+    let gateway = Gateway::start(&Site::written(&text, &upstream));
+    let secret = dir.path().join("secret").display().to_string();
+    let job = json!({"id": "shared", "secret": secret, "cover": ["@method", "@target-uri"], "parameters": ";nonce=\"seen\"",
+        "expect": [200, 200, 200]});
+    talk("signer.py", &[&gateway.address().to_string(), &job.to_string()]);
+    let observed = gateway.metrics.encode();
+    let line = "gateway_observed_rejects_total{route=\"r\",code=\"credentials_invalid\"} 2";
+    assert!(observed.contains(line), "{observed}");
+}
+
+#[test]
 fn with_others_who_must_be_asked_a_nonce_is_still_taken_once() {
     let (dir, list) = keys();
     let (upstream, judge) = (Upstream::text("in"), Upstream::text("yes"));
