@@ -30,6 +30,7 @@ mod query;
 mod record;
 mod redirect;
 pub mod reject;
+mod reply;
 pub mod rewrite;
 pub mod router;
 mod seldom;

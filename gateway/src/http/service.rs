@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, SET_COOKIE};
+use http::header::{ALLOW, CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
 use http::response;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
@@ -15,9 +15,8 @@ use super::accept::Secure;
 use super::body::{self, Fault, Incoming, Progress, RequestBody, ResponseBody};
 use super::budget::Budget;
 use super::client::Client;
+use super::coding::Accepted;
 use super::coding::decode::Decoder;
-use super::coding::encode::Encoder;
-use super::coding::{self, Accepted};
 use super::digest;
 use super::door::Door;
 use super::filter::{Admitted, At, Step};
@@ -25,15 +24,16 @@ use super::forward::{Way, forward, reject_of};
 use super::prepare::{Facts, Found, finish, identify, prepare};
 use super::record::{Finish, Line, unanswered};
 use super::reject::{Form, Reject, Telling};
+use super::reply::Follows;
 use super::shape::{self, Ended};
 use super::site::{Action, Route};
 use super::websocket::{self, Opening};
 use super::worker::Worker;
-use super::{headers, redirect};
-use crate::config::model::{Paths, StatusMap};
+use super::{headers, redirect, reply};
+use crate::config::model::Paths;
 use crate::http1::alarm::Alarm;
 use crate::telemetry::access_log;
-use crate::upstream::{Outbound, Sent, Upstream};
+use crate::upstream::{Failed, Outbound, Sent, Upstream};
 
 /// What the requests of one connection share.
 #[derive(Debug)]
@@ -76,7 +76,6 @@ pub(super) async fn serve(
     let site = conn.worker.site();
     let log = (site.access_log && access_log::wanted()).then(|| Box::new(Line::of(&head)));
     let mut facts = identify(&conn, &site, &head);
-    let started = facts.exchange.started;
     let limits = site.limits;
     let turn = match (doomed, conn.door.redirect_to_https) {
         (Some(reject), _) => Turn::Refusal(reject, true),
@@ -99,28 +98,7 @@ pub(super) async fn serve(
             Err(reject) => Turn::Refusal(reject, false),
         },
     };
-    let mut finish = Finish {
-        conn: Rc::clone(&conn),
-        client: facts.exchange.client,
-        route: facts.route.clone(),
-        status: unanswered(),
-        started,
-        bytes: 0,
-        complete: false,
-        reject: None,
-        progress: None,
-        endpoint: None,
-        tries: 0,
-        log,
-        id: facts.id.clone(),
-        held: std::mem::take(&mut facts.exchange.held),
-    };
-    if let Some(line) = &mut finish.log {
-        if let Some(path) = facts.path.take() {
-            line.path = path;
-        }
-        line.caller = facts.exchange.identity.as_ref().map(|who| Arc::clone(&who.name));
-    }
+    let mut finish = record(&conn, &mut facts, log);
     // The connection can not be used again unless the whole request was read.
     let unread = !body.is_end_stream() && head.version < Version::HTTP_2;
     let unread_body = conn.budget.is_some().then(|| conn.worker.unread.clone());
@@ -149,7 +127,7 @@ pub(super) async fn serve(
     let (body, progress) =
         RequestBody::new(body, route.body_bytes, pause, unread_body, route.chain.is_empty());
     finish.progress.clone_from(&progress);
-    let by = route.total.map(|total| started + total);
+    let by = route.total.map(|total| facts.exchange.started + total);
     // In boxes: routes without it have futures as small as before.
     let body = match facts.exchange.body.take() {
         None => body,
@@ -193,7 +171,7 @@ pub(super) async fn serve(
     };
     // Where nobody was asked and no body was held, that was a moment ago.
     let now = if route.chain.is_empty() && route.whole.is_none() {
-        started
+        facts.exchange.started
     } else {
         Instant::now()
     };
@@ -223,119 +201,118 @@ pub(super) async fn serve(
             Err(_) => return refuse(finish, &facts, Reject::DeadlineExceeded, unread),
         },
     };
-    match sent {
-        Ok((sent, cookie)) => {
-            let Sent {
-                mut head,
-                lease,
-                tries,
-                ..
-            } = sent;
-            finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
-            finish.tries = tries;
-            let upgrade = headers::prepare_response(&mut head, &facts.id);
-            let mapped = !route.model.status.0.is_empty() && map_status(&route.model.status, &mut head);
-            let bodiless = mapped || head.status == StatusCode::RESET_CONTENT;
-            if bodiless {
-                without_body(&mut head.headers);
-            }
-            finish.status = head.status;
-            route.chain.respond(&facts.exchange, &mut head.headers);
-            if let Some(cookie) = cookie {
-                head.headers.append(SET_COOKIE, cookie);
-            }
-            dress(&route, &facts, &mut head.headers);
-            if let (Some(opening), Some(key)) = (opening, key) {
-                // To a stream that asked for another protocol, any success says that it is spoken from here on.
-                if upgrade.is_some() && websocket::opens(&mut head, &key) {
-                    finish.status = head.status;
-                    websocket::carry(opening, lease, finish);
-                    return Response::from_parts(head, ResponseBody::nothing());
-                }
-                if upgrade.is_some() || head.status.is_success() {
-                    return refuse(finish, &facts, Reject::UpstreamMalformed, unread);
-                }
-            } else if let Some(protocol) = upgrade {
-                headers::switch(&mut head.headers, protocol);
-                return Response::from_parts(head, ResponseBody::tunnel(lease, finish));
-            }
-            if bodiless {
-                lease.keep();
-                return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
-            }
-            if let Some(whole) = &route.whole {
-                whole.unsaid(&facts.exchange, &mut head);
-            }
-            let wanted = route
-                .whole
-                .as_ref()
-                .filter(|whole| whole.wants(&facts.exchange, &head));
-            let (mut lease, mut front) = (lease, None);
-            if let Some(whole) = wanted {
-                let pause = limits.body_progress;
-                let shaping = whole.response(
-                    &mut head,
-                    &mut lease,
-                    pause,
-                    by,
-                    &mut facts.exchange,
-                    &route.model.path,
-                );
-                let shaped = Box::pin(shaping).await;
-                finish.observed(&std::mem::take(&mut facts.exchange.observed));
-                match shaped {
-                    shape::Answer::Untouched => {}
-                    shape::Answer::Whole(body) => {
-                        lease.keep();
-                        let coded = encoder(&route, accepted, &mut head).and_then(|encoder| {
-                            encoder.map_or_else(|| Ok(body.clone()), |encoder| encoder.whole(&body))
-                        });
-                        return match coded {
-                            Ok(body) => {
-                                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-                                Response::from_parts(head, ResponseBody::own(body, finish))
-                            }
-                            Err(_) => refuse(finish, &facts, Reject::Internal, unread),
-                        };
-                    }
-                    shape::Answer::Begun(read) => front = Some(read),
-                    shape::Answer::Refused(reject) => return refuse(finish, &facts, reject, unread),
-                }
-            }
-            let Ok(encoder) = encoder(&route, accepted, &mut head) else {
-                return refuse(finish, &facts, Reject::Internal, unread);
-            };
-            let share = conn.budget.as_ref().map(Budget::share);
-            let pause = if headers::is_stream(&head.headers) {
-                route.tunnel_idle
-            } else {
-                limits.body_progress
-            };
-            let body = ResponseBody::upstream(lease, pause, by, encoder, share, finish);
-            Response::from_parts(
-                head,
-                match front {
-                    None => body,
-                    Some(read) => body.behind(read),
-                },
-            )
+    let (sent, cookie) = match sent {
+        Ok(answered) => answered,
+        Err(failed) => return failed_try(finish, &facts, &route, &failed, progress.as_deref(), unread),
+    };
+    let Sent {
+        mut head,
+        mut lease,
+        tries,
+        ..
+    } = sent;
+    finish.endpoint = finish.log.is_some().then(|| Arc::clone(lease.endpoint()));
+    finish.tries = tries;
+    let follows = reply::pass(&mut head, &route, &facts, cookie, key.as_ref());
+    finish.status = head.status;
+    match (follows, opening) {
+        (Follows::Stream, Some(opening)) => {
+            websocket::carry(opening, lease, finish);
+            return Response::from_parts(head, ResponseBody::nothing());
         }
-        Err(failed) => {
-            finish.endpoint.clone_from(&failed.endpoint);
-            finish.tries = failed.tries;
-            if let Some(reason) = failed.failure.reason() {
-                finish.because(reason);
-            }
-            let fault = progress.and_then(|progress| progress.fault());
-            if fault == Some(Fault::Gone) {
-                return gone(finish, &facts, unread);
-            }
-            let reject = match fault {
-                Some(Fault::Reject(reject)) => reject,
-                _ => reject_of(&failed, &route),
-            };
-            refuse(finish, &facts, reject, unread)
+        (Follows::Stream | Follows::Nonsense, _) => {
+            return refuse(finish, &facts, Reject::UpstreamMalformed, unread);
         }
+        (Follows::Tunnel, _) => return Response::from_parts(head, ResponseBody::tunnel(lease, finish)),
+        (Follows::Nothing, _) => {
+            lease.keep();
+            return Response::from_parts(head, ResponseBody::own(Bytes::new(), finish));
+        }
+        (Follows::Body, _) => {}
+    }
+    let mut front = None;
+    if let Some(whole) = &route.whole {
+        whole.unsaid(&facts.exchange, &mut head);
+        if whole.wants(&facts.exchange, &head) {
+            let pause = limits.body_progress;
+            let (exchange, path) = (&mut facts.exchange, &route.model.path);
+            let shaped = Box::pin(whole.response(&mut head, &mut lease, pause, by, exchange, path)).await;
+            finish.observed(&std::mem::take(&mut facts.exchange.observed));
+            match shaped {
+                shape::Answer::Untouched => {}
+                shape::Answer::Begun(read) => front = Some(read),
+                shape::Answer::Refused(reject) => return refuse(finish, &facts, reject, unread),
+                shape::Answer::Whole(body) => {
+                    lease.keep();
+                    return match reply::coded(&route, accepted, &mut head, body) {
+                        Ok(body) => Response::from_parts(head, ResponseBody::own(body, finish)),
+                        Err(_) => refuse(finish, &facts, Reject::Internal, unread),
+                    };
+                }
+            }
+        }
+    }
+    let Ok(encoder) = reply::encoder(&route, accepted, &mut head) else {
+        return refuse(finish, &facts, Reject::Internal, unread);
+    };
+    let share = conn.budget.as_ref().map(Budget::share);
+    let pause = if headers::is_stream(&head.headers) {
+        route.tunnel_idle
+    } else {
+        limits.body_progress
+    };
+    let mut body = ResponseBody::upstream(lease, pause, by, encoder, share, finish);
+    if let Some(read) = front {
+        body = body.behind(read);
+    }
+    Response::from_parts(head, body)
+}
+
+/// What will be counted and logged of a request, whatever becomes of it from here on.
+fn record(conn: &Rc<Conn>, facts: &mut Facts, log: Option<Box<Line>>) -> Finish {
+    let mut finish = Finish {
+        conn: Rc::clone(conn),
+        client: facts.exchange.client,
+        route: facts.route.clone(),
+        status: unanswered(),
+        started: facts.exchange.started,
+        bytes: 0,
+        complete: false,
+        reject: None,
+        progress: None,
+        endpoint: None,
+        tries: 0,
+        log,
+        id: facts.id.clone(),
+        held: std::mem::take(&mut facts.exchange.held),
+    };
+    if let Some(line) = &mut finish.log {
+        if let Some(path) = facts.path.take() {
+            line.path = path;
+        }
+        line.caller = facts.exchange.identity.as_ref().map(|who| Arc::clone(&who.name));
+    }
+    finish
+}
+
+/// A request that no endpoint has answered.
+fn failed_try(
+    mut finish: Finish,
+    facts: &Facts,
+    route: &Route,
+    failed: &Failed,
+    progress: Option<&Progress>,
+    unread: bool,
+) -> Response<ResponseBody> {
+    finish.endpoint.clone_from(&failed.endpoint);
+    finish.tries = failed.tries;
+    if let Some(reason) = failed.failure.reason() {
+        finish.because(reason);
+    }
+    match progress.and_then(Progress::fault) {
+        Some(Fault::Gone) => gone(finish, facts, unread),
+        Some(Fault::Reject(reject)) => refuse(finish, facts, reject, unread),
+        None => refuse(finish, facts, reject_of(failed, route), unread),
     }
 }
 
@@ -448,39 +425,8 @@ fn preflight(route: &Route, facts: &Facts) -> Turn {
     Turn::Answer(response)
 }
 
-/// Gives an answer the status that the route says. Whether there is no body with that one, whatever the upstream sends.
-fn map_status(map: &StatusMap, head: &mut response::Parts) -> bool {
-    let status = map.of(head.status);
-    if status == head.status {
-        return false;
-    }
-    head.status = status;
-    status == StatusCode::NO_CONTENT
-}
-
-/// Takes out what tells of a body. A 205 has none, though its framing can say so, and one that is sent all the same is not
-/// passed on (RFC 9110, 15.3.6).
-fn without_body(headers: &mut HeaderMap) {
-    for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ETAG] {
-        headers.remove(name);
-    }
-}
-
-/// What codes the upstream's answer, if the route does so and the answer and the client are fit for it.
-fn encoder(
-    route: &Route,
-    accepted: Option<Accepted>,
-    head: &mut response::Parts,
-) -> std::io::Result<Option<Encoder>> {
-    let (Some(policy), Some(accepted)) = (&route.compress, accepted) else {
-        return Ok(None);
-    };
-    let coding = coding::choose(policy, &accepted, head.status, &mut head.headers);
-    coding.map(Encoder::new).transpose()
-}
-
 /// Header lines that an answer gets whoever gives it.
-fn dress(route: &Route, facts: &Facts, headers: &mut HeaderMap) {
+pub(super) fn dress(route: &Route, facts: &Facts, headers: &mut HeaderMap) {
     for (name, value) in &facts.exchange.lines {
         headers.append(name, value.clone());
     }
