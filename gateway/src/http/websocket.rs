@@ -89,7 +89,12 @@ pub(super) fn carry(opening: Opening, mut lease: Lease<RequestBody>, mut finish:
                 let mut side = Stream::new(upgraded, cut);
                 tunnel::carry(&mut side, &mut lease, &mut finish).await
             }
-            Err(error) => Err(io::Error::other(error)),
+            Err(error) => {
+                if let Some(upstream) = lease.tunnel() {
+                    upstream.reset();
+                }
+                Err(io::Error::other(error))
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a WebSocket broke off");
@@ -141,7 +146,11 @@ impl Side for Stream {
         self.ahead.reserve(ROOM);
         match poll_read_buf(Pin::new(&mut self.io), cx, &mut self.ahead) {
             Poll::Ready(Ok(0)) => self.poll_end(cx),
-            Poll::Ready(read) => Poll::Ready(read.map(|_| Some(self.ahead.split().freeze()))),
+            Poll::Ready(Ok(_)) => Poll::Ready(Ok(Some(self.ahead.split().freeze()))),
+            // Whatever the library calls it: also the connection's end, of which the stream has not been told.
+            Poll::Ready(Err(error)) => {
+                Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionReset, error)))
+            }
             Poll::Pending => {
                 self.ahead = BytesMut::new();
                 Poll::Pending

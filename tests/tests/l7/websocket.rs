@@ -297,8 +297,9 @@ fn an_upstream_sees_a_reset_where_the_client_broke_off_and_an_end_where_it_ended
     let lost = run(async {
         let mut requests = connect(gateway.address()).await;
         let (answer, sending) = open(&mut requests, "websocket", "/").await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        (answer, sending)
+        let mut receiving = answer.into_body();
+        assert_eq!(read(&mut receiving, 5).await, b"hello");
+        (receiving, sending)
     });
     assert_eq!(ends.recv_timeout(SOON), Ok(ErrorKind::ConnectionReset));
     drop(lost);
