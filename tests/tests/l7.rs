@@ -40,6 +40,8 @@ mod jwt;
 mod life;
 #[path = "l7/limits.rs"]
 mod limits;
+#[path = "l7/multiplex.rs"]
+mod multiplex;
 #[path = "l7/oidc.rs"]
 mod oidc;
 #[path = "l7/openapi.rs"]

@@ -82,10 +82,7 @@ pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Outbound<Reque
         mirror.upstream.mirror_skipped();
         return;
     };
-    let mut twin = Outbound {
-        parts: request.parts.clone(),
-        body: Some(RequestBody::Empty),
-    };
+    let mut twin = Outbound::new(request.parts.clone(), RequestBody::Empty);
     let whole = body.and_then(|body| {
         let (whole, is_whole) = oneshot::channel();
         let tee = Tee {

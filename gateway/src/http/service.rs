@@ -189,10 +189,7 @@ pub(super) async fn serve(
         hints: conn.budget.is_none().then_some(&conn.hints),
     };
     let key = opening.as_ref().and_then(|_| websocket::key(&head.headers));
-    let mut request = Outbound {
-        parts: head,
-        body: Some(body),
-    };
+    let mut request = Outbound::new(head, body);
     let sent = forward(admitted, &way, &mut request, progress.as_deref());
     let sent = match by {
         None => sent.await,

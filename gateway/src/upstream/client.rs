@@ -497,7 +497,9 @@ where
             }
             Err(broken) => {
                 // It never left: always safe. Or the connection had been closed meanwhile, which is nobody's fault.
-                let lost = reused && stale < STALE_MOST && (broken.unsent || broken.silent);
+                let lost = (reused && (broken.unsent || broken.silent)) || broken.refused;
+                let lost = lost && stale < STALE_MOST;
+                course.local.part(conn);
                 if !(lost && course.may_repeat(request, broken.unsent)) {
                     return Err(Lost::after(broken));
                 }
@@ -574,6 +576,6 @@ where
     tokio::select! {
         biased;
         answer = link.send(request, hints) => answer,
-        failure = overdue => Err(Broken { failure, unsent: false, silent: false }),
+        failure = overdue => Err(Broken { failure, unsent: false, silent: false, refused: false }),
     }
 }

@@ -42,15 +42,30 @@ pub struct Outbound<B> {
     pub parts: request::Parts,
     /// Gone once something was taken of it; a body without anything to take stays.
     pub body: Option<B>,
+    /// What was taken of a body that was taken back; it goes before the rest.
+    pub(super) sent: Vec<Bytes>,
+}
+
+impl<B> Outbound<B> {
+    #[must_use]
+    pub fn new(parts: request::Parts, body: B) -> Self {
+        Self {
+            parts,
+            body: Some(body),
+            sent: Vec::new(),
+        }
+    }
 }
 
 /// An exchange without a response.
 pub(super) struct Broken {
     pub(super) failure: Failure,
-    /// Whether no byte of the request was taken.
+    /// Whether no byte of the request was taken for good.
     pub(super) unsent: bool,
     /// Whether the other side has certainly not begun with it, or closed without a byte of a response.
     pub(super) silent: bool,
+    /// Whether the other side said that it has not begun with it. No such word is a fault of this one connection.
+    pub(super) refused: bool,
 }
 
 impl<B> Link<B>
@@ -93,6 +108,7 @@ where
                         silent: gone && !connection.has_answered(),
                         failure: Failure::Exchange(error.into()),
                         unsent: false,
+                        refused: false,
                     });
                 }
             }
@@ -104,6 +120,10 @@ where
             Self::Http1(connection) => connection.poll_frame(cx).map_err(Error::Http1),
             Self::Http2(stream) => stream.poll_frame(cx),
         }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 
     /// Whether the response has been read to its end.

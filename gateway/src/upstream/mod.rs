@@ -19,6 +19,7 @@ mod link;
 mod multiplex;
 mod pool;
 mod reason;
+mod replay;
 mod retry;
 mod states;
 mod sticky;

@@ -21,6 +21,7 @@ use super::Failure;
 use super::breaker::Permit;
 use super::endpoint::Open;
 use super::link::{Broken, Error, Outbound};
+use super::replay::Replay;
 use crate::http1;
 use crate::net::Transport;
 use crate::net::executor::Local;
@@ -44,11 +45,13 @@ const ALIVE_WITHIN: Duration = Duration::from_secs(10);
 /// One connection, with room for more exchanges or without.
 #[derive(Debug)]
 pub(super) struct Session<B> {
-    sender: SendRequest<B>,
+    sender: SendRequest<Replay<B>>,
     secure: bool,
     streams: Rc<Cell<u32>>,
     since: Cell<Instant>,
     dies: Option<Instant>,
+    /// Whether it takes no more exchanges, so that others may have its right.
+    leaving: Cell<bool>,
     /// What a connection counts for lasts as long as any of its exchanges.
     rights: Rc<(Open, Option<Permit>)>,
 }
@@ -56,7 +59,7 @@ pub(super) struct Session<B> {
 /// One exchange.
 #[derive(Debug)]
 pub(super) struct Stream<B> {
-    sender: SendRequest<B>,
+    sender: SendRequest<Replay<B>>,
     secure: bool,
     body: Option<Incoming>,
     count: Rc<Cell<u32>>,
@@ -85,7 +88,7 @@ where
             .max_header_list_size(HEADER_BYTES)
             .keep_alive_interval(ALIVE_EVERY)
             .keep_alive_timeout(ALIVE_WITHIN)
-            .handshake::<_, B>(TokioIo::new(transport))
+            .handshake::<_, Replay<B>>(TokioIo::new(transport))
             .await
             .map_err(std::io::Error::other)?;
         let name = Arc::clone(endpoint);
@@ -100,13 +103,17 @@ where
             streams: Rc::default(),
             since: Cell::new(Instant::now()),
             dies,
+            leaving: Cell::new(false),
             rights: Rc::new((open, permit)),
         })
     }
 
     /// Whether it takes one more exchange.
     pub(super) fn has_room(&self, now: Instant) -> bool {
-        !self.sender.is_closed() && self.streams.get() < STREAMS && self.dies.is_none_or(|dies| now < dies)
+        !self.sender.is_closed()
+            && !self.leaving.get()
+            && self.streams.get() < STREAMS
+            && self.dies.is_none_or(|dies| now < dies)
     }
 
     /// One more exchange on it.
@@ -124,8 +131,31 @@ where
 
     /// Whether it should be closed: without exchanges for `idle`, too old for more, or closed already.
     pub(super) fn is_over(&self, now: Instant, idle: Duration) -> bool {
-        let quiet = self.streams.get() == 0 && now.saturating_duration_since(self.since.get()) >= idle;
+        let quiet = self
+            .idle_since()
+            .is_some_and(|since| self.leaving.get() || now.saturating_duration_since(since) >= idle);
         quiet || self.sender.is_closed() || self.dies.is_some_and(|dies| now >= dies)
+    }
+}
+
+impl<B> Session<B> {
+    /// Since when it is without exchanges, if it is.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        (self.streams.get() == 0).then(|| self.since.get())
+    }
+
+    /// When the latest of its exchanges began.
+    pub(super) fn since(&self) -> Instant {
+        self.since.get()
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.get()
+    }
+
+    /// Has it end with the exchanges that are on it.
+    pub(super) fn leave(&self) {
+        self.leaving.set(true);
     }
 }
 
@@ -141,16 +171,19 @@ where
                 failure: Failure::Exchange(Error::Http1(http1::Error::Closed)),
                 unsent: false,
                 silent: false,
+                refused: false,
             });
         };
         let mut parts = request.parts.clone();
         to_http2(&mut parts, self.secure);
+        let body = Replay::new(body, std::mem::take(&mut request.sent));
         match self
             .sender
-            .try_send_request(Request::from_parts(parts, body))
+            .try_send_request(Request::from_parts(parts, body.clone()))
             .await
         {
             Ok(response) => {
+                body.settle();
                 let (head, body) = response.into_parts();
                 let fits = http1::head::status(head.status.as_u16()).is_some();
                 if !fits || has_outer_blanks(&head.headers) {
@@ -158,16 +191,25 @@ where
                         failure: Failure::Exchange(Error::Malformed),
                         unsent: false,
                         silent: false,
+                        refused: false,
                     });
                 }
                 self.body = Some(body);
                 Ok(head)
             }
             Err(mut error) => {
-                request.body = error.take_message().map(Request::into_body);
+                let unsent = error.take_message().is_some();
                 let error = error.into_error();
+                let refused = is_refusal(&error);
+                let silent = refused || error.is_canceled();
+                if (unsent || refused)
+                    && let Some((body, sent)) = body.take_back()
+                {
+                    (request.body, request.sent) = (Some(body), sent);
+                }
                 Err(Broken {
-                    silent: was_not_begun(&error),
+                    silent,
+                    refused,
                     failure: Failure::Exchange(Error::Http2(error)),
                     unsent: request.body.is_some(),
                 })
@@ -222,12 +264,11 @@ fn to_http2(parts: &mut request::Parts, secure: bool) {
     parts.version = Version::HTTP_2;
 }
 
-/// Whether the other side says that it has not looked at the request (RFC 9113, 8.7), or could not be told of it.
-fn was_not_begun(error: &hyper::Error) -> bool {
+/// Whether the other side says that it has not looked at the request (RFC 9113, 8.7).
+fn is_refusal(error: &hyper::Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
-    error.is_canceled()
-        || source.is_some_and(|h2| {
-            h2.reason() == Some(h2::Reason::REFUSED_STREAM)
-                || (h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR))
-        })
+    source.is_some_and(|h2| {
+        h2.reason() == Some(h2::Reason::REFUSED_STREAM)
+            || (h2.is_go_away() && h2.reason() == Some(h2::Reason::NO_ERROR))
+    })
 }

@@ -115,6 +115,31 @@ impl<B> Conn<B> {
     }
 }
 
+impl<B> Slot<B> {
+    /// Since when its oldest connection idles.
+    fn idle_since(&self) -> Option<Instant> {
+        let sessions = self.sessions.borrow();
+        let shared = sessions.iter().filter_map(Session::idle_since).min();
+        shared.or(self.idle.borrow().first().map(|kept| kept.since))
+    }
+
+    /// Closes the one that has idled longest.
+    fn close_one(&self) {
+        let mut sessions = self.sessions.borrow_mut();
+        let idle = |(at, session): (usize, &Session<B>)| Some((session.idle_since()?, at));
+        if let Some((_, at)) = sessions.iter().enumerate().filter_map(idle).min() {
+            let closed = sessions.remove(at);
+            drop((sessions, closed));
+            return;
+        }
+        let mut idle = self.idle.borrow_mut();
+        if !idle.is_empty() {
+            let closed = idle.remove(0);
+            drop((idle, closed));
+        }
+    }
+}
+
 impl<B> Slot<B>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
@@ -192,7 +217,9 @@ where
         }
         Rc::clone(&view)
     }
+}
 
+impl<B> Local<B> {
     pub(super) fn seen(&self) -> Rc<View<B>> {
         Rc::clone(&self.view.borrow())
     }
@@ -202,6 +229,7 @@ where
         let waiting = self.breaker.as_ref().map_or(0, |breaker| breaker.waiting());
         for _ in self.waiting.get()..waiting {
             if !self.close_one() {
+                self.retire_one();
                 return;
             }
         }
@@ -213,12 +241,55 @@ where
         let oldest = view
             .slots
             .iter()
-            .filter_map(|slot| Some((slot.idle.borrow().first()?.since, slot)))
+            .filter_map(|slot| Some((slot.idle_since()?, slot)))
             .min_by_key(|(since, _)| *since);
         let Some((_, slot)) = oldest else { return false };
-        let closed = slot.idle.borrow_mut().remove(0);
-        drop(closed);
+        slot.close_one();
         true
+    }
+
+    /// Has a shared connection take no more exchanges, as one that is always in use would never be given up. One at a time:
+    /// a worker that waits for its own successor is served meanwhile by the others.
+    pub(super) fn retire_one(&self) {
+        let view = self.seen();
+        let leaving = |slot: &Rc<Slot<B>>| slot.sessions.borrow().iter().any(Session::is_leaving);
+        if view.slots.iter().any(leaving) {
+            return;
+        }
+        let busy = |slot: &&Rc<Slot<B>>| slot.sessions.borrow().iter().map(Session::since).min();
+        let oldest = view
+            .slots
+            .iter()
+            .filter(|slot| busy(slot).is_some())
+            .min_by_key(busy);
+        if let Some(slot) = oldest
+            && let Some(session) = slot
+                .sessions
+                .borrow()
+                .iter()
+                .min_by_key(|session| session.since())
+        {
+            session.leave();
+        }
+    }
+
+    /// Ends the use of a connection that is not to be kept, and lets those know who wait for one.
+    pub(super) fn part(&self, conn: Conn<B>) {
+        let shared = matches!(conn.link, Link::Http2(_));
+        drop(conn);
+        let Some(breaker) = self.breaker.as_ref().filter(|_| shared) else {
+            return;
+        };
+        for slot in &self.seen().slots {
+            let left = |session: &Session<B>| session.is_leaving() && session.idle_since().is_some();
+            slot.sessions.borrow_mut().retain(|session| !left(session));
+        }
+        // In this worker someone gets the room on the connection, in another the right to its own.
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        } else if breaker.waiting() > 0 {
+            self.give_way();
+        }
     }
 }
 
@@ -321,7 +392,11 @@ where
 
     /// Keeps the connection for the next request, if the response has been read to its end; else it is closed.
     pub fn keep(mut self) {
-        let Some(mut conn) = self.conn.take().filter(|conn| conn.link.is_read()) else {
+        // Else it is closed as the lease is dropped.
+        let Some(mut conn) = self
+            .conn
+            .take_if(|conn| conn.link.is_read() && !conn.link.is_shared())
+        else {
             return;
         };
         conn.served = conn.served.saturating_add(1);
@@ -344,6 +419,14 @@ where
         let mut pool = self.slot.idle.borrow_mut();
         if pool.len() < self.idle_connections {
             pool.push(Idle { conn, since });
+        }
+    }
+}
+
+impl<B> Drop for Lease<B> {
+    fn drop(&mut self) {
+        if let Some(conn) = self.conn.take() {
+            self.local.part(conn);
         }
     }
 }

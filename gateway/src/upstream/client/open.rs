@@ -131,15 +131,17 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    // What idles here, at another endpoint, gives way.
-    if course.local.close_one()
-        && let Ok(permit) = breaker.try_connect()
-    {
-        return Ok(Right::New(permit));
+    let slot = &course.view.slots[reach.index];
+    // What idles here, at another endpoint, gives way; what is shared there does when its exchanges are over.
+    if course.local.close_one() {
+        if let Ok(permit) = breaker.try_connect() {
+            return Ok(Right::New(permit));
+        }
+    } else if slot.len() == 0 {
+        course.local.retire_one();
     }
     let _waiting = breaker.wait().map_err(|_| Failure::Overloaded)?;
     let _queued = Queued::new(&course.local.waiting);
-    let slot = &course.view.slots[reach.index];
     let right = async {
         let mut permit = pin!(breaker.connect());
         loop {
