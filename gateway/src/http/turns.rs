@@ -31,6 +31,9 @@ use crate::net::Transport;
 
 /// How often to look whether a client that has ended its side, as it may, has gone altogether.
 const HALF_CLOSED_LOOK: Duration = Duration::from_millis(250);
+/// How long it is waited for the upstream on behalf of such a client. Over cleartext most that end their side have gone, and
+/// nothing else would tell: each would hold its request, and its place under all caps, for `limits.response_header`.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
 /// What is still read of a client that has been answered early, in bytes and in time. Closing at once would reset the
 /// connection, and the client's kernel would throw away the answer.
 const LINGER_BYTES: usize = 1 << 20;
@@ -233,6 +236,7 @@ impl Turns<'_> {
             while !*ended && !waiting && self.wire.has_room() {
                 match Pin::new(&mut *body).poll_frame(cx) {
                     Poll::Ready(Some(Ok(frame))) => {
+                        *departure = Departure::default();
                         let trailer = match frame.into_data() {
                             Ok(piece) => {
                                 self.wire.push(piece);
@@ -303,10 +307,16 @@ impl Turns<'_> {
     }
 }
 
-/// Notices a client that goes away while it is owed an answer. One that only ends its side has not gone.
+/// Notices a client that goes away while the upstream is waited for. One that only ends its side has not gone for a while.
 #[derive(Default)]
 struct Departure {
-    look: Option<(Alarm, Instant)>,
+    look: Option<Look>,
+}
+
+struct Look {
+    alarm: Alarm,
+    next: Instant,
+    last: Instant,
 }
 
 impl Departure {
@@ -314,14 +324,20 @@ impl Departure {
         if ready!(wire.poll_departure(cx)).is_err() {
             return Poll::Ready(());
         }
-        let (alarm, at) = self
-            .look
-            .get_or_insert_with(|| (Alarm::default(), Instant::now() + HALF_CLOSED_LOOK));
-        while alarm.poll(cx, *at).is_ready() {
-            if wire.take_error().is_err() {
+        let look = self.look.get_or_insert_with(|| {
+            let now = Instant::now();
+            Look {
+                alarm: Alarm::default(),
+                next: now + HALF_CLOSED_LOOK,
+                last: now + HALF_CLOSED,
+            }
+        });
+        while look.alarm.poll(cx, look.next).is_ready() {
+            let now = Instant::now();
+            if now >= look.last || wire.take_error().is_err() {
                 return Poll::Ready(());
             }
-            *at = Instant::now() + HALF_CLOSED_LOOK;
+            look.next = now + HALF_CLOSED_LOOK;
         }
         Poll::Pending
     }

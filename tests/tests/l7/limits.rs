@@ -331,6 +331,47 @@ fn a_header_in_pieces_arrives_whole_with_what_follows_it() {
 }
 
 #[test]
+fn a_client_that_ends_its_side_is_not_waited_for_as_one_that_is_there() {
+    let (told, tells) = std::sync::mpsc::channel();
+    let upstream = Upstream::start(move |request, wire| {
+        if request.target == "/begins" {
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n");
+            for byte in ["l", "a", "t"] {
+                wire.send(byte);
+                std::thread::sleep(Duration::from_millis(1_200));
+            }
+        }
+        if request.target != "/" {
+            wire.end();
+            told.send(request.target.clone()).unwrap();
+        }
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        true
+    });
+    let mut site = Site::to(&upstream);
+    site.config.limits.response_header = Duration::from_secs(30);
+    let gateway = Gateway::start(&site);
+    for path in ["/never", "/begins"] {
+        let begun = Instant::now();
+        let mut client = Client::connect(gateway.address());
+        client
+            .send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+            .end();
+        let got = client.rest();
+        // What comes in pieces is passed on, however long it takes in all.
+        assert!(
+            got.ends_with(if path == "/begins" { b"lat" } else { b"" }),
+            "{got:?}"
+        );
+        assert!((1_900..7_000).contains(&begun.elapsed().as_millis()), "{path}");
+        let left = tells.recv_timeout(Duration::from_secs(5));
+        assert_eq!(left.as_deref(), Ok(path), "the upstream is told");
+    }
+    let mut patient = Client::connect(gateway.address());
+    assert_eq!(patient.get("/").text(), "ok");
+}
+
+#[test]
 fn a_client_that_ends_its_side_gets_its_answer() {
     let upstream = Upstream::start(|_, wire| {
         std::thread::sleep(Duration::from_millis(600));
