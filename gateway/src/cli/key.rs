@@ -99,7 +99,7 @@ pub fn run(args: &Args, command: &KeyCommand) -> Result<Exit> {
         KeyCommand::New(new) => self::new(args, new),
         KeyCommand::List { file } => list(args, &file.file),
         KeyCommand::Revoke(revoke) => self::revoke(args, revoke),
-        KeyCommand::HashPassword => hash_password(),
+        KeyCommand::HashPassword => hash_password(args),
     }
 }
 
@@ -137,13 +137,22 @@ fn new(args: &Args, new: &New) -> Result<Exit> {
         keys.insert(hash, key.clone());
         Ok(())
     })?;
-    if args.json {
-        print_json(&json!({"key": secret, "sha256": hex(&hash), "name": new.name}))?;
+    let shown = if args.json {
+        print_json(&json!({"key": secret, "sha256": hex(&hash), "name": new.name}))
     } else {
-        print(&format!("{secret}\n"))?;
-        if std::io::stdout().is_terminal() {
-            let _ = writeln!(std::io::stderr(), "This is the only time that it is shown.");
-        }
+        print(&format!("{secret}\n"))
+    };
+    if let Err(failed) = shown {
+        // Nobody will ever know it, and it would open doors.
+        change(&new.file.file, false, |keys| {
+            keys.remove(&hash);
+            Ok(())
+        })?;
+        let message = format!("{}; the key was taken back", failed.message);
+        return Err(Failed::new(failed.exit, message));
+    }
+    if !args.json && std::io::stdout().is_terminal() {
+        let _ = writeln!(std::io::stderr(), "This is the only time that it is shown.");
     }
     Ok(Exit::Done)
 }
@@ -232,7 +241,7 @@ fn revoke(args: &Args, revoke: &Revoke) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn hash_password() -> Result<Exit> {
+fn hash_password(args: &Args) -> Result<Exit> {
     let mut password = String::new();
     std::io::stdin()
         .take(4_096)
@@ -244,7 +253,11 @@ fn hash_password() -> Result<Exit> {
     }
     let hash =
         crate::config::model::hash_password(password).map_err(|error| Failed::new(Exit::Failed, error))?;
-    print(&format!("{hash}\n"))?;
+    if args.json {
+        print_json(&json!({ "hash": hash }))?;
+    } else {
+        print(&format!("{hash}\n"))?;
+    }
     Ok(Exit::Done)
 }
 

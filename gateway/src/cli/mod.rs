@@ -119,7 +119,7 @@ fn dispatch(args: &Args) -> Result<Exit> {
         Command::Reload { force } => rules::reload(args, *force),
         Command::Bypass { command } => bypass::run(args, command),
         Command::Verify => verify::run(args),
-        Command::Openapi { command } => openapi::run(command),
+        Command::Openapi { command } => openapi::run(command, args.json),
         Command::Doctor => doctor::run(args),
         Command::Detach => check::detach(args),
     }

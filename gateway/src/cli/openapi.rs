@@ -9,7 +9,7 @@ use http::HeaderMap;
 
 use super::args::OpenapiCommand;
 use super::render::clean;
-use super::{Exit, Failed, Result, print};
+use super::{Exit, Failed, Result, print, print_json};
 use crate::config::model::Paths;
 use crate::config::openapi::{Contract, In, Operation, Scheme};
 use crate::config::{Config, Fault};
@@ -19,7 +19,7 @@ use crate::http::router::{Ask, Router};
 /// No key has this hash that anybody could find: a place for the operator's own.
 const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
-pub fn run(command: &OpenapiCommand) -> Result<Exit> {
+pub fn run(command: &OpenapiCommand, json: bool) -> Result<Exit> {
     let OpenapiCommand::Import { file, out, upstream } = command;
     let contract = Contract::load(file)
         .map_err(|fault| Failed::new(Exit::BadInput, format!("{}: {fault}", file.display())))?;
@@ -35,10 +35,15 @@ pub fn run(command: &OpenapiCommand) -> Result<Exit> {
             "no operation of the document could be taken; nothing was written",
         ));
     }
-    match out {
-        None => print(&taken.text)?,
-        Some(out) => std::fs::write(out, taken.text)
-            .map_err(|error| Failed::new(Exit::Failed, format!("{}: {error}", out.display())))?,
+    if let Some(out) = out {
+        std::fs::write(out, &taken.text)
+            .map_err(|error| Failed::new(Exit::Failed, format!("{}: {error}", out.display())))?;
+    }
+    if json {
+        let text = out.is_none().then_some(&taken.text);
+        print_json(&serde_json::json!({"taken": taken.count, "refused": taken.refused, "text": text}))?;
+    } else if out.is_none() {
+        print(&taken.text)?;
     }
     Ok(if taken.refused.is_empty() {
         Exit::Done

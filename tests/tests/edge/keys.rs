@@ -24,6 +24,19 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
         Ok(made.trim().to_owned())
     };
     let first = new("first")?;
+    // Nobody could ever show what nobody has seen.
+    let unseen = std::process::Command::new(gateway_tests::gateway::binary()?)
+        .args(["key", "new", "unseen", "--file", &shown])
+        .stdout(std::fs::File::create("/dev/full")?)
+        .stderr(std::process::Stdio::piped())
+        .output()?;
+    let said = String::from_utf8(unseen.stderr)?;
+    ensure!(
+        unseen.status.code() == Some(1) && said.contains("taken back"),
+        "{said}"
+    );
+    let left = stage.expect(0, &["key", "list", "--file", &shown])?;
+    ensure!(left.contains("first") && !left.contains("unseen"), "{left}");
     for end in [
         ["--ttl", "0s"],
         ["--ttl", "0"],
@@ -175,7 +188,7 @@ fn a_password_is_hashed_from_standard_input() -> Result<()> {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
     let mut child = Command::new(gateway_tests::gateway::binary()?)
-        .args(["key", "hash-password"])
+        .args(["key", "hash-password", "--json"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -183,12 +196,13 @@ fn a_password_is_hashed_from_standard_input() -> Result<()> {
         input.write_all(b"secret\n")?;
     }
     let output = child.wait_with_output()?;
-    let hash = String::from_utf8(output.stdout)?;
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let hash = told["hash"].as_str().unwrap_or_default();
     ensure!(
         output.status.success() && hash.starts_with("$argon2id$"),
-        "{hash}"
+        "{told}"
     );
-    let hash = gateway::config::model::PasswordHash::new(hash.trim()).map_err(anyhow::Error::msg)?;
+    let hash = gateway::config::model::PasswordHash::new(hash).map_err(anyhow::Error::msg)?;
     ensure!(
         hash.verify(b"secret") && !hash.verify(b"secret\n"),
         "without the end of the line"

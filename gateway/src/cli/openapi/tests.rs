@@ -130,11 +130,14 @@ fn what_is_not_taken_shows_in_the_exit_code_and_nothing_is_written_of_nothing() 
     let import = |operations: &[(&str, &str)]| {
         std::fs::write(&file, document(operations)).expect("a file");
         let _ = std::fs::remove_file(&out);
-        let done = run(&OpenapiCommand::Import {
-            file: file.clone(),
-            out: Some(out.clone()),
-            upstream: "u".to_owned(),
-        });
+        let done = run(
+            &OpenapiCommand::Import {
+                file: file.clone(),
+                out: Some(out.clone()),
+                upstream: "u".to_owned(),
+            },
+            false,
+        );
         (done.unwrap_or_else(|failed| failed.exit), out.exists())
     };
     assert_eq!(import(&[("get", "/a")]), (Exit::Done, true));
