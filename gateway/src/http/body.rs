@@ -155,6 +155,8 @@ pub enum RequestBody {
         coded: Box<Self>,
         recoder: Box<Recoder>,
         progress: Rc<Progress>,
+        /// As of a stream, of what is plain.
+        tee: Option<Box<Tee>>,
     },
 }
 
@@ -189,13 +191,13 @@ impl RequestBody {
         (body, Some(progress))
     }
 
-    /// Has what passes copied; whether there is something to come.
-    pub(super) fn tee(&mut self, copier: Tee) -> bool {
-        if let Self::Stream { tee, .. } = self {
-            *tee = Some(Box::new(copier));
-            return true;
+    /// Has copied what the upstream gets.
+    pub(super) fn tee(&mut self, copier: Tee) {
+        match self {
+            Self::Stream { tee, .. } | Self::Decoded { tee, .. } => *tee = Some(Box::new(copier)),
+            Self::Whole(Some(bytes)) => copier.take_whole(bytes.clone()),
+            Self::Whole(None) | Self::Empty => copier.end(),
         }
-        false
     }
 
     /// The same body, made plain. `progress` is the one that came with it.
@@ -205,6 +207,7 @@ impl RequestBody {
             coded: Box::new(self),
             recoder: Box::new(Recoder::decode(decoder)),
             progress: Rc::clone(progress),
+            tee: None,
         }
     }
 }
@@ -213,9 +216,15 @@ fn poll_decoded(
     coded: &mut RequestBody,
     recoder: &mut Recoder,
     progress: &Progress,
+    tee: &mut Option<Box<Tee>>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, BrokeOff>>> {
     let frame = ready!(recoder.poll(cx, |cx| Pin::new(&mut *coded).poll_frame(cx)));
+    match &frame {
+        Some(Ok(frame)) => copy(tee, frame, recoder.is_done()),
+        Some(Err(_)) => {}
+        None => end(tee),
+    }
     Poll::Ready(frame.map(|frame| {
         frame.map_err(|failed| {
             let reject = match failed {
@@ -251,7 +260,8 @@ impl Body for RequestBody {
                 coded,
                 recoder,
                 progress,
-            } => return poll_decoded(coded, recoder, progress, cx),
+                tee,
+            } => return poll_decoded(coded, recoder, progress, tee, cx),
             Self::Whole(bytes) => return Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Empty | Self::Stream { incoming: None, .. } => return Poll::Ready(None),
         };
@@ -272,15 +282,7 @@ impl Body for RequestBody {
                     after => {
                         *left = after.flatten();
                         progress.over.set(incoming.is_end_stream());
-                        if let Some(copier) = tee.take() {
-                            *tee = match frame.data_ref() {
-                                Some(piece) => copier.take(piece),
-                                None => Some(copier),
-                            };
-                            if incoming.is_end_stream() {
-                                end(tee);
-                            }
-                        }
+                        copy(tee, &frame, incoming.is_end_stream());
                         return Poll::Ready(Some(Ok(frame)));
                     }
                 }
@@ -323,6 +325,17 @@ impl Body for RequestBody {
                 .map_or_else(SizeHint::default, Incoming::size_hint),
             Self::Decoded { .. } => SizeHint::default(),
         }
+    }
+}
+
+fn copy(tee: &mut Option<Box<Tee>>, frame: &Frame<Bytes>, is_last: bool) {
+    let Some(copier) = tee.take() else { return };
+    *tee = match frame.data_ref() {
+        Some(piece) => copier.take(piece),
+        None => Some(copier),
+    };
+    if is_last {
+        end(tee);
     }
 }
 

@@ -41,6 +41,13 @@ impl Tee {
         Some(self)
     }
 
+    /// Takes all of a body at once.
+    pub(super) fn take_whole(self, body: Bytes) {
+        if body.len() <= self.most {
+            let _ = self.whole.send(body);
+        }
+    }
+
     /// The body has come to its end.
     pub(super) fn end(self) {
         let _ = self.whole.send(self.seen.freeze());
@@ -83,14 +90,15 @@ pub(super) fn begin(mirror: &Mirror, way: &Way<'_>, request: &mut Outbound<Reque
         return;
     };
     let mut twin = Outbound::new(request.parts.clone(), RequestBody::Empty);
-    let whole = body.and_then(|body| {
+    let whole = body.map(|body| {
         let (whole, is_whole) = oneshot::channel();
         let tee = Tee {
             seen: BytesMut::new(),
             most: mirror.body_bytes,
             whole,
         };
-        body.tee(tee).then_some(is_whole)
+        body.tee(tee);
+        is_whole
     });
     let (upstream, deadlines, limit) = (
         Arc::clone(&mirror.upstream),

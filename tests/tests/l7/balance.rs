@@ -5,7 +5,10 @@ use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use gateway::config::model::{Action, Balance, HashBy, Mirror, Split, Sticky, Upstream as Model, UpstreamId};
+use gateway::config::model::{
+    Action, Balance, Coding, HashBy, Mirror, Split, Sticky, Upstream as Model, UpstreamId,
+};
+use gateway::http::coding::encode::Encoder;
 use gateway_tests::l7::gateway::eventually;
 use gateway_tests::l7::{Client, Gateway, Response, Site, Upstream};
 
@@ -236,6 +239,59 @@ fn a_mirror_sees_requests_with_their_small_bodies_and_nobody_sees_it() {
     }));
     assert_eq!(copy.requests().len(), 3);
     assert_eq!(main.requests().len(), 5);
+}
+
+#[test]
+fn a_mirror_sees_of_bodies_that_are_held_or_made_plain_what_the_upstream_sees() {
+    let main = Upstream::mirror("");
+    let (body, bodies) = mpsc::channel();
+    let body = std::sync::Mutex::new(body);
+    let copy = Upstream::start(move |request, wire| {
+        let seen = (wire.body(request), request.header("content-length").join(","));
+        body.lock().unwrap().send(seen).unwrap();
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        true
+    });
+    let routes = format!(
+        "upstreams: {{copy: {{endpoints: [{{url: 'http://{}'}}]}}}}\nroutes:\n  \
+         - {{match: {{path: /edited}}, MIRROR, request: {{body: {{json: [{{set: /b, value: 1}}]}}}}, upstream: UP}}\n  \
+         - {{match: {{path: /plain}}, MIRROR, decompress: {{max: 1MiB}}, upstream: UP}}\n",
+        copy.address()
+    )
+    .replace("MIRROR", "mirror: {upstream: copy, percent: 100%, body_bytes: 16B}");
+    let gateway = Gateway::start(&Site::written(&routes, &main));
+    let mut client = Client::connect(gateway.address());
+    let patience = Duration::from_secs(10);
+    let mut post = |path: &str, line: &str, body: &[u8]| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{line}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        client.send(head).send(body).response()
+    };
+    assert_eq!(post("/edited", "", br#"{"a":1}"#).text(), r#"{"a":1,"b":1}"#);
+    let (seen, length) = bodies.recv_timeout(patience).unwrap();
+    assert_eq!((&seen[..], length.as_str()), (&br#"{"a":1,"b":1}"#[..], "13"));
+    let coded = |body: &[u8]| Encoder::new(Coding::Gzip).unwrap().whole(body).unwrap();
+    let gzip = "Content-Encoding: gzip\r\n";
+    assert!(
+        post("/plain", gzip, &coded(br#"{"a":1}"#))
+            .text()
+            .contains(r#"{"a":1}"#)
+    );
+    let (seen, length) = bodies.recv_timeout(patience).unwrap();
+    assert_eq!((&seen[..], length.as_str()), (&br#"{"a":1}"#[..], "7"));
+    // What is longer than a copy may be.
+    assert_eq!(post("/edited", "", br#"{"a":1234567}"#).status, 200);
+    assert_eq!(post("/plain", gzip, &coded(br#"{"a":12345678901}"#)).status, 200);
+    // What is cut off is no copy.
+    let broken = coded(br#"{"a":1}"#);
+    assert_eq!(post("/plain", gzip, &broken[..broken.len() - 4]).status, 400);
+    assert!(eventually(|| {
+        let text = gateway.metrics.encode();
+        text.contains(r#"gateway_upstream_mirror_skipped_total{upstream="copy"} 3"#)
+            && text.contains(r#"gateway_upstream_mirrored_total{upstream="copy"} 2"#)
+    }));
 }
 
 #[test]
