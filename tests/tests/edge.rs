@@ -15,6 +15,8 @@ mod certificates;
 mod crowd;
 #[path = "edge/drain.rs"]
 mod drain;
+#[path = "edge/holding.rs"]
+mod holding;
 #[path = "edge/keys.rs"]
 mod keys;
 #[path = "edge/policies.rs"]

@@ -1,7 +1,8 @@
 //! `Content-Digest` (RFC 9530): what a body must be, and holding one until it is known to be that. Pure but for the reading.
 
+use std::net::IpAddr;
+
 use aws_lc_rs::digest::{self, SHA256, SHA512};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use subtle::ConstantTimeEq as _;
@@ -9,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use super::body::{Progress, RequestBody};
 use super::filter::auth::Once;
 use super::headers::joined;
+use super::held::Held;
 use super::reject::Reject;
 use super::shape::Ended;
 use super::shape::gather::collect;
@@ -99,6 +101,7 @@ pub(super) async fn hold(
     expected: &Expected,
     body: RequestBody,
     progress: Option<&Progress>,
+    client: IpAddr,
 ) -> Result<RequestBody, Ended> {
     use http_body::Body as _;
     let Some(most) = expected.most else {
@@ -114,9 +117,9 @@ pub(super) async fn hold(
         tracing::debug!("a body comes with a signature that does not speak of one");
         return Err(Ended::Reject(Reject::CredentialsInvalid));
     };
-    let bytes: Bytes = collect(body, progress, most).await?;
-    if digest.is_of(&bytes) {
-        return Ok(RequestBody::Whole(Some(bytes)));
+    let held = collect(body, progress, most, Held::of(client)).await?;
+    if digest.is_of(held.bytes()) {
+        return Ok(RequestBody::Whole(Some(held.into_bytes())));
     }
     tracing::debug!("a body is not the one that was signed");
     Err(Ended::Reject(Reject::CredentialsInvalid))

@@ -20,6 +20,7 @@ pub mod filter;
 mod forward;
 pub mod forwarded;
 pub mod headers;
+mod held;
 pub mod host;
 pub mod listeners;
 mod meter;

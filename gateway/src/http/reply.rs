@@ -6,7 +6,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, response};
 
 use super::coding::encode::Encoder;
 use super::coding::{self, Accepted};
+use super::held::HeldBytes;
 use super::prepare::Facts;
+use super::reject::Reject;
 use super::service::dress;
 use super::site::Route;
 use super::{headers, websocket};
@@ -94,12 +96,16 @@ pub(super) fn coded(
     route: &Route,
     accepted: Option<Accepted>,
     head: &mut response::Parts,
-    body: Bytes,
-) -> std::io::Result<Bytes> {
-    let body = match encoder(route, accepted, head)? {
+    body: HeldBytes,
+) -> Result<Bytes, Reject> {
+    let body = match encoder(route, accepted, head).map_err(|_| Reject::Internal)? {
         None => body,
-        Some(encoder) => encoder.whole(&body)?,
+        Some(encoder) => {
+            let coded = encoder.whole(body.bytes()).map_err(|_| Reject::Internal)?;
+            body.replace(coded).ok_or(Reject::Overloaded)?
+        }
     };
+    let body = body.into_bytes();
     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     Ok(body)
 }

@@ -132,7 +132,8 @@ pub(super) async fn serve(
     let body = match facts.exchange.body.take() {
         None => body,
         Some(expected) => {
-            let holding = Box::pin(digest::hold(&expected, body, progress.as_deref()));
+            let client = facts.exchange.client.effective();
+            let holding = Box::pin(digest::hold(&expected, body, progress.as_deref(), client));
             let held = within(by, holding).await.and_then(|body| {
                 let taken = expected.take_nonces(conn.worker.local.now());
                 taken.map(|()| body).map_err(Ended::Reject)
@@ -243,7 +244,7 @@ pub(super) async fn serve(
                     lease.keep();
                     return match reply::coded(&route, accepted, &mut head, body) {
                         Ok(body) => Response::from_parts(head, ResponseBody::own(body, finish)),
-                        Err(_) => refuse(finish, &facts, Reject::Internal, unread),
+                        Err(reject) => refuse(finish, &facts, reject, unread),
                     };
                 }
             }

@@ -154,55 +154,6 @@ fn t28_a_gateway_out_of_descriptors_serves_who_is_there_says_so_once_and_recover
     Ok(())
 }
 
-/// Sends all but the last byte of a body that the gateway must have whole.
-fn unfinished(stage: &Stage, length: usize) -> Result<TcpStream> {
-    let header = format!(
-        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    );
-    let mut stream = held(stage, &header)?;
-    stream.write_all(&vec![b' '; length - 1])?;
-    Ok(stream)
-}
-
-#[test]
-fn bodies_that_are_held_whole_have_a_bound_in_all() -> Result<()> {
-    gateway::app::descriptors::raise();
-    let upstream = Upstream::text("ok");
-    let stage = Stage::new()?;
-    let rest = format!(
-        "limits: {{connections: 1000, connections_per_client: 1000, body_progress: 60s}}\nroutes:\n  - match: {{path: /**}}\n    \
-         request: {{body: {{json: [{{set: /a, value: 1}}], max_bytes: 1MiB}}}}\n    upstream: [{{url: 'http://{}'}}]\n",
-        upstream.address()
-    );
-    stage.write("", &rest)?;
-    let gateway = stage.start()?;
-    let small = || {
-        let mut client = Client::connect(stage.address);
-        client.send(
-            "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}",
-        );
-        client.response().status
-    };
-    ensure!(small() == 200);
-    let mut crowd = Vec::new();
-    // 300 MiB; the bound is at 256.
-    for _ in 0..300 {
-        // Those that come last are refused in the middle.
-        crowd.extend(unfinished(&stage, 1 << 20));
-    }
-    wait_until("bodies are refused", || {
-        Ok(stage.asked("/metrics")?.1.contains("code=\"overloaded\""))
-    })?;
-    ensure!(
-        gateway.resident()? < 700 << 10,
-        "{} MiB are resident",
-        gateway.resident()? >> 10
-    );
-    drop(crowd);
-    wait_until("bodies are taken again", || Ok(small() == 200))?;
-    Ok(())
-}
-
 #[test]
 fn t26_an_http2_client_that_does_not_read_is_not_bought_memory() -> Result<()> {
     let upstream = Upstream::start(|_, wire| {

@@ -449,6 +449,11 @@ fn no_part_and_no_unclear_type_carries_past_the_edits_what_they_take_out() {
                 "200 OK",
                 "Content-Type: application/json\r\nContent-Type: text/plain\r\n",
             ),
+            "untold" => ("200 OK", ""),
+            "nothing" => ("200 OK", "Content-Type: \r\n"),
+            "parameter" => ("200 OK", "Content-Type: ;application/json\r\n"),
+            "sequence" => ("200 OK", "Content-Type: application/json-seq\r\n"),
+            "lines" => ("200 OK", "Content-Type: application/x-ndjson\r\n"),
             "html" => ("200 OK", "Content-Type: text/html; charset=iso-8859-1\r\n"),
             _ => ("200 OK", "Content-Type: application/json\r\n"),
         };
@@ -479,7 +484,20 @@ routes:
     let whole = client.get("/range");
     assert_eq!(whole.text(), r#"{"id":1}"#);
     assert_eq!(whole.header("content-range"), None);
-    for path in ["part", "parts", "latin", "charset", "listed", "second", "first"] {
+    for path in [
+        "part",
+        "parts",
+        "latin",
+        "charset",
+        "listed",
+        "second",
+        "first",
+        "untold",
+        "nothing",
+        "parameter",
+        "sequence",
+        "lines",
+    ] {
         let response = client.get(&format!("/{path}"));
         assert_eq!(
             (response.status, response.code().as_deref()),
@@ -510,4 +528,32 @@ routes:
         );
     }
     assert_eq!(upstream.requests().len(), count);
+}
+
+#[test]
+fn an_answer_without_a_type_goes_on_if_it_has_no_bytes() {
+    let upstream = Upstream::start(|request, wire| {
+        match request.target.as_str() {
+            "/length" => wire.send("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"),
+            "/chunked" => wire.send("HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            _ => {
+                wire.send("HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n")
+            }
+        }
+        true
+    });
+    let routes = "routes: [{match: {path: /**}, response: {body: {json: [{remove: /a}]}}, upstream: UP}]\n";
+    let gateway = Gateway::start(&Site::written(routes, &upstream));
+    let mut client = Client::connect(gateway.address());
+    for _ in 0..2 {
+        for path in ["/length", "/chunked"] {
+            let response = client.get(path);
+            assert_eq!((response.status, response.text().as_str()), (404, ""), "{path}");
+        }
+    }
+    assert_eq!(
+        client.get("/something").code().as_deref(),
+        Some("response_invalid")
+    );
+    assert_eq!(gateway.rejects(), [Reject::ResponseInvalid]);
 }

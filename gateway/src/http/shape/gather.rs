@@ -1,9 +1,9 @@
-//! Bodies gathered from their pieces, each up to a bound. Owns reading them to their end and making them plain; knows nothing of
-//! what is done with them.
+//! Bodies gathered from their pieces, each up to a bound and all within the memory that there is for them. Owns reading them to
+//! their end and making them plain; knows nothing of what is done with them.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,54 +15,25 @@ use super::Ended;
 use crate::http::body::{Fault, Progress, RequestBody};
 use crate::http::coding;
 use crate::http::coding::decode::{Broken, Decoder};
+use crate::http::held::{Held, HeldBytes};
 use crate::http::reject::Reject;
 use crate::upstream::Lease;
 
-/// Most bytes of requests' bodies that the process holds to have them whole: each is bounded, and so is what all of them take.
-const MOST_HELD: usize = 256 << 20;
-
-static HELD: AtomicUsize = AtomicUsize::new(0);
-
-/// A part of the memory for bodies, given back when dropped.
-#[derive(Default)]
-struct Held(usize);
-
-impl Held {
-    /// Takes more; `false` if there is none left.
-    fn take(&mut self, more: usize) -> bool {
-        self.0 += more;
-        HELD.fetch_add(more, Ordering::Relaxed) + more <= MOST_HELD
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        HELD.fetch_sub(self.0, Ordering::Relaxed);
-    }
-}
-
-/// A whole body with its part of the memory.
-struct Whole {
-    bytes: Bytes,
-    _held: Held,
-}
-
-impl AsRef<[u8]> for Whole {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// A request's body, whole.
+/// A request's body, whole; `held` is what is counted for it already.
 pub(in crate::http) async fn collect(
     mut body: RequestBody,
     progress: Option<&Progress>,
     most: u64,
-) -> Result<Bytes, Ended> {
+    mut held: Held,
+) -> Result<HeldBytes, Ended> {
     if body.size_hint().lower() > most {
         return Err(Ended::Reject(Reject::BodyTooLarge));
     }
-    let (mut gathered, mut held) = (Gathered::default(), Held::default());
+    let mut gathered = Gathered::default();
+    // One that is there already brings its count along.
+    if let RequestBody::Whole(whole) = &mut body {
+        return Ok(HeldBytes::new(whole.take().unwrap_or_default(), held));
+    }
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         let Ok(frame) = frame else {
             return Err(match progress.and_then(Progress::fault) {
@@ -72,25 +43,23 @@ pub(in crate::http) async fn collect(
             });
         };
         if let Ok(piece) = frame.into_data() {
-            if !held.take(piece.len()) {
-                return Err(Ended::Reject(Reject::Overloaded));
-            }
             gathered.push(piece);
-            if gathered.length() > most {
+            if gathered.length() as u64 > most {
                 return Err(Ended::Reject(Reject::BodyTooLarge));
+            }
+            if !held.reach(gathered.length()) {
+                return Err(Ended::Reject(Reject::Overloaded));
             }
         }
     }
-    Ok(Bytes::from_owner(Whole {
-        bytes: gathered.whole(),
-        _held: held,
-    }))
+    Ok(HeldBytes::new(gathered.whole(), held))
 }
 
 /// Why an answer is not whole.
 pub(super) enum Unread {
     Broke(Reject),
-    TooLong(Bytes),
+    /// It is too long, or there is no room for it: what was read, and which of the two.
+    Part(HeldBytes, Reject),
 }
 
 /// An answer's body, whole, as it is sent.
@@ -99,8 +68,9 @@ pub(super) async fn read(
     most: u64,
     pause: Duration,
     by: Option<Instant>,
-) -> Result<Bytes, Unread> {
-    let mut gathered = Gathered::default();
+    client: IpAddr,
+) -> Result<HeldBytes, Unread> {
+    let (mut gathered, mut held) = (Gathered::default(), Held::of(client));
     while !lease.is_read() {
         let until = Instant::now() + pause;
         let until = by.map_or(until, |by| by.min(until));
@@ -118,24 +88,30 @@ pub(super) async fn read(
         };
         if let Ok(piece) = frame.into_data() {
             gathered.push(piece);
-            if gathered.length() > most {
-                return Err(Unread::TooLong(gathered.whole()));
-            }
+            let has_room = held.reach(gathered.length());
+            let why = if gathered.length() as u64 > most {
+                Reject::ResponseInvalid
+            } else if !has_room {
+                Reject::Overloaded
+            } else {
+                continue;
+            };
+            return Err(Unread::Part(HeldBytes::new(gathered.whole(), held), why));
         }
     }
-    Ok(gathered.whole())
+    Ok(HeldBytes::new(gathered.whole(), held))
 }
 
 /// Pieces of a body; one alone is not copied.
 #[derive(Default)]
 struct Gathered {
     first: Bytes,
-    more: BytesMut,
+    more: Vec<u8>,
 }
 
 impl Gathered {
-    fn length(&self) -> u64 {
-        (self.first.len() + self.more.len()) as u64
+    fn length(&self) -> usize {
+        self.first.len() + self.more.len()
     }
 
     fn push(&mut self, piece: Bytes) {
@@ -153,7 +129,8 @@ impl Gathered {
         if self.more.is_empty() {
             self.first
         } else {
-            self.more.freeze()
+            // No larger than it is counted.
+            Bytes::from(self.more.into_boxed_slice())
         }
     }
 }

@@ -9,8 +9,10 @@ pub(super) const URLENCODED: &str = "application/x-www-form-urlencoded";
 /// What `Content-Type` says.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The media type, in lower case and without parameters; empty if nothing is said.
+    /// The media type, in lower case and without parameters.
     Known(String),
+    /// Nothing.
+    Untold,
     /// Who reads it next may see another type in it: there are several lines or types, it is no media type, or it is JSON or a
     /// form in another charset than the one that both are read in here.
     Unclear,
@@ -20,7 +22,7 @@ impl Kind {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let mut lines = headers.get_all(CONTENT_TYPE).iter();
         let Some(line) = lines.next() else {
-            return Self::Known(String::new());
+            return Self::Untold;
         };
         match line.to_str() {
             Ok(text) if lines.next().is_none() => Self::read(text).map_or(Self::Unclear, Self::Known),
@@ -28,10 +30,28 @@ impl Kind {
         }
     }
 
+    /// The media type, or the empty text if nothing is said; `None` if it is not clear.
+    pub(super) fn essence(&self) -> Option<&str> {
+        match self {
+            Self::Known(essence) => Some(essence),
+            Self::Untold => Some(""),
+            Self::Unclear => None,
+        }
+    }
+
+    /// Whether who reads the body may find JSON in it that this side can not change: the type is not clear, there is none, so that
+    /// readers guess, or it is one of several JSON texts in a row or of another dialect (`application/json-seq`, `x-ndjson`).
+    pub(super) fn may_hide_json(&self) -> bool {
+        match self {
+            Self::Known(essence) => essence.contains("json") && !is_json(essence),
+            Self::Untold | Self::Unclear => true,
+        }
+    }
+
     fn read(text: &str) -> Option<String> {
         let mut parts = text.split(';').map(str::trim);
         let essence = parts.next()?.to_ascii_lowercase();
-        if is_several(text) || !essence.is_empty() && !is_media_type(&essence) {
+        if is_several(text) || !is_media_type(&essence) {
             return None;
         }
         if is_json(&essence) || is_form(&essence) {
@@ -121,11 +141,24 @@ mod tests {
             ),
             ("text/html; charset=iso-8859-1", "text/html"),
             ("multipart/mixed; boundary=\"a,\\\",b\"", "multipart/mixed"),
-            ("", ""),
         ] {
             assert_eq!(of(&[line]), Kind::Known(essence.to_owned()), "{line}");
         }
-        assert_eq!(of(&[]), Kind::Known(String::new()));
+        assert_eq!(of(&[]), Kind::Untold);
+        assert!(of(&[]).may_hide_json());
+        for (line, hides) in [
+            ("application/json", false),
+            ("application/problem+json", false),
+            ("text/json", false),
+            ("text/html", false),
+            ("application/json-seq", true),
+            ("application/geo+json-seq", true),
+            ("application/x-ndjson; charset=utf-8", true),
+            ("application/JSONL", true),
+            ("application/json; charset=utf-16", true),
+        ] {
+            assert_eq!(of(&[line]).may_hide_json(), hides, "{line}");
+        }
         for lines in [
             &["application/json; charset=iso-8859-1"][..],
             &["text/json; charset=iso-8859-1"],
@@ -142,6 +175,9 @@ mod tests {
             &["application/json", "application/json"],
             &["text/plain", "application/json"],
             &["", "application/json"],
+            &[""],
+            &[";application/json"],
+            &["; charset=utf-8"],
         ] {
             assert_eq!(of(lines), Kind::Unclear, "{lines:?}");
         }

@@ -26,6 +26,7 @@ use super::body::{Progress, RequestBody};
 use super::coding::OF_THE_BYTES;
 use super::facts::Facts;
 use super::filter::Exchange;
+use super::held::{Held, HeldBytes};
 use super::reject::{At, Problem, Reject};
 use crate::config::model::{
     BodyEdit, BodyForm, BodyMade, Fact, PathMatch, ResponseCheck, Route, Validate, WrongBody,
@@ -172,9 +173,10 @@ impl Whole {
         if shaper.is_some_and(|shaper| !shaper.edit.from.is_of(&Kind::of(&head.headers))) {
             return Err(Ended::Reject(Reject::UnsupportedMediaType));
         }
+        let mut held = Held::of(facts.exchange.client.effective());
         let looks = match &self.validate {
             Some(rule) if !matches!(todo, Todo::Nothing) => {
-                !rule.observe || shaper.is_some() || fits(rule, head, &body)
+                !rule.observe || shaper.is_some() || fits(rule, head, &body, &mut held)
             }
             _ => false,
         };
@@ -190,19 +192,20 @@ impl Whole {
                 .map(|rule| rule.max_bytes),
         ];
         let most = bounds.into_iter().flatten().min().unwrap_or_default();
-        let bytes = collect(body, progress, most).await?;
+        let held = collect(body, progress, most, held).await?;
         if let Some(rule) = self.validate.as_ref().filter(|_| looks)
-            && let Err(wrong) = validate::body(&todo, &bytes, rule.max_depth)
+            && let Err(wrong) = validate::body(&todo, held.bytes(), rule.max_depth)
         {
             self.wrong(rule, wrong, facts)?;
         }
-        let made = shaper.map(|shaper| shaper.make(&bytes, &kept.facts(pattern), None));
+        let made = shaper.map(|shaper| shaper.make(held.bytes(), &kept.facts(pattern), None));
         facts.exchange.kept = Some(kept);
         match made {
-            None => Ok(RequestBody::Whole(Some(bytes))),
+            None => Ok(RequestBody::Whole(Some(held.into_bytes()))),
             Some(Ok((made, kind))) => {
                 relabel(&mut head.headers, Some(made.len()), kind);
-                Ok(RequestBody::Whole(Some(made)))
+                let held = held.replace(made).ok_or(Ended::Reject(Reject::Overloaded))?;
+                Ok(RequestBody::Whole(Some(held.into_bytes())))
             }
             Some(Err(Unfit::Template)) => Err(Ended::Reject(Reject::Internal)),
             Some(Err(unfit)) => {
@@ -232,7 +235,7 @@ impl Whole {
         };
         let kind = Kind::of(&head.headers);
         let whole = head.status != StatusCode::PARTIAL_CONTENT;
-        if !whole || kind == Kind::Unclear {
+        if !whole || kind.may_hide_json() {
             return match shaper.edit.wrong {
                 WrongBody::Refuse => Edits::Refuse,
                 WrongBody::Pass => Edits::Nothing,
@@ -273,7 +276,7 @@ impl Whole {
     pub(super) fn unsaid(&self, exchange: &Exchange, head: &mut response::Parts) {
         let asked = exchange.kept.as_ref().map(|kept| kept.method());
         let kind = Kind::of(&head.headers);
-        let edited = |shaper: &&Shaper| kind == Kind::Unclear || shaper.edit.from.is_of(&kind);
+        let edited = |shaper: &&Shaper| kind.may_hide_json() || shaper.edit.from.is_of(&kind);
         if asked == Some(&Method::HEAD)
             && let Some(shaper) = self.response.as_ref().filter(edited)
         {
@@ -291,13 +294,19 @@ impl Whole {
         exchange: &mut Exchange,
         pattern: &PathMatch,
     ) -> Answer {
+        let client = exchange.client.effective();
         let edits = match self.edits(exchange, head) {
             Edits::Nothing => None,
             Edits::By(shaper) => Some(shaper),
-            Edits::Refuse => {
-                tracing::debug!(status = %head.status, "an answer is a part, or of an unclear type: it can not be edited");
-                return Answer::Refused(Reject::ResponseInvalid);
-            }
+            Edits::Refuse => match read(lease, 0, pause, by, client).await {
+                // There is nothing in it to be taken out.
+                Ok(_) => None,
+                Err(Unread::Broke(reject)) => return Answer::Refused(reject),
+                Err(Unread::Part(..)) => {
+                    tracing::debug!(status = %head.status, "an answer is a part, or of an unclear type: it can not be edited");
+                    return Answer::Refused(Reject::ResponseInvalid);
+                }
+            },
         };
         let described = self.described(exchange);
         // Where the type is another afterwards, that is what is described.
@@ -338,13 +347,13 @@ impl Whole {
             rule.filter(|_| validator.is_some()).map(|rule| rule.max_bytes),
         ];
         let most = bounds.into_iter().flatten().min().unwrap_or_default();
-        let raw = match read(lease, most, pause, by).await {
+        let raw = match read(lease, most, pause, by, client).await {
             Ok(raw) => raw,
             Err(Unread::Broke(reject)) => return Answer::Refused(reject),
-            Err(Unread::TooLong(front)) if passes => return Answer::Begun(front),
-            Err(Unread::TooLong(_)) => return Answer::Refused(Reject::ResponseInvalid),
+            Err(Unread::Part(front, _)) if passes => return Answer::Begun(front.into_bytes()),
+            Err(Unread::Part(_, why)) => return Answer::Refused(why),
         };
-        let plain = plain(&head.headers, &raw, most);
+        let plain = plain(&head.headers, raw.bytes(), most);
         let made = match (edits, &exchange.kept, plain) {
             (Some(shaper), Some(kept), Some(plain)) => {
                 shaper.make(&plain, &kept.facts(pattern), Some(head.status))
@@ -368,7 +377,8 @@ impl Whole {
             return Answer::Whole(raw);
         }
         relabel(&mut head.headers, Some(made.len()), kind);
-        Answer::Whole(made)
+        raw.replace(made)
+            .map_or(Answer::Refused(Reject::Overloaded), Answer::Whole)
     }
 }
 
@@ -392,13 +402,17 @@ fn has_body(exchange: &Exchange, head: &response::Parts) -> bool {
     !bodiless && asked.is_some_and(|method| *method != Method::HEAD)
 }
 
-/// Whether a body can be looked at without any change to the request: it is known to be short, and is not coded.
-fn fits(rule: &Validate, head: &request::Parts, body: &RequestBody) -> bool {
+/// Whether a body can be looked at without any change to the request: it is known to be short, is not coded, and has room, which
+/// is `held` for it.
+fn fits(rule: &Validate, head: &request::Parts, body: &RequestBody, held: &mut Held) -> bool {
+    let length = body
+        .size_hint()
+        .exact()
+        .filter(|length| *length <= rule.max_bytes);
     !head.headers.contains_key(CONTENT_ENCODING)
-        && body
-            .size_hint()
-            .exact()
-            .is_some_and(|length| length <= rule.max_bytes)
+        && length
+            .and_then(|length| usize::try_from(length).ok())
+            .is_some_and(|length| held.take(length))
 }
 
 /// What came of an answer.
@@ -407,8 +421,8 @@ pub(super) enum Answer {
     /// Nothing was read of it.
     Untouched,
     /// All of it.
-    Whole(Bytes),
-    /// It is too long, and goes on as it is: what was read of it, and the rest.
+    Whole(HeldBytes),
+    /// It is too long to be held, or there is no room, and goes on as it is: what was read of it, and the rest.
     Begun(Bytes),
     Refused(Reject),
 }
@@ -453,17 +467,22 @@ impl Shaper {
                     tracing::warn!(%error, path = facts.uri.path(), "a template failed by itself: the request is refused");
                     Unfit::Template
                 })?;
-                Ok((Bytes::from(made), self.kind()))
+                Ok((exact(made), self.kind()))
             }
             (BodyMade::Form, _) => {
                 // Strictly, before it is read once more with its numbers as they are.
                 tree()?;
                 let made = form::of_json(&edited).ok_or(Unfit::NoForm)?;
-                Ok((Bytes::from(made), self.kind()))
+                Ok((exact(made), self.kind()))
             }
-            _ => Ok((Bytes::from(edited), self.kind())),
+            _ => Ok((exact(edited), self.kind())),
         }
     }
+}
+
+/// What is made takes no more memory than it is counted for.
+fn exact(made: impl Into<Vec<u8>>) -> Bytes {
+    Bytes::from(made.into().into_boxed_slice())
 }
 
 impl BodyForm {

@@ -189,12 +189,13 @@ pub(super) fn answer<'c>(
     if !has_body || described.content.is_empty() {
         return Ok(None);
     }
-    let Kind::Known(essence) = Kind::of(headers) else {
+    let kind = Kind::of(headers);
+    let Some(essence) = kind.essence() else {
         return Err("of what type the body is can not be told".to_owned());
     };
-    let content = content_for(&described.content, &essence)
+    let content = content_for(&described.content, essence)
         .ok_or_else(|| format!("type {essence:?} is not described"))?;
-    Ok(content.schema.as_ref().filter(|_| is_json(&essence)))
+    Ok(content.schema.as_ref().filter(|_| is_json(essence)))
 }
 
 /// Whether any answer of an operation is JSON whose schema is known.
@@ -260,13 +261,14 @@ fn body_of<'c>(
         return Ok(Todo::Nothing);
     }
     // Not even where any type will do: it would be passed on unseen.
-    let Kind::Known(essence) = Kind::of(headers) else {
+    let kind = Kind::of(headers);
+    let Some(essence) = kind.essence() else {
         return Err(Reject::UnsupportedMediaType.into());
     };
-    let content = content_for(&described.content, &essence).ok_or(Reject::UnsupportedMediaType)?;
+    let content = content_for(&described.content, essence).ok_or(Reject::UnsupportedMediaType)?;
     Ok(match &content.schema {
-        Some(validator) if is_json(&essence) => Todo::Json(validator),
-        Some(_) if is_form(&essence) => Todo::Form(content),
+        Some(validator) if is_json(essence) => Todo::Json(validator),
+        Some(_) if is_form(essence) => Todo::Form(content),
         _ => Todo::Nothing,
     })
 }
