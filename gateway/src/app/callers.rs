@@ -39,6 +39,12 @@ pub(super) async fn read_again(control: &Control) {
         }
     }
     control.stale_callers.replace(stale);
+    // It may have been one of these files that kept the configuration from being taken over.
+    if control.stale_config.borrow().is_some()
+        && Config::load(&control.path).is_ok_and(|(config, _)| config == control.site.load().config)
+    {
+        control.stale_config.take();
+    }
 }
 
 /// What the files hold, and why those can not be used that can not.

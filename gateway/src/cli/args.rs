@@ -266,7 +266,7 @@ fails. Changes nothing, and needs no running gateway.")]
 pub enum OpenapiCommand {
     /// Write routes for the operations of a document (3.0 or 3.1), each held against it. What the document asks of callers becomes
     /// `auth`, with places for the operator's own keys and issuers. Operations that can have no route are named with the
-    /// reason, and the exit code is 1.
+    /// reason, and the exit code is 1; 2 if there is no other.
     Import {
         /// The document, in YAML or JSON. Its $refs lead to files beside and below it, and nowhere else.
         #[arg(value_name = "FILE")]

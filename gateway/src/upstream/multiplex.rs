@@ -41,6 +41,8 @@ const HEADER_BYTES: u32 = 32 << 10;
 /// A connection on which nothing comes is asked whether it is alive, and given up without an answer.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// A connection that was to end and did not is not asked to again for so long: what is on it may never end.
+const LEAVE_AGAIN: Duration = Duration::from_secs(5);
 
 /// One connection, with room for more exchanges or without.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ pub(super) struct Session<B> {
     streams: Rc<Cell<u32>>,
     since: Cell<Instant>,
     dies: Option<Instant>,
-    /// Whether it takes no more exchanges, so that others may have its right.
-    leaving: Cell<bool>,
+    /// Until when it takes no exchanges, so that it may end and others have its right.
+    leaves: Cell<Option<Instant>>,
     /// What a connection counts for lasts as long as any of its exchanges.
     rights: Rc<(Open, Option<Permit>)>,
 }
@@ -103,7 +105,7 @@ where
             streams: Rc::default(),
             since: Cell::new(Instant::now()),
             dies,
-            leaving: Cell::new(false),
+            leaves: Cell::new(None),
             rights: Rc::new((open, permit)),
         })
     }
@@ -111,7 +113,7 @@ where
     /// Whether it takes one more exchange.
     pub(super) fn has_room(&self, now: Instant) -> bool {
         !self.sender.is_closed()
-            && !self.leaving.get()
+            && !self.is_leaving(now)
             && self.streams.get() < STREAMS
             && self.dies.is_none_or(|dies| now < dies)
     }
@@ -133,7 +135,7 @@ where
     pub(super) fn is_over(&self, now: Instant, idle: Duration) -> bool {
         let quiet = self
             .idle_since()
-            .is_some_and(|since| self.leaving.get() || now.saturating_duration_since(since) >= idle);
+            .is_some_and(|since| self.is_leaving(now) || now.saturating_duration_since(since) >= idle);
         quiet || self.sender.is_closed() || self.dies.is_some_and(|dies| now >= dies)
     }
 }
@@ -149,13 +151,23 @@ impl<B> Session<B> {
         self.since.get()
     }
 
-    pub(super) fn is_leaving(&self) -> bool {
-        self.leaving.get()
+    /// Until when it takes no exchanges, if that is yet to come.
+    pub(super) fn leaves_until(&self, now: Instant) -> Option<Instant> {
+        self.leaves.get().filter(|until| now < *until)
     }
 
-    /// Has it end with the exchanges that are on it.
-    pub(super) fn leave(&self) {
-        self.leaving.set(true);
+    pub(super) fn is_leaving(&self, now: Instant) -> bool {
+        self.leaves_until(now).is_some()
+    }
+
+    /// Whether it has not been asked to leave of late.
+    pub(super) fn may_leave(&self, now: Instant) -> bool {
+        self.leaves.get().is_none_or(|until| now >= until + LEAVE_AGAIN)
+    }
+
+    /// Has it end with the exchanges that are on it, if these end by then. Else it goes on, as what is on it may never end.
+    pub(super) fn leave(&self, until: Instant) {
+        self.leaves.set(Some(until));
     }
 }
 
@@ -207,10 +219,15 @@ where
                 {
                     (request.body, request.sent) = (Some(body), sent);
                 }
+                let error = if body.broke_off() {
+                    Error::Http1(http1::Error::Body)
+                } else {
+                    Error::Http2(error)
+                };
                 Err(Broken {
                     silent,
                     refused,
-                    failure: Failure::Exchange(Error::Http2(error)),
+                    failure: Failure::Exchange(error),
                     unsent: request.body.is_some(),
                 })
             }

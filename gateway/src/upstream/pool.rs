@@ -24,6 +24,10 @@ use super::multiplex::Session;
 use super::{Endpoint, Upstream};
 use crate::http1::outgoing::Connection;
 
+/// The part of the time that requests wait for a connection in which a shared one takes none, so that it may end: those
+/// that wait for this one are served after all if it does not.
+const LEAVE_SHARE: u32 = 4;
+
 /// The connection a response is coming from. Call [`Lease::keep`] at the end of the response, or drop it to close.
 #[derive(Debug)]
 pub struct Lease<B> {
@@ -116,6 +120,15 @@ impl<B> Conn<B> {
 }
 
 impl<B> Slot<B> {
+    /// Until when one of its shared connections takes no exchanges, if one does.
+    pub(super) fn leaves_until(&self, now: Instant) -> Option<Instant> {
+        let sessions = self.sessions.borrow();
+        sessions
+            .iter()
+            .filter_map(|session| session.leaves_until(now))
+            .min()
+    }
+
     /// Since when its oldest connection idles.
     fn idle_since(&self) -> Option<Instant> {
         let sessions = self.sessions.borrow();
@@ -248,28 +261,32 @@ impl<B> Local<B> {
         true
     }
 
-    /// Has a shared connection take no more exchanges, as one that is always in use would never be given up. One at a time:
-    /// a worker that waits for its own successor is served meanwhile by the others.
+    /// Has a shared connection take no exchanges for a while, as one that is always in use would never be given up. One at a
+    /// time: a worker that waits for its own successor is served meanwhile by the others.
     pub(super) fn retire_one(&self) {
-        let view = self.seen();
-        let leaving = |slot: &Rc<Slot<B>>| slot.sessions.borrow().iter().any(Session::is_leaving);
+        let Some(breaker) = &self.breaker else { return };
+        let (view, now) = (self.seen(), Instant::now());
+        let leaving = |slot: &Rc<Slot<B>>| slot.leaves_until(now).is_some();
         if view.slots.iter().any(leaving) {
             return;
         }
-        let busy = |slot: &&Rc<Slot<B>>| slot.sessions.borrow().iter().map(Session::since).min();
+        let candidate = |slot: &Rc<Slot<B>>| {
+            let sessions = slot.sessions.borrow();
+            let able = sessions.iter().filter(|session| session.may_leave(now));
+            able.map(Session::since).min()
+        };
         let oldest = view
             .slots
             .iter()
-            .filter(|slot| busy(slot).is_some())
-            .min_by_key(busy);
-        if let Some(slot) = oldest
-            && let Some(session) = slot
-                .sessions
-                .borrow()
-                .iter()
-                .min_by_key(|session| session.since())
-        {
-            session.leave();
+            .filter_map(|slot| Some((candidate(slot)?, slot)))
+            .min_by_key(|(since, _)| *since);
+        let Some((since, slot)) = oldest else { return };
+        let sessions = slot.sessions.borrow();
+        let chosen = sessions
+            .iter()
+            .find(|session| session.may_leave(now) && session.since() == since);
+        if let Some(session) = chosen {
+            session.leave(now + breaker.patience / LEAVE_SHARE);
         }
     }
 
@@ -280,8 +297,9 @@ impl<B> Local<B> {
         let Some(breaker) = self.breaker.as_ref().filter(|_| shared) else {
             return;
         };
+        let now = Instant::now();
         for slot in &self.seen().slots {
-            let left = |session: &Session<B>| session.is_leaving() && session.idle_since().is_some();
+            let left = |session: &Session<B>| session.is_leaving(now) && session.idle_since().is_some();
             slot.sessions.borrow_mut().retain(|session| !left(session));
         }
         // In this worker someone gets the room on the connection, in another the right to its own.

@@ -79,11 +79,13 @@ impl Error {
             Self::Http1(error) => matches!(error, http1::Error::Closed | http1::Error::Io(_)),
             Self::Malformed => false,
             Self::Http2(error) => {
-                let source = std::error::Error::source(error).and_then(|e| e.downcast_ref::<h2::Error>());
+                let source = std::error::Error::source(error);
+                let h2 = source.and_then(|source| source.downcast_ref::<h2::Error>());
                 error.is_canceled()
                     || error.is_closed()
                     || error.is_incomplete_message()
-                    || source.is_some_and(|h2| h2.is_io() || h2.is_remote())
+                    || source.is_some_and(|source| source.is::<io::Error>())
+                    || h2.is_some_and(|h2| h2.is_io() || h2.is_remote())
             }
         }
     }

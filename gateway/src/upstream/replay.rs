@@ -32,6 +32,8 @@ struct Inner<B> {
     /// What this sending took; `None` once that is too much, or more than bytes.
     kept: Option<Vec<Bytes>>,
     size: usize,
+    /// Whether it ended before its end.
+    broke_off: bool,
 }
 
 impl<B> Clone for Replay<B> {
@@ -48,12 +50,18 @@ impl<B> Replay<B> {
             again: sent.into(),
             kept: Some(Vec::new()),
             size: 0,
+            broke_off: false,
         })))
     }
 
     /// The answer has begun: nothing needs to be kept any more.
     pub(super) fn settle(&self) {
         self.0.borrow_mut().kept = None;
+    }
+
+    /// Whether the body itself ended before its end, as its sender went away.
+    pub(super) fn broke_off(&self) -> bool {
+        self.0.borrow().broke_off
     }
 
     /// The body, with what was taken of it, if that is known; nothing of it goes to this sending's connection any more.
@@ -105,7 +113,10 @@ where
         let frame = ready!(Pin::new(body).poll_frame(cx));
         match &frame {
             Some(Ok(frame)) if let Some(piece) = frame.data_ref() => inner.keep(piece),
-            Some(_) => inner.kept = None,
+            Some(frame) => {
+                inner.kept = None;
+                inner.broke_off |= frame.is_err();
+            }
             None => {}
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))

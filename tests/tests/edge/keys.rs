@@ -98,6 +98,10 @@ fn keys_come_and_go_while_the_gateway_runs() -> Result<()> {
     let status = stage.expect(0, &["status"])?;
     let told = format!("CALLERS NOT TAKEN OVER, as before: {shown}:1: ");
     ensure!(status.contains(&told) && !status.contains("hunter2"), "{status}");
+    // A reload wants it, and in vain; that is over as soon as the file is good again.
+    stage.expect(2, &["reload"])?;
+    let status = stage.expect(0, &["status"])?;
+    ensure!(status.contains("CONFIGURATION NOT TAKEN OVER"), "{status}");
     let status: serde_json::Value = serde_json::from_str(&stage.expect(0, &["--json", "status"])?)?;
     ensure!(
         status["proxy"]["stale_callers"].as_array().map(Vec::len) == Some(1),

@@ -1,6 +1,7 @@
 //! Upstreams that speak HTTP/2: what they say they have not begun with, and caps on connections that are shared.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use gateway_tests::l7::{Client, Gateway, Response, Site};
 /// How long requests wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A server of HTTP/2 that sends back what it was sent.
+/// A server of HTTP/2 that sends back what it was sent; at `/endless` it goes on for ever.
 struct Echo {
     addresses: Vec<SocketAddr>,
     /// Streams so far.
@@ -73,6 +74,7 @@ async fn serve(
                 // Not in step, so that there is always one under way where there are many.
                 let takes = takes * (number as u32 % 4 + 1);
                 tokio::spawn(async move {
+                    let endless = request.uri().path() == "/endless";
                     let mut body = request.into_body();
                     let mut whole = Vec::new();
                     while let Some(Ok(piece)) = body.data().await {
@@ -85,7 +87,10 @@ async fn serve(
                     }
                     tokio::time::sleep(takes).await;
                     let mut send = answer.send_response(http::Response::new(()), false).unwrap();
-                    let _ = send.send_data(Bytes::from(whole), true);
+                    let _ = send.send_data(Bytes::from(whole), !endless);
+                    if endless {
+                        std::future::pending().await
+                    }
                 });
             }
         });
@@ -142,6 +147,38 @@ fn t53_who_refuses_every_time_is_not_asked_for_ever() {
 }
 
 #[test]
+fn an_upstream_that_closes_a_shared_connection_is_told_from_one_that_speaks_something_else() {
+    for (says, code) in [
+        (&b""[..], "upstream_closed"),
+        // Its settings, and half a frame.
+        (b"\0\0\0\x04\0\0\0\0\0\0\0\x40\x01", "upstream_closed"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "upstream_malformed"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut site = Site::new()
+            .route("*", "/**", &[(listener.local_addr().unwrap(), 1)])
+            .upstream(|upstream| upstream.protocol = Protocol::Http2);
+        site.config.workers = NonZeroU32::new(1).unwrap();
+        let gateway = Gateway::start(&site);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let _ = stream.read(&mut [0; 4096]);
+                let _ = stream.write_all(says);
+                // Until it was read.
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let answer = post(&gateway, 5);
+        assert_eq!(
+            (answer.status, answer.code().as_deref()),
+            (502, Some(code)),
+            "{says:?}"
+        );
+    }
+}
+
+#[test]
 fn a_shared_connection_that_idles_gives_way_to_another_worker_or_endpoint() {
     for (endpoints, workers) in [(1, 2), (2, 1), (2, 2)] {
         let echo = Echo::start(endpoints, Duration::ZERO, |_| false);
@@ -177,6 +214,23 @@ fn a_shared_connection_that_is_always_in_use_gives_way_too() {
             }
         });
     }
+}
+
+#[test]
+fn a_shared_connection_that_never_ends_is_used_by_those_who_can() {
+    let echo = Echo::start(2, Duration::ZERO, |_| false);
+    let gateway = Gateway::start(&echo.site(Some(1), 1));
+    let mut endless = Client::connect(gateway.address());
+    endless.send("POST /endless HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n1");
+    assert_eq!(endless.head().unwrap().status, 200);
+    // Every other one is to go to the other endpoint, to which no connection may be made.
+    let statuses: Vec<_> = (0..4).map(|_| post(&gateway, 5).status).collect();
+    assert!(
+        statuses == [503, 200, 503, 200] || statuses == [200, 503, 200, 503],
+        "{statuses:?}"
+    );
+    drop(endless);
+    assert_eq!(answered(&gateway, 1, 4), 4);
 }
 
 #[test]

@@ -80,8 +80,9 @@ fn page(walk: &mut Walk, table: &mut Table<'_>) -> Option<ErrorPage> {
         };
         let known = KNOWN.map(|(name, _)| name).join(", ");
         let wrong = Wrong::new(format!("{place}{} is nothing that is filled in", quote(name)));
-        let near = nearest(name, KNOWN.map(|(name, _)| name));
-        let meant = near.map_or(String::new(), |near| format!("did you mean {near}? "));
+        let bare = |name: &'static str| name.trim_matches(['{', '}']);
+        let near = nearest(name.trim_matches(['{', '}']), KNOWN.map(|(name, _)| bare(name)));
+        let meant = near.map_or(String::new(), |near| format!("did you mean {{{near}}}? "));
         walk.fault(
             field,
             wrong.hint(format!(

@@ -229,7 +229,7 @@ pub struct Ejection {
 /// What one upstream takes at most, over all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caps {
-    /// Connections, in use and kept.
+    /// Connections, in use and kept. Of HTTP/2, each worker has its own to each endpoint.
     pub connections: Option<NonZeroU32>,
     /// Requests that may wait for a connection.
     pub pending: u32,

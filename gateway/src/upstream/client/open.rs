@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http_body::Body;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{Course, Failure, Reach, race};
 use crate::config::model::Protocol;
@@ -142,12 +142,20 @@ where
     }
     let _waiting = breaker.wait().map_err(|_| Failure::Overloaded)?;
     let _queued = Queued::new(&course.local.waiting);
+    let since = Instant::now();
     let right = async {
         let mut permit = pin!(breaker.connect());
         loop {
+            let leaves = slot.leaves_until(Instant::now());
             tokio::select! {
                 biased;
                 permit = &mut permit => return Right::New(permit),
+                // It may not have ended.
+                () = sleep_until(leaves.unwrap_or(since)), if leaves.is_some() => {
+                    if let Some(conn) = course.kept(slot, Instant::now()) {
+                        return Right::Kept(conn);
+                    }
+                }
                 () = course.local.freed.notified() => {
                     if let Some(conn) = course.kept(slot, Instant::now()) {
                         return Right::Kept(conn);
@@ -157,7 +165,6 @@ where
             }
         }
     };
-    let since = Instant::now();
     let right = timeout(breaker.patience.saturating_sub(reach.waited), right).await;
     reach.waited += since.elapsed();
     right.map_err(|_| Failure::Overloaded)
